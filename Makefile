@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is made on first use. `make` alone lists what there is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST := SMOKE=1 $(BIN)/python -m pytest
+
+.PHONY: help install demo lab test quick check notebooks bench
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED)  ## make .venv and install the toolkit with everything it can use
+
+# Again only when the dependencies or their pins have changed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV); the first time takes some minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install  ## a tour in the terminal: generate, look inside, serve (ends by itself)
+	$(BIN)/toolkit demo
+
+lab: install  ## open JupyterLab on the first notebook
+	$(BIN)/jupyter lab notebooks/01_first_tokens.ipynb
+
+test: install  ## every test that needs no GPU, notebooks included
+	$(PYTEST) -m "not gpu" --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+		--durations=10 tests notebooks
+
+quick: install  ## the fast tests, in less than 90 seconds
+	$(PYTEST) -m "not slow and not gpu" tests
+
+check: install  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: install  ## run every notebook from top to bottom
+	$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --durations=10 \
+		tests/notebooks notebooks
+
+bench: install  ## run the benchmark of every kernel
+	@set -e; for script in kernels/bench/*.py; do \
+		if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script"; \
+		else echo "kernels/bench holds no benchmark yet"; fi; \
+	done

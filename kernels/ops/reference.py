@@ -1,0 +1,115 @@
+"""Compute every op in plain PyTorch: the oracle for the Triton and C++ versions.
+
+Same names and signatures in every implementation; any floating dtype, any device. In shapes,
+num_tokens counts the rows of the flat batch, in which the tokens of all requests lie one after the
+other. A cache is [num_blocks, num_kv_heads, block_size, head_dim] and contiguous; the slot of a
+token is block_id * block_size + offset.
+Request path 7/8: from models.layers, into the blocks of cache.storage.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from toolkit.kernels.reference_attention import attention_probs, mix_values, paged_attention
+
+__all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
+    "attention_probs",
+    "gelu_mul",
+    "layer_norm",
+    "linear",
+    "mix_values",
+    "paged_attention",
+    "rms_norm",
+    "rotary",
+    "silu_mul",
+    "write_kv",
+]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply rows x [num_tokens, in] by weight [out, in] and add bias [out]."""
+    return functional.linear(x, weight, bias)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Normalise the last dimension: weight * x / sqrt(mean(x^2) + eps).
+
+    Computed in float32 and rounded to x's dtype before the weight multiplies, in the order of
+    transformers' LlamaRMSNorm. Zhang and Sennrich 2019, arXiv:1910.07467.
+    """
+    wide = x.float()
+    inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * (wide * inverse_rms).to(x.dtype)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Add x to the residual stream; return (rms_norm of the sum, the sum)."""
+    total = residual + x
+    return rms_norm(total, weight, eps), total
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalise the last dimension: weight * (x - mean) / sqrt(var + eps) + bias.
+
+    Ba et al. 2016, arXiv:1607.06450.
+    """
+    return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def add_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Add x to the residual stream; return (layer_norm of the sum, the sum)."""
+    total = residual + x
+    return layer_norm(total, weight, bias, eps), total
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up for gate_up [num_tokens, 2 * width], gate first. arXiv:2002.05202."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return functional.silu(gate) * up
+
+
+def gelu_mul(gate_up: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
+    """Return gelu(gate) * up for gate_up [num_tokens, 2 * width], gate first. arXiv:2002.05202."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return functional.gelu(gate, approximate=approximate) * up
+
+
+def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate pairs (i, i + rotary_dim / 2) of each head by its token's angles; return new tensors.
+
+    query [num_tokens, num_heads, head_dim], key [num_tokens, num_kv_heads, head_dim];
+    cos, sin [num_tokens, rotary_dim / 2] float32. Dimensions past rotary_dim pass through.
+    Computed in float32 and rounded once (transformers rounds cos and sin to the model's dtype
+    first, so bfloat16 results differ in the last bit). Su et al. 2021, arXiv:2104.09864.
+    """
+    return _rotate(query, cos, sin), _rotate(key, cos, sin)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = cos.shape[-1]
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # [num_tokens, 1, rotary_dim / 2]
+    first, second, rest = x.float().tensor_split((half, 2 * half), dim=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin, rest)
+    return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+def write_kv(
+    key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
+) -> None:
+    """Store keys and values [num_tokens, num_kv_heads, head_dim] at slots [num_tokens] int64.
+
+    In place; every slot must exist, and no slot may appear twice.
+    """
+    block_size = key_cache.shape[2]
+    blocks, offsets = slots // block_size, slots % block_size
+    key_cache[blocks, :, offsets] = key
+    value_cache[blocks, :, offsets] = value

@@ -1,0 +1,139 @@
+"""Small engines without a model, for tests of scheduler, cache and loop.
+
+``LedgerRunner`` is a complete runner whose "model" is a hash: the next token is a function of every
+token of the context, read back through the block table from a ledger of slots. A wrong block, a
+missing copy, a stale prefix or a skipped position changes the output, so comparing it with
+``expected_output`` proves the whole bookkeeping.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+from toolkit.clock import VirtualClock
+from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
+from toolkit.engine import Engine, SampledToken, StepPlan, StepResult
+from toolkit.errors import InvalidRequest
+from toolkit.request import Request, SamplingParams
+
+VOCAB_SIZE = 50
+
+
+def next_token(context: list[int], sample_index: int = 0) -> int:
+    """The hash "model": depends on every token, their order and the sample."""
+    digest = blake2b(repr((context, sample_index)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") % VOCAB_SIZE
+
+
+def expected_output(prompt: list[int], num_tokens: int, sample_index: int = 0) -> list[int]:
+    """What a request must get, computed without any engine."""
+    context = list(prompt)
+    for _ in range(num_tokens):
+        context.append(next_token(context, sample_index))
+    return context[len(prompt) :]
+
+
+class LedgerRunner:
+    """Keeps (token, position) per cache slot and reads every context back through its table."""
+
+    def __init__(self, block_size: int, clock: VirtualClock | None = None) -> None:
+        self.block_size = block_size
+        self.clock = clock
+        self.slots: dict[tuple[int, int], tuple[int, int]] = {}
+        self.tables: dict[str, list[int]] = {}
+        self.requests: dict[str, Request] = {}
+        self.plans: list[StepPlan] = []
+        self.fail_steps: set[int] = set()
+        self.fail_requests: set[str] = set()
+
+    def prepare(self, request: Request) -> None:
+        if max(request.prompt_token_ids) >= VOCAB_SIZE:
+            raise InvalidRequest("a token id is outside the vocabulary", param="prompt")
+        self.requests[request.id] = request
+
+    def run(self, plan: StepPlan) -> StepResult:
+        self.plans.append(plan)
+        if self.clock is not None:
+            self.clock.advance(0.01)
+        if plan.step in self.fail_steps:
+            raise RuntimeError("the machine broke")
+        for chunk in plan.chunks:
+            table = [] if chunk.is_first else self.tables[chunk.request_id]
+            self.tables[chunk.request_id] = [*table, *chunk.new_block_ids]
+        for copy in plan.copies:
+            table = self.tables[copy.request_id]
+            table[table.index(copy.source_id)] = copy.target_id
+            for offset in range(self.block_size):
+                if (copy.source_id, offset) in self.slots:
+                    self.slots[copy.target_id, offset] = self.slots[copy.source_id, offset]
+        for chunk in plan.chunks:
+            for position, token_id in zip(
+                range(chunk.start, chunk.end), chunk.token_ids, strict=True
+            ):
+                self.slots[self._slot(chunk.request_id, position)] = (token_id, position)
+        tokens, errors = {}, {}
+        for chunk in plan.chunks:
+            if chunk.request_id in self.fail_requests:
+                errors[chunk.request_id] = ValueError("a processor raised")
+            elif chunk.samples:
+                request = self.requests[chunk.request_id]
+                context = self._read(chunk.request_id, chunk.end)
+                tokens[chunk.request_id] = (
+                    SampledToken(next_token(context, request.sample_index)),
+                )
+        return StepResult(tokens=tokens, errors=errors)
+
+    def release(self, request_id: str) -> None:
+        self.requests.pop(request_id, None)
+        self.tables.pop(request_id, None)
+
+    def close(self) -> None:
+        self.slots.clear()
+
+    def _slot(self, request_id: str, position: int) -> tuple[int, int]:
+        table = self.tables[request_id]
+        return table[position // self.block_size], position % self.block_size
+
+    def _read(self, request_id: str, end: int) -> list[int]:
+        context = []
+        for position in range(end):
+            token_id, written_at = self.slots[self._slot(request_id, position)]
+            assert written_at == position, f"{request_id} reads another request's position"
+            context.append(token_id)
+        return context
+
+
+def make_engine(
+    *,
+    num_blocks: int = 16,
+    block_size: int = 4,
+    max_model_len: int | None = None,
+    max_num_seqs: int = 8,
+    max_num_batched_tokens: int = 16,
+    policy: Any = "fcfs",
+    enable_prefix_caching: bool = True,
+    **kwargs: Any,
+) -> Engine:
+    """An engine over a LedgerRunner on a virtual clock, checked at every step."""
+    clock = VirtualClock()
+    config = EngineConfig(
+        cache=CacheConfig(
+            num_blocks=num_blocks,
+            block_size=block_size,
+            enable_prefix_caching=enable_prefix_caching,
+        ),
+        scheduler=SchedulerConfig(
+            max_model_len=max_model_len or num_blocks * block_size,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+        ),
+        policy=policy,
+        check_every_step=True,
+    )
+    return Engine(LedgerRunner(block_size, clock), config, clock=clock, **kwargs)
+
+
+def params(max_tokens: int = 4, **kwargs: Any) -> SamplingParams:
+    """Sampling parameters for the hash model; the temperature only permits n > 1."""
+    return SamplingParams(max_tokens=max_tokens, ignore_eos=True, **kwargs)

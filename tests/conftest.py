@@ -1,0 +1,34 @@
+"""What every test can count on: no downloads, the same examples each time, Triton where it can run.
+
+The environment is set here, before a test file is imported, because Hugging Face's libraries and
+Triton read it when they are imported, and because the kernels of the notebooks inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("SMOKE", "1")  # notebooks take their small sizes
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns after every fork
+
+import pytest
+import torch
+from hypothesis import settings
+
+HAS_GPU = torch.cuda.is_available()
+if not HAS_GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# No deadline: machines differ. Derandomized: a failure is a failure for everyone.
+settings.register_profile("toolkit", deadline=None, derandomize=True, database=None)
+settings.load_profile("toolkit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` on a machine that has none."""
+    if HAS_GPU:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

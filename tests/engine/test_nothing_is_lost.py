@@ -1,0 +1,117 @@
+"""Whatever arrives, fails or is aborted, with whatever policy: every request gets what is its due."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+
+from tests.engine.scenarios import (
+    WORLDS,
+    Arrival,
+    FirstIsVictim,
+    NeverAdmits,
+    Run,
+    World,
+    kept_by,
+    play,
+)
+from toolkit.request import FinishReason, Request, Status
+
+SLOW_ENOUGH = [HealthCheck.too_slow, HealthCheck.data_too_large]
+FAST = settings(max_examples=250, suppress_health_check=SLOW_ENOUGH)
+LONG = settings(max_examples=3_000, suppress_health_check=SLOW_ENOUGH)
+
+TIGHT = World(
+    [Arrival(step=0, prompt=[0, 1, 2, 0, 1], max_tokens=8) for _ in range(4)],
+    num_blocks=4,
+    block_size=4,
+    max_num_seqs=4,
+    max_num_batched_tokens=8,
+)
+UNWISE = World(
+    [Arrival(step=0, prompt=[0, 1, 2, 0, 1], max_tokens=6, n=3, stops_after=2)],
+    num_blocks=5,
+    block_size=2,
+    max_num_seqs=4,
+    max_num_batched_tokens=8,
+    policy=FirstIsVictim,
+    new_policies={3: NeverAdmits},
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> Iterator[None]:
+    """Broken steps and overruled policies are the point here, and logged by the thousand."""
+    logger = logging.getLogger("toolkit.engine")
+    logger.setLevel(logging.CRITICAL + 1)
+    yield
+    logger.setLevel(logging.NOTSET)
+
+
+def check_everything(run: Run) -> None:
+    for guest, sample in run.samples:
+        check_outputs(sample, guest.promised[sample.sample_index])
+        check_stream(sample, guest.pieces_of(sample.sample_index))
+        check_times(sample)
+    assert kept_by(run.engine) == {}
+    check_blocks(run)
+
+
+def check_outputs(sample: Request, promised: list[int]) -> None:
+    tokens = sample.output_token_ids
+    assert sample.is_finished
+    if sample.status is Status.FINISHED:
+        assert tokens == promised
+        stopped = bool(set(tokens) & set(sample.params.stop_token_ids or ()))
+        assert sample.finish_reason is (FinishReason.STOP if stopped else FinishReason.LENGTH)
+    else:
+        assert tokens == promised[: len(tokens)]
+        assert len(tokens) < len(promised)
+        failed = sample.status is Status.FAILED
+        assert sample.finish_reason is (FinishReason.ERROR if failed else FinishReason.ABORT)
+        assert (sample.error is not None) == failed
+
+
+def check_stream(sample: Request, pieces: list) -> None:
+    assert [token for piece in pieces for token in piece.token_ids] == sample.output_token_ids
+    ends = [piece.finish_reason for piece in pieces]
+    assert ends[:-1] == [None] * (len(ends) - 1)
+    assert ends[-1] == str(sample.finish_reason)
+
+
+def check_times(sample: Request) -> None:
+    moments = [sample.arrival_s, sample.queued_s, sample.first_scheduled_s]
+    moments += [sample.first_token_s, sample.last_token_s, sample.finished_s]
+    known = [moment for moment in moments if moment is not None]
+    assert all(earlier <= later for earlier, later in pairwise(known))
+    assert all(seconds > -1e-9 for seconds in sample.waits_s.values())
+    if sample.first_scheduled_s is not None:
+        waited_s = sample.first_scheduled_s - sample.queued_s
+        assert math.isclose(sum(sample.waits_s.values()), waited_s, abs_tol=1e-9)
+
+
+def check_blocks(run: Run) -> None:
+    pool = run.engine.cache.pool
+    run.engine.reset_prefix_cache()
+    assert pool.num_free - pool.num_cached == run.world.num_blocks
+    run.engine.scheduler.check()
+
+
+@FAST
+@given(WORLDS)
+@example(TIGHT)
+@example(UNWISE)
+def test_every_request_gets_what_it_was_promised(world: World):
+    check_everything(play(world))
+
+
+@pytest.mark.slow
+@LONG
+@given(WORLDS)
+def test_every_request_gets_what_it_was_promised_in_thousands_of_worlds(world: World):
+    check_everything(play(world))

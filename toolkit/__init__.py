@@ -1,0 +1,41 @@
+"""LLM serving as inspectable objects: an engine to hold, step, draw and replace in a notebook cell.
+
+    >>> from toolkit import LLM, SamplingParams
+    >>> llm = LLM()                                   # the bundled demo model, a toy
+    >>> outputs = llm.generate(["Hello"], SamplingParams(temperature=0, max_tokens=8))
+
+Importing this package imports no torch: names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LLM": "toolkit.llm",
+    "Engine": "toolkit.engine",
+    "EngineConfig": "toolkit.config",
+    "CacheConfig": "toolkit.config",
+    "SchedulerConfig": "toolkit.config",
+    "Record": "toolkit.record",
+    "Request": "toolkit.request",
+    "RequestOutput": "toolkit.request",
+    "SamplingParams": "toolkit.request",
+    "ToolkitError": "toolkit.errors",
+    "serve": "toolkit.server",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

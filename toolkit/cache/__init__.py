@@ -1,0 +1,1 @@
+"""The paged KV cache: blocks that count (torch-free) and the tensors behind them."""

@@ -1,0 +1,17 @@
+"""Blocks of the paged KV cache, counted without a tensor: pool, prefix index, block tables."""
+
+from toolkit.cache.blocks.paged import BlockCopy, BlockTable, PagedCache, PrefixMatch
+from toolkit.cache.blocks.pool import BlockObserver, BlockPool, OutOfBlocks
+from toolkit.cache.blocks.prefix import block_hash, block_hashes
+
+__all__ = [
+    "BlockCopy",
+    "BlockObserver",
+    "BlockPool",
+    "BlockTable",
+    "OutOfBlocks",
+    "PagedCache",
+    "PrefixMatch",
+    "block_hash",
+    "block_hashes",
+]

@@ -1,0 +1,230 @@
+"""Give each request a block table in one pool, share prefixes, copy on write.
+
+Request path 4/8: from engine.scheduler, which asks for room before it plans a chunk.
+The runner learns of new blocks and copies through the plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from toolkit.cache.blocks.pool import BlockPool
+from toolkit.cache.blocks.prefix import block_hash, root_hash
+from toolkit.clock import Clock
+from toolkit.config import CacheConfig
+from toolkit.errors import InvariantViolation
+from toolkit.request import Request
+
+__all__ = ["BlockCopy", "BlockTable", "PagedCache", "PrefixMatch"]
+
+
+class BlockCopy(NamedTuple):
+    """Copy a block's keys and values in all layers before the forward pass.
+
+    The request's table points at the target instead of the source from then on.
+    """
+
+    request_id: str
+    source_id: int
+    target_id: int
+
+
+class PrefixMatch(NamedTuple):
+    """Blocks that already hold the beginning of a request's tokens."""
+
+    block_ids: tuple[int, ...]
+    num_tokens: int
+
+
+@dataclass(slots=True)
+class BlockTable:
+    """The blocks of one request, in order; the first ``num_named`` are in the prefix index."""
+
+    block_ids: list[int] = field(default_factory=list)
+    num_named: int = 0
+
+
+class PagedCache:
+    """Block tables over one pool: the part of the KV cache that the scheduler talks to.
+
+    Nothing here allocates a tensor, so the same object serves an engine and a simulator.
+    """
+
+    def __init__(self, config: CacheConfig, *, clock: Clock | None = None) -> None:
+        self.config = config
+        self.block_size = config.block_size
+        self.pool = BlockPool(config.num_blocks, clock=clock)
+        self._tables: dict[str, BlockTable] = {}
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in all."""
+        return self.pool.num_blocks
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that no request holds."""
+        return self.pool.num_free
+
+    @property
+    def tables(self) -> dict[str, list[int]]:
+        """A copy of every request's block ids."""
+        return {request_id: list(table.block_ids) for request_id, table in self._tables.items()}
+
+    def table(self, request_id: str) -> list[int]:
+        """Return a copy of one request's block ids; empty when it holds none."""
+        table = self._tables.get(request_id)
+        return list(table.block_ids) if table is not None else []
+
+    def blocks_for(self, num_tokens: int) -> int:
+        """Return the number of blocks that hold ``num_tokens`` tokens."""
+        return -(-num_tokens // self.block_size)
+
+    def match_prefix(self, request: Request) -> PrefixMatch:
+        """Find the longest run of blocks that already hold this request's first tokens.
+
+        The last token always stays uncached: computing it gives the logits of the next one.
+        """
+        if not self.config.enable_prefix_caching:
+            return PrefixMatch((), 0)
+        found: list[int] = []
+        for index in range((request.num_tokens - 1) // self.block_size):
+            block_id = self.pool.find(self._hash(request, index))
+            if block_id is None:
+                break
+            found.append(block_id)
+        return PrefixMatch(tuple(found), len(found) * self.block_size)
+
+    def can_hold(self, num_tokens: int, match: PrefixMatch) -> bool:
+        """Whether the free blocks suffice for a request of this length after a prefix match."""
+        # A matched block that is cached counts as free now but will not be once it is shared.
+        revived = sum(self.pool.is_cached(block_id) for block_id in match.block_ids)
+        needed = self.blocks_for(num_tokens) - len(match.block_ids)
+        return needed <= self.pool.num_free - revived
+
+    def open(self, request: Request, match: PrefixMatch) -> tuple[int, ...]:
+        """Start a table with the matched blocks, shared; return their ids."""
+        self.pool.share(match.block_ids, request.id)
+        self._tables[request.id] = BlockTable(list(match.block_ids), len(match.block_ids))
+        return match.block_ids
+
+    def fork(self, source: Request, target: Request, num_tokens: int) -> tuple[int, ...]:
+        """Start ``target``'s table with the blocks of ``source``'s first ``num_tokens`` tokens.
+
+        The last of them may be partly filled; whoever writes to it first gets a copy.
+        """
+        table = self._tables[source.id]
+        count = self.blocks_for(num_tokens)
+        shared = table.block_ids[:count]
+        self.pool.share(shared, target.id)
+        full = min(table.num_named, num_tokens // self.block_size)
+        self._tables[target.id] = BlockTable(list(shared), full)
+        return tuple(shared)
+
+    def num_new_blocks(self, request: Request, start: int, end: int) -> int:
+        """Return the number of blocks that writing positions [start, end) takes."""
+        table = self._tables[request.id]
+        missing = max(0, self.blocks_for(end) - len(table.block_ids))
+        return missing + self._first_is_shared(table, start)
+
+    def room(self, request: Request, start: int) -> int:
+        """Return how far writing from ``start`` gets with all free blocks: one past the last."""
+        table = self._tables[request.id]
+        spare = self.pool.num_free - self._first_is_shared(table, start)
+        return (len(table.block_ids) + spare) * self.block_size if spare >= 0 else start
+
+    def extend(
+        self, request: Request, start: int, end: int
+    ) -> tuple[tuple[int, ...], BlockCopy | None]:
+        """Make positions [start, end) writable; return the new blocks and a copy to make first.
+
+        Blocks that these positions fill are named at once: the plan that asks for them computes
+        their content, and within a step all keys and values are written before any is read. So a
+        request that arrives in the same step already finds them.
+        """
+        table = self._tables[request.id]
+        copy = None
+        if start < len(table.block_ids) * self.block_size:
+            copy = self._make_writable(request, table, start // self.block_size)
+        missing = self.blocks_for(end) - len(table.block_ids)
+        new: tuple[int, ...] = ()
+        if missing > 0:
+            new = tuple(self.pool.take(missing, request.id))
+            table.block_ids += new
+        if self.config.enable_prefix_caching and end // self.block_size > table.num_named:
+            self._name_full_blocks(request, table, end)
+        return new, copy
+
+    def close(self, request: Request) -> None:
+        """Give a request's blocks back; named ones stay findable until they are evicted."""
+        table = self._tables.pop(request.id, None)
+        if table is not None:
+            self.pool.release(reversed(table.block_ids), request.id)
+
+    def num_held(self, request: Request) -> int:
+        """Return the number of blocks in the request's table."""
+        table = self._tables.get(request.id)
+        return len(table.block_ids) if table is not None else 0
+
+    def reset(self) -> int:
+        """Forget all reusable content; return the number of blocks evicted."""
+        return self.pool.forget_all()
+
+    def check(self) -> None:
+        """Raise InvariantViolation unless tables and pool agree on every block."""
+        self.pool.check()
+        counts = [0] * self.num_blocks
+        for request_id, table in self._tables.items():
+            if len(set(table.block_ids)) != len(table.block_ids):
+                raise InvariantViolation(f"{request_id} holds a block twice")
+            for block_id in table.block_ids:
+                counts[block_id] += 1
+        for block_id, count in enumerate(counts):
+            if count != self.pool.ref_count(block_id):
+                raise InvariantViolation(
+                    f"block {block_id}: {count} tables hold it, its reference count is "
+                    f"{self.pool.ref_count(block_id)}"
+                )
+
+    def _first_is_shared(self, table: BlockTable, start: int) -> int:
+        index = start // self.block_size
+        held = index < len(table.block_ids)
+        return int(held and self.pool.ref_count(table.block_ids[index]) > 1)
+
+    def _make_writable(self, request: Request, table: BlockTable, index: int) -> BlockCopy | None:
+        """Copy the block on write if others hold it; a sole holder may write, nameless."""
+        block_id = table.block_ids[index]
+        if self.pool.ref_count(block_id) == 1:
+            if index < table.num_named:
+                self.pool.forget(block_id)
+                table.num_named = index
+            return None
+        (target_id,) = self.pool.take(1, request.id)
+        table.block_ids[index] = target_id
+        table.num_named = min(table.num_named, index)
+        self.pool.release([block_id], request.id)
+        if self.pool.observer is not None:
+            self.pool.observer.block_copied(block_id, target_id, request.id)
+        return BlockCopy(request.id, block_id, target_id)
+
+    def _name_full_blocks(self, request: Request, table: BlockTable, end: int) -> None:
+        for index in range(table.num_named, end // self.block_size):
+            self.pool.set_name(table.block_ids[index], self._hash(request, index))
+        table.num_named = end // self.block_size
+
+    def _hash(self, request: Request, index: int) -> bytes:
+        """Return the hash of the request's full block ``index``, computed once per request."""
+        hashes, size = request.block_hashes, self.block_size
+        while len(hashes) <= index:
+            parent = hashes[-1] if hashes else root_hash(request.cache_salt)
+            start = len(hashes) * size
+            hashes.append(block_hash(parent, request.token_ids[start : start + size]))
+        return hashes[index]
+
+    def __repr__(self) -> str:
+        pool = self.pool
+        return (
+            f"PagedCache({pool.num_blocks} blocks x {self.block_size} tokens: {pool.num_used} used,"
+            f" {pool.num_cached} cached, {pool.num_free - pool.num_cached} empty)"
+        )

@@ -1,0 +1,206 @@
+"""Own every block of KV memory: take, share, name, evict, give back; knows ids, never tensors.
+
+A block is in exactly one of three states, told apart by its reference count and its name:
+
+    held     count > 0                  some block tables point at it
+    cached   count = 0 and named        nobody holds it, but a later prompt may reuse its content
+    empty    count = 0 and unnamed      nothing worth keeping
+
+Taking a block prefers empty ones, then evicts the cached block that was given back longest ago.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Protocol
+
+from toolkit.clock import Clock
+from toolkit.errors import InvariantViolation, ToolkitError
+
+__all__ = ["BlockObserver", "BlockPool", "OutOfBlocks"]
+
+
+class OutOfBlocks(ToolkitError):
+    """More blocks were asked for than are free; the scheduler asks first, so this is a bug."""
+
+
+class BlockObserver(Protocol):
+    """Told of every change to a block; the engine turns the calls into events."""
+
+    def block_taken(self, block_id: int, request_id: str) -> None:
+        """A block was taken empty, or after an eviction."""
+
+    def block_shared(self, block_id: int, request_id: str) -> None:
+        """One more table points at a block that has content."""
+
+    def block_copied(self, source_id: int, target_id: int, request_id: str) -> None:
+        """A shared block was copied because its holder is about to write to it."""
+
+    def block_cached(self, block_id: int) -> None:
+        """A full block got its name: later prompts can find it."""
+
+    def block_evicted(self, block_id: int, age_s: float, cause: str) -> None:
+        """A cached block lost its content ``age_s`` seconds after its last use."""
+
+    def block_freed(self, block_id: int, request_id: str) -> None:
+        """One table fewer points at a block."""
+
+
+class BlockPool:
+    """All blocks of a cache, by id.
+
+    >>> pool = BlockPool(num_blocks=4)
+    >>> ids = pool.take(3, "a")
+    >>> pool.num_free
+    1
+    >>> pool.release(ids, "a")
+    >>> pool.num_free
+    4
+    """
+
+    def __init__(
+        self, num_blocks: int, *, clock: Clock | None = None, observer: BlockObserver | None = None
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.observer = observer
+        self._clock = clock
+        self._ref_counts = [0] * num_blocks
+        self._names: list[bytes | None] = [None] * num_blocks
+        self._index: dict[bytes, int] = {}
+        self._empty = list(range(num_blocks - 1, -1, -1))  # a stack, block 0 on top
+        self._cached: OrderedDict[int, float] = (
+            OrderedDict()
+        )  # id -> time of last use, oldest first
+        self.num_evicted = 0
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that nobody holds, cached ones included."""
+        return len(self._empty) + len(self._cached)
+
+    @property
+    def num_cached(self) -> int:
+        """Free blocks whose content can still be reused."""
+        return len(self._cached)
+
+    @property
+    def num_used(self) -> int:
+        """Blocks that some table holds."""
+        return self.num_blocks - self.num_free
+
+    def ref_count(self, block_id: int) -> int:
+        """Return how many tables hold the block."""
+        return self._ref_counts[block_id]
+
+    def name(self, block_id: int) -> bytes | None:
+        """Return the hash under which the block's content can be found."""
+        return self._names[block_id]
+
+    def find(self, name: bytes) -> int | None:
+        """Return the block that has this content, held or cached."""
+        return self._index.get(name)
+
+    def is_cached(self, block_id: int) -> bool:
+        """Whether the block is free but keeps its content."""
+        return block_id in self._cached
+
+    def take(self, count: int, request_id: str) -> list[int]:
+        """Take ``count`` blocks to write to, evicting cached ones if no empty one is left.
+
+        Raises:
+            OutOfBlocks: fewer than ``count`` blocks are free; nothing was taken.
+        """
+        if count > self.num_free:
+            raise OutOfBlocks(f"{count} blocks asked for, {self.num_free} free")
+        taken = []
+        for _ in range(count):
+            if not self._empty:
+                self._evict_oldest("capacity")
+            block_id = self._empty.pop()
+            self._ref_counts[block_id] = 1
+            taken.append(block_id)
+            if self.observer is not None:
+                self.observer.block_taken(block_id, request_id)
+        return taken
+
+    def share(self, block_ids: Iterable[int], request_id: str) -> None:
+        """Count one more holder for each block; a cached one is held again."""
+        for block_id in block_ids:
+            if self._ref_counts[block_id] == 0:
+                del self._cached[block_id]  # KeyError: an empty block has nothing to share
+            self._ref_counts[block_id] += 1
+            if self.observer is not None:
+                self.observer.block_shared(block_id, request_id)
+
+    def release(self, block_ids: Iterable[int], request_id: str) -> None:
+        """Count one holder fewer for each block.
+
+        Give a table's last block first: the end of a prefix is then evicted before its beginning,
+        without which the end could not be found.
+        """
+        for block_id in block_ids:
+            if self._ref_counts[block_id] <= 0:
+                raise InvariantViolation(f"block {block_id} released by {request_id} is not held")
+            self._ref_counts[block_id] -= 1
+            if self._ref_counts[block_id] == 0:
+                if self._names[block_id] is None:
+                    self._empty.append(block_id)
+                else:
+                    self._cached[block_id] = self._now_s()
+            if self.observer is not None:
+                self.observer.block_freed(block_id, request_id)
+
+    def set_name(self, block_id: int, name: bytes) -> None:
+        """Let later prompts find a full, held block; the first block of that content wins."""
+        if name in self._index or self._names[block_id] is not None:
+            return
+        self._index[name] = block_id
+        self._names[block_id] = name
+        if self.observer is not None:
+            self.observer.block_cached(block_id)
+
+    def forget(self, block_id: int) -> None:
+        """Take the name of a held block away: its content is about to change."""
+        name = self._names[block_id]
+        if name is not None:
+            del self._index[name]
+            self._names[block_id] = None
+
+    def forget_all(self) -> int:
+        """Drop every name and evict every cached block; return how many were evicted."""
+        count = len(self._cached)
+        while self._cached:
+            self._evict_oldest("reset")
+        for block_id in list(self._index.values()):
+            self.forget(block_id)
+        return count
+
+    def check(self) -> None:
+        """Raise InvariantViolation unless every block is in exactly one state."""
+        empty, cached = set(self._empty), set(self._cached)
+        held = {i for i, count in enumerate(self._ref_counts) if count > 0}
+        _must(len(empty) == len(self._empty), "a block is twice on the empty list")
+        _must(not (empty & cached or empty & held or cached & held), "a block is in two states")
+        _must(len(empty) + len(cached) + len(held) == self.num_blocks, "a block is in no state")
+        _must(all(count >= 0 for count in self._ref_counts), "a reference count is negative")
+        _must(all(self._names[i] is None for i in empty), "an empty block has a name")
+        _must(all(self._names[i] is not None for i in cached), "a cached block has no name")
+        named = {i: name for i, name in enumerate(self._names) if name is not None}
+        _must({name: i for i, name in named.items()} == self._index, "index and names differ")
+
+    def _evict_oldest(self, cause: str) -> None:
+        block_id, used_s = self._cached.popitem(last=False)
+        self.forget(block_id)
+        self._empty.append(block_id)
+        self.num_evicted += 1
+        if self.observer is not None:
+            self.observer.block_evicted(block_id, self._now_s() - used_s, cause)
+
+    def _now_s(self) -> float:
+        return self._clock.now() if self._clock is not None else 0.0
+
+
+def _must(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvariantViolation(message)

@@ -1,0 +1,21 @@
+"""The batching engine, torch-free: plan, scheduler, policies, events, loop."""
+
+from toolkit.engine.engine import Engine
+from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult, StepTimes
+from toolkit.engine.policies import POLICIES, Policy, SchedulerView
+from toolkit.engine.report import StepReport
+from toolkit.engine.scheduler import Scheduler
+
+__all__ = [
+    "POLICIES",
+    "Engine",
+    "Policy",
+    "SampledToken",
+    "ScheduledChunk",
+    "Scheduler",
+    "SchedulerView",
+    "StepPlan",
+    "StepReport",
+    "StepResult",
+    "StepTimes",
+]

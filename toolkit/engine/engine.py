@@ -1,0 +1,424 @@
+"""The batching engine: requests go in, steps run, tokens and events come out.
+
+Request path 2/8: from llm, to engine.scheduler. A step is three lines:
+
+    plan = self.scheduler.schedule(now)
+    result = self.runner.run(plan)
+    progress = self.scheduler.update(plan, result, now)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from toolkit.cache.blocks import PagedCache
+from toolkit.clock import Clock, WallClock
+from toolkit.config import EngineConfig
+from toolkit.engine import events
+from toolkit.engine.intake import Intake
+from toolkit.engine.interrupts import interrupts_held
+from toolkit.engine.loop import EngineLoop
+from toolkit.engine.observe import BlockEvents, emit_step_events
+from toolkit.engine.plan import StepPlan, StepResult
+from toolkit.engine.protocols import RecordsEvents, Runner, TextPort
+from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
+from toolkit.engine.scheduler import Progress, Scheduler
+from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
+from toolkit.engine.streams import PieceSink
+from toolkit.errors import EngineClosed, EngineIsRunning, InvalidRequest
+from toolkit.request import (
+    FinishReason,
+    OutputPiece,
+    Request,
+    RequestOrigin,
+    SamplingParams,
+    Status,
+)
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+E = TypeVar("E", bound=events.Event)
+
+
+class Engine:
+    """Continuous batching over a runner, one step at a time or from a thread of its own.
+
+    Args:
+        runner: Computes a plan: a model, a simulated machine or a recording.
+        config: Limits, cache size, policy, seed.
+        text: Tokenizer and detokenizer; without one, prompts are token ids and no text is made.
+        clock: Where times come from; wall time by default.
+        recorder: Turns events into tables; ``engine.record``.
+        sampler: What ``engine.sampler`` shows.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        *,
+        text: TextPort | None = None,
+        clock: Clock | None = None,
+        recorder: RecordsEvents | None = None,
+        sampler: Any = None,
+    ) -> None:
+        self.runner = runner
+        self.config = config
+        self.clock = clock or WallClock()
+        self.cache = PagedCache(config.cache, clock=self.clock)
+        self.scheduler = Scheduler(config.scheduler, self.cache, config.policy)
+        self.sampler = sampler
+        self.events = events.EventBus()
+        self.step_number = 0
+        self._intake = Intake(config, self.clock, text)
+        self._sinks: dict[str, PieceSink] = {}
+        self._closed = False
+        self._loop = EngineLoop(self._guarded_step, lambda: self.scheduler.has_work)
+        self.cache.pool.observer = BlockEvents(self.events, self.clock, lambda: self.step_number)
+        self.record: Any = recorder
+        if recorder is not None:
+            recorder.attach(self)
+
+    # ---- requests
+
+    def add(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        arrival_s: float | None = None,
+        tags: dict[str, Any] | None = None,
+        hooks: Sequence[Any] = (),
+        cache_salt: str | None = None,
+        origin: RequestOrigin | None = None,
+        sink: PieceSink | None = None,
+    ) -> Request:
+        """Put a request in line and return it; it runs as the engine steps.
+
+        Args:
+            prompt: Text, or token ids.
+            params: How to sample; vLLM's defaults when None.
+            priority: Smaller is more urgent under the ``priority`` policy.
+            arrival_s: When it arrived on the engine's clock; now by default.
+            tags: Whatever the caller wants policies, processors and tables to see.
+            hooks: Activation hooks of this request.
+            cache_salt: Requests share cached prefixes only within one salt.
+            origin: The HTTP call it came from.
+            sink: Called on the engine's thread with each new piece.
+
+        Raises:
+            InvalidRequest: this request cannot be served; the engine is unaffected.
+            EngineClosed: after ``close()``.
+        """
+        self._require_open()
+        params = params if params is not None else SamplingParams()
+        try:
+            samples = self._intake.samples(
+                prompt,
+                params,
+                priority=priority,
+                arrival_s=arrival_s,
+                tags=dict(tags or {}),
+                hooks=tuple(hooks),
+                cache_salt=cache_salt,
+                origin=origin,
+            )
+            for sample in samples:
+                self.runner.prepare(sample)
+        except InvalidRequest as error:
+            self._emit(events.Rejected, error=error)
+            raise
+        if sink is not None:
+            self._sinks[samples[0].id] = sink
+        # Not waiting for the step in progress: an event loop may be calling.
+        self._loop.post(lambda: self._enqueue(samples))
+        return samples[0]
+
+    def abort(self, request_id: str, *, by: str = "user") -> bool:
+        """End a request and all its samples now; return whether it was unfinished."""
+        return self._loop.call(lambda: self._abort(request_id, by))
+
+    # ---- steps
+
+    def step(self) -> StepReport:
+        """Run one step on this thread and say what it did.
+
+        Raises:
+            EngineIsRunning: the loop thread drives the engine; use ``with engine.paused():``.
+        """
+        self._require_open()
+        if self._loop.is_running:
+            raise EngineIsRunning(
+                "the engine's thread is running it; wrap this in `with engine.paused():` "
+                "or call engine.pause() first"
+            )
+        with interrupts_held(), self._loop.exclusive():
+            self._loop.drain()
+            return self._step()
+
+    def run_until_idle(self) -> StepReport | None:
+        """Step until every request has ended; return the last report, None if there was no work."""
+        return self.run_until(lambda report: False)
+
+    def run_until(
+        self, stop: type[events.Event] | Callable[[StepReport], bool]
+    ) -> StepReport | None:
+        """Step until an event of a kind, or until ``stop(report)`` is true, or until idle."""
+        if isinstance(stop, type):
+            seen: list[events.Event] = []
+            unsubscribe = self.events.on(stop, seen.append)
+            try:
+                return self.run_until(lambda report: bool(seen))
+            finally:
+                unsubscribe()
+        report = None
+        while self.scheduler.has_work:
+            report = self.step()
+            if stop(report):
+                break
+        return report
+
+    # ---- who drives
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the loop thread drives the engine now."""
+        return self._loop.is_running
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the loop thread exists, paused or not."""
+        return self._loop.is_started
+
+    def start(self) -> None:
+        """Let a thread run the steps."""
+        self._require_open()
+        self._loop.start()
+
+    def stop(self) -> None:
+        """End the thread after the step it is in; unfinished requests stay."""
+        self._loop.stop()
+
+    def pause(self) -> None:
+        """Hold the thread between two steps."""
+        self._loop.pause()
+        self._emit(events.EnginePaused)
+
+    def resume(self) -> None:
+        """Let a paused thread go on."""
+        self._loop.resume()
+
+    @contextmanager
+    def paused(self) -> Iterator[Engine]:
+        """Look or change in peace: the thread stands still for the length of the block."""
+        self.pause()
+        try:
+            yield self
+        finally:
+            self.resume()
+
+    def on(self, kind: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
+        """Call ``listener`` with each event of a kind; return how to unsubscribe."""
+        return self.events.on(kind, listener)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Return a frozen view of all unfinished requests, taken between two steps."""
+        return self._loop.call(self._snapshot)
+
+    def set_policy(self, policy: Any) -> None:
+        """Change the scheduling policy from the next step on; safe while the loop runs."""
+        self._loop.call(lambda: self._set_policy(policy))
+
+    def reset_prefix_cache(self) -> int:
+        """Forget reusable blocks; return how many were evicted."""
+        return self._loop.call(self.cache.reset)
+
+    def close(self) -> None:
+        """Abort what is unfinished, stop the thread and give the memory back; idempotent."""
+        if self._closed:
+            return
+        self._loop.stop()
+        for request in (*self.scheduler.running, *self.scheduler.waiting):
+            self._abort(request.id, "close")
+        self._closed = True
+        self._sinks.clear()
+        self.runner.close()
+
+    # ---- inside a step
+
+    def _step(self) -> StepReport:
+        start_s = self.clock.now()
+        self.step_number = self.scheduler.next_step
+        self._emit(events.StepStarted)
+        before = self._block_counts()
+        evicted = self.cache.pool.num_evicted
+        num_running, num_waiting = self.scheduler.num_running, self.scheduler.num_waiting
+        plan = self.scheduler.schedule(start_s)
+        decision = self.scheduler.last_decision
+        scheduled_s = self.clock.now()
+        result = self._run(plan)
+        ran_s = self.clock.now()
+        progress = self.scheduler.update(plan, result, ran_s)
+        updates = self._deliver(progress)
+        end_s = self.clock.now()
+        report = StepReport(
+            plan=plan,
+            result=result,
+            updates=updates,
+            waiting=tuple(decision.refused),
+            num_running=num_running + len(plan.admitted_ids) - len(plan.preempted_ids),
+            num_waiting=num_waiting - len(plan.admitted_ids) + len(plan.preempted_ids),
+            num_cached_tokens=decision.num_cached_tokens,
+            num_recomputed_tokens=decision.num_recomputed_tokens,
+            num_evicted=self.cache.pool.num_evicted - evicted,
+            blocks_before=before,
+            blocks_after=self._block_counts(),
+            policy=self.scheduler.policy.name,
+            start_s=start_s,
+            end_s=end_s,
+            schedule_s=scheduled_s - start_s,
+            update_s=end_s - ran_s,
+        )
+        emit_step_events(self.events, report, decision, ran_s)
+        if self.config.check_every_step:
+            self.scheduler.check()
+        return report
+
+    def _run(self, plan: StepPlan) -> StepResult:
+        """Run the plan; if the runner itself fails, every request of the step fails with it."""
+        if plan.is_empty:
+            return StepResult(tokens={})
+        try:
+            return self.runner.run(plan)
+        except Exception as error:
+            logger.exception("step %d failed; its %d requests end", plan.step, len(plan.chunks))
+            self.scheduler.abandon()
+            return StepResult(tokens={}, errors={c.request_id: error for c in plan.chunks})
+
+    def _deliver(self, progress: list[Progress]) -> tuple[RequestUpdate, ...]:
+        """Hand new tokens and text to the streams; let the runner forget who ended."""
+        updates = []
+        for request, first_index, num_new in progress:
+            ended = request.is_finished
+            if not num_new and not ended:
+                continue
+            token_ids = tuple(request.token_ids[-num_new:]) if num_new else ()
+            text = request.text.take() if request.text is not None else ""
+            reason = str(request.finish_reason) if ended else None
+            updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
+            sink = self._sinks.get(request.parent_id or request.id)
+            if sink is not None:
+                sink(_piece(request, first_index, token_ids, text))
+            if ended:
+                self._forget(request)
+        return tuple(updates)
+
+    def _forget(self, request: Request) -> None:
+        self.runner.release(request.id)
+        leader_id = request.parent_id or request.id
+        if leader_id in self._sinks and all(sample.is_finished for sample in request.samples):
+            del self._sinks[leader_id]
+
+    def _guarded_step(self) -> None:
+        """Run a step on the loop's thread: whatever goes wrong, the thread lives."""
+        try:
+            self._step()
+        except Exception as error:
+            logger.exception("the engine failed in step %d; all requests end", self.step_number)
+            for request in (*self.scheduler.running, *self.scheduler.waiting):
+                self._end_early(request, Status.FAILED, FinishReason.ERROR, error)
+            self.cache.reset()
+
+    # ---- requests, inside
+
+    def _enqueue(self, samples: Sequence[Request]) -> None:
+        now_s = self.clock.now()
+        for sample in samples:
+            self.scheduler.add(sample, now_s)
+            self._emit(events.RequestAdded, request_id=sample.id, request=sample)
+
+    def _abort(self, request_id: str, by: str) -> bool:
+        request = self.scheduler.get(request_id)
+        if request is None:
+            return False
+        for sample in request.samples if request.parent_id is None else (request,):
+            if not sample.is_finished:
+                self._end_early(sample, Status.ABORTED, FinishReason.ABORT, None, by)
+        return True
+
+    def _end_early(
+        self,
+        request: Request,
+        status: Status,
+        reason: FinishReason,
+        error: BaseException | None,
+        by: str = "",
+    ) -> None:
+        request.error = error
+        self.scheduler.end(request, status, reason, self.clock.now())
+        if request.text is not None:
+            request.text.finish()
+        self._deliver([Progress(request, request.num_output_tokens, 0)])
+        if error is None:
+            self._emit(events.Aborted, request_id=request.id, by=by)
+        else:
+            self._emit(events.Failed, request_id=request.id, error=error)
+
+    # ---- small things
+
+    def _set_policy(self, policy: Any) -> None:
+        old = self.scheduler.policy.name
+        self.scheduler.policy = policy
+        self._emit(events.PolicyChanged, old=old, new=self.scheduler.policy.name)
+
+    def _emit(self, kind: type[events.Event], **fields: Any) -> None:
+        if self.events.wants(kind):
+            self.events.emit(kind(step=self.step_number, time_s=self.clock.now(), **fields))
+
+    def _block_counts(self) -> BlockCounts:
+        pool = self.cache.pool
+        return BlockCounts(pool.num_used, pool.num_cached, pool.num_free - pool.num_cached)
+
+    def _snapshot(self) -> EngineSnapshot:
+        def view(request: Request) -> RequestSnapshot:
+            return RequestSnapshot.of(request, self.cache.table(request.id))
+
+        return EngineSnapshot(
+            step=self.step_number,
+            time_s=self.clock.now(),
+            policy=self.scheduler.policy.name,
+            running=tuple(map(view, self.scheduler.running)),
+            waiting=tuple(map(view, self.scheduler.waiting)),
+            blocks=self._block_counts(),
+        )
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("this engine was closed; build a new one")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "running" if self.is_running else "idle"
+        return (
+            f"Engine({state}, step {self.step_number}: {self.scheduler.num_running} running, "
+            f"{self.scheduler.num_waiting} waiting, {self.cache!r})"
+        )
+
+
+def _piece(
+    request: Request, first_index: int, token_ids: tuple[int, ...], text: str
+) -> OutputPiece:
+    return OutputPiece(
+        request_id=request.parent_id or request.id,
+        index=request.sample_index,
+        text=text,
+        token_ids=token_ids,
+        logprobs=request.logprobs[first_index:] if request.logprobs is not None else None,
+        finish_reason=str(request.finish_reason) if request.finish_reason else None,
+        stop_reason=request.stop_reason,
+        error=request.error,
+    )

@@ -1,0 +1,125 @@
+"""Make requests out of prompts: tokenize, check, number, seed, fan out into samples."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+from toolkit.clock import Clock
+from toolkit.config import EngineConfig
+from toolkit.engine.protocols import TextPort
+from toolkit.errors import InvalidRequest, PromptTooLong
+from toolkit.request import Request, RequestOrigin, SamplingParams
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Builds the requests of one engine; safe to call from any thread.
+
+    Args:
+        config: Limits and the engine's seed.
+        clock: Stamps arrivals.
+        text: Encodes prompts and makes output texts; None where prompts are token ids.
+    """
+
+    def __init__(self, config: EngineConfig, clock: Clock, text: TextPort | None) -> None:
+        self._config = config
+        self._clock = clock
+        self._text = text
+        self._lock = threading.Lock()
+        self._num_requests = 0
+        self._num_samples = 0
+
+    def samples(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int,
+        arrival_s: float | None,
+        tags: dict[str, Any],
+        hooks: tuple[Any, ...],
+        cache_salt: str | None,
+        origin: RequestOrigin | None,
+    ) -> tuple[Request, ...]:
+        """Return a prompt's request, followed by its siblings when ``params.n`` > 1.
+
+        Raises:
+            InvalidRequest: the prompt is empty, not tokens, or too long.
+        """
+        start_s = self._clock.now()
+        token_ids = self._token_ids(prompt)
+        room = self._room(token_ids)
+        tokenize_s = self._clock.now() - start_s
+        number, first_arrival = self._take_numbers(params.n)
+        seed = params.seed
+        if seed is None:
+            seed = _derived_seed(self._config.seed, number)
+        group = tuple(
+            Request(
+                id=f"req-{number}" if index == 0 else f"req-{number}.{index}",
+                prompt_token_ids=token_ids,
+                params=params,
+                arrival_index=first_arrival + index,
+                arrival_s=start_s if arrival_s is None else arrival_s,
+                seed=seed,
+                prompt=prompt if isinstance(prompt, str) else None,
+                priority=priority,
+                tags=tags,
+                hooks=hooks,
+                cache_salt=cache_salt,
+                origin=origin,
+                parent_id=None if index == 0 else f"req-{number}",
+                sample_index=index,
+                eos_token_ids=self._text.eos_token_ids if self._text else frozenset(),
+                max_tokens=min(params.max_tokens or room, room),
+                tokenize_s=tokenize_s,
+            )
+            for index in range(params.n)
+        )
+        for sample in group:
+            sample.samples = group
+            sample.logprobs = [] if params.logprobs is not None else None
+            if self._text is not None and params.detokenize:
+                sample.text = self._text.output_text(token_ids, params)
+        return group
+
+    def _token_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            if self._text is None:
+                raise InvalidRequest("this engine has no tokenizer: give token ids", param="prompt")
+            prompt = self._text.encode(prompt)
+        token_ids = tuple(prompt)
+        if not token_ids:
+            raise InvalidRequest("the prompt is empty: give at least one token", param="prompt")
+        if not all(isinstance(token_id, int) and token_id >= 0 for token_id in token_ids):
+            raise InvalidRequest("a prompt is text or a list of token ids >= 0", param="prompt")
+        return token_ids
+
+    def _room(self, token_ids: Sequence[int]) -> int:
+        """Return how many output tokens fit behind the prompt."""
+        max_model_len = self._config.scheduler.max_model_len
+        if len(token_ids) >= max_model_len:
+            raise PromptTooLong(
+                f"the prompt has {len(token_ids)} tokens; max_model_len={max_model_len} leaves no "
+                "room for an output token; shorten it or raise max_model_len",
+                param="prompt",
+            )
+        return max_model_len - len(token_ids)
+
+    def _take_numbers(self, num_samples: int) -> tuple[int, int]:
+        """Return the request's number and the arrival index of its first sample."""
+        with self._lock:
+            numbers = self._num_requests, self._num_samples
+            self._num_requests += 1
+            self._num_samples += num_samples
+        return numbers
+
+
+def _derived_seed(engine_seed: int, request_number: int) -> int:
+    """Return the seed of a request that brought none: a function of engine seed and arrival."""
+    digest = blake2b(f"{engine_seed}/{request_number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

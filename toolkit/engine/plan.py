@@ -1,0 +1,87 @@
+"""The words between scheduler and runner: what to compute in a step, and what came of it.
+
+Plain Python values, never tensors: a plan can be printed, recorded, replayed, or consulted by a
+simulator in place of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from toolkit.cache.blocks import BlockCopy
+from toolkit.request import Logprob
+
+__all__ = ["SampledToken", "ScheduledChunk", "StepPlan", "StepResult", "StepTimes"]
+
+
+class ScheduledChunk(NamedTuple):
+    """Tokens [start, end) of one request, to run in this step.
+
+    A NamedTuple because a step makes one per running request, and a frozen dataclass takes three
+    times as long to build.
+    """
+
+    request_id: str
+    start: int
+    end: int
+    token_ids: tuple[int, ...]
+    # Appended to the request's block table; the whole table when ``is_first``.
+    new_block_ids: tuple[int, ...]
+    # First chunk since the request was admitted or resumed: the runner starts a fresh row.
+    is_first: bool
+    # The chunk reaches the last known token, so the next one is sampled from its logits.
+    samples: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens computed by this chunk."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What one step computes."""
+
+    step: int
+    chunks: tuple[ScheduledChunk, ...]
+    copies: tuple[BlockCopy, ...] = ()
+    preempted_ids: tuple[str, ...] = ()
+    admitted_ids: tuple[str, ...] = ()
+    num_tokens: int = 0
+    token_budget: int = 0
+    # What kept more from running: "budget", "seqs", "blocks", "policy" or "none".
+    limited_by: str = "none"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not self.chunks
+
+
+class SampledToken(NamedTuple):
+    """One sampled token; ``logprobs`` maps token ids to what was asked for, chosen one first."""
+
+    token_id: int
+    logprobs: dict[int, Logprob] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Seconds the runner spent on the parts of a step."""
+
+    prepare_s: float = 0.0
+    forward_s: float = 0.0
+    sample_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step computed: sampled tokens, or an error, by request id."""
+
+    tokens: Mapping[str, tuple[SampledToken, ...]]
+    errors: Mapping[str, BaseException] = field(default_factory=dict)
+    times: StepTimes = StepTimes()
+    # Why the step could not take the fastest path: "processors", "hooks" or "none".
+    slow_path: str = "none"

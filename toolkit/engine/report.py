@@ -1,0 +1,122 @@
+"""StepReport: what one step did and why, to print in a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import NamedTuple
+
+from toolkit.engine.plan import StepPlan, StepResult
+
+__all__ = ["BlockCounts", "RequestUpdate", "StepReport"]
+
+
+class RequestUpdate(NamedTuple):
+    """What a step added to one request."""
+
+    request_id: str
+    first_index: int  # output index of the first new token
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str | None
+
+
+class BlockCounts(NamedTuple):
+    """Blocks of the pool by state."""
+
+    used: int
+    cached: int
+    empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step, after the fact; times are seconds on the engine's clock."""
+
+    plan: StepPlan
+    result: StepResult
+    updates: tuple[RequestUpdate, ...]
+    waiting: tuple[tuple[str, str], ...]  # (request id, cause) of those that were refused
+    num_running: int
+    num_waiting: int
+    num_cached_tokens: int
+    num_recomputed_tokens: int
+    num_evicted: int
+    blocks_before: BlockCounts
+    blocks_after: BlockCounts
+    policy: str
+    start_s: float
+    end_s: float
+    schedule_s: float
+    update_s: float
+
+    @property
+    def step(self) -> int:
+        """The step's number, from 0."""
+        return self.plan.step
+
+    @property
+    def duration_s(self) -> float:
+        """Wall or virtual seconds from schedule to update."""
+        return self.end_s - self.start_s
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Return (request, computed, why, got) for each chunk of the step."""
+        updates = {update.request_id: update for update in self.updates}
+        return [
+            (
+                chunk.request_id,
+                f"tokens {chunk.start}-{chunk.end - 1}",
+                _why(chunk.is_first, chunk.num_tokens, chunk.samples),
+                _got(updates.get(chunk.request_id)),
+            )
+            for chunk in self.plan.chunks
+        ]
+
+    def summary(self) -> str:
+        """Return the step in one line."""
+        before, after = self.blocks_before, self.blocks_after
+        return (
+            f"step {self.step}: {len(self.plan.chunks)} requests, {self.plan.num_tokens} of "
+            f"{self.plan.token_budget} tokens, {1e3 * self.duration_s:.1f} ms; "
+            f"blocks used {before.used} -> {after.used}, free {before.cached + before.empty} -> "
+            f"{after.cached + after.empty}; waiting {self.num_waiting}"
+            + (f", limited by {self.plan.limited_by}" if self.plan.limited_by != "none" else "")
+        )
+
+    def __repr__(self) -> str:
+        lines = [self.summary()]
+        lines += [
+            f"  {name:<12} {what:<18} {why:<28} {got}" for name, what, why, got in self.rows()
+        ]
+        lines += [f"  {name:<12} preempted" for name in self.plan.preempted_ids]
+        lines += [f"  {name:<12} waits for {cause}" for name, cause in self.waiting]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows()
+        )
+        notes = [f"{name}: preempted" for name in self.plan.preempted_ids]
+        notes += [f"{name}: waits for {cause}" for name, cause in self.waiting]
+        return (
+            f"<div><b>{escape(self.summary())}</b><table><tr><th>request</th><th>computed</th>"
+            f"<th>why</th><th>got</th></tr>{body}</table>{escape('; '.join(notes))}</div>"
+        )
+
+
+def _why(is_first: bool, num_tokens: int, samples: bool) -> str:
+    if not samples:
+        return "a part of its known tokens"
+    if is_first or num_tokens > 1:
+        return "up to its last known token"
+    return "its newest token"
+
+
+def _got(update: RequestUpdate | None) -> str:
+    if update is None or not update.token_ids:
+        return "-" if update is None or update.finish_reason is None else update.finish_reason
+    tokens = ", ".join(map(str, update.token_ids))
+    end = f" ({update.finish_reason})" if update.finish_reason else ""
+    return f"token {tokens} {update.text!r}{end}"

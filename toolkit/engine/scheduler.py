@@ -1,0 +1,461 @@
+"""Decide which tokens run next; knows counts, never tensors.
+
+Request path 3/8: from engine.engine, to cache.blocks.
+
+There is no prefill phase and no decode phase. Each request has ``num_computed_tokens`` that chases
+``num_tokens``; a step gives it some of the missing tokens, as the budget and the blocks allow:
+first those that run, then those that wait. When blocks run out, the request that ranks last gives
+up its own and starts over later. The request that ranks first is never a victim and always fits
+alone, so every request ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from toolkit.cache.blocks import BlockCopy, PagedCache
+from toolkit.config import SchedulerConfig
+from toolkit.engine.plan import ScheduledChunk, StepPlan, StepResult
+from toolkit.engine.policies import Policy, SchedulerView, resolve_policy
+from toolkit.engine.queue import Entry, WaitingQueue
+from toolkit.engine.stopping import append_token
+from toolkit.engine.waits import WaitClock
+from toolkit.errors import InvariantViolation
+from toolkit.request import FinishReason, Request, Status
+
+__all__ = ["Decision", "Progress", "Scheduler"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Decision:
+    """A step's plan while it is made, and why it came out so."""
+
+    budget: int
+    chunks: list[ScheduledChunk] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)
+    preempted: list[tuple[Request, Request]] = field(default_factory=list)  # victim, for whom
+    admitted: list[Request] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)  # request id, cause
+    limited_by: str = "none"
+    prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
+    num_recomputed_tokens: int = 0
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens that this step found in the cache."""
+        return sum(num_tokens for _, num_tokens in self.prefix_hits)
+
+
+class Progress(NamedTuple):
+    """What ``update`` did to one request."""
+
+    request: Request
+    first_index: int
+    num_new_tokens: int
+
+
+class Scheduler:
+    """The requests that wait and run, and the choice of what to compute next."""
+
+    def __init__(self, config: SchedulerConfig, cache: PagedCache, policy: Any = "fcfs") -> None:
+        self.config = config
+        self.cache = cache
+        self._policy = resolve_policy(policy)
+        self._queue = WaitingQueue()
+        self._running: list[Request] = []
+        self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
+        self._requests: dict[str, Request] = {}
+        self._waits = WaitClock()
+        self._step = 0
+        self._now_s = 0.0
+        self.last_decision = Decision(0)
+
+    # ---- what a reader sees
+
+    @property
+    def waiting(self) -> tuple[Request, ...]:
+        """Requests that wait, preempted ones included, in the order they would start."""
+        return tuple(self._queue)
+
+    @property
+    def running(self) -> tuple[Request, ...]:
+        """Requests that hold blocks."""
+        return tuple(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Length of the line."""
+        return len(self._queue)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold blocks."""
+        return len(self._running)
+
+    @property
+    def next_step(self) -> int:
+        """The number of the step to come, from 0."""
+        return self._step
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request is unfinished."""
+        return bool(self._requests)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force; assign a name, a function or an object between steps."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Any) -> None:
+        self._policy = resolve_policy(policy)
+        self._ranks.clear()
+        view = self._view(self._now_s)
+        self._queue.rerank(self._policy, view)
+        if self._policy.static:
+            self._sort_running(view)
+
+    def get(self, request_id: str) -> Request | None:
+        """Return an unfinished request by id."""
+        return self._requests.get(request_id)
+
+    # ---- what changes the line
+
+    def add(self, request: Request, now_s: float) -> None:
+        """Put a new request in line."""
+        request.queued_s = now_s
+        self._requests[request.id] = request
+        self._queue.push(request, self._policy, self._view(now_s))
+        self._waits.join(request)
+
+    def end(self, request: Request, status: Status, reason: FinishReason, now_s: float) -> None:
+        """End a request at any moment: its blocks are free when this returns."""
+        if request.status is Status.RUNNING:
+            self._running.remove(request)
+            self._ranks.pop(request.id, None)
+        else:
+            self._queue.remove(request)
+            self._waits.leave(request)
+        self.cache.close(request)
+        del self._requests[request.id]
+        request.status, request.finish_reason, request.finished_s = status, reason, now_s
+
+    # ---- the step
+
+    def schedule(self, now_s: float) -> StepPlan:
+        """Choose what to compute next; an empty plan means there is nothing to do."""
+        self._now_s = now_s
+        view = self._view(now_s)
+        draft = Decision(self.config.max_num_batched_tokens)
+        self._waits.begin_step(now_s, self._requests)
+        if not self._policy.static:
+            self._queue.rerank(self._policy, view)
+            self._sort_running(view)
+        self._continue_running(draft, view)
+        if not draft.preempted:
+            self._admit_waiting(draft, view, now_s)
+        elif draft.limited_by == "none":
+            draft.limited_by = "blocks"
+        self._waits.end_step(draft.limited_by, draft.refused)
+        self.last_decision = draft
+        plan = StepPlan(
+            step=self._step,
+            chunks=tuple(draft.chunks),
+            copies=tuple(draft.copies),
+            preempted_ids=tuple(victim.id for victim, _ in draft.preempted),
+            admitted_ids=tuple(request.id for request in draft.admitted),
+            num_tokens=self.config.max_num_batched_tokens - draft.budget,
+            token_budget=self.config.max_num_batched_tokens,
+            limited_by=draft.limited_by,
+        )
+        self._step += 1
+        return plan
+
+    def update(self, plan: StepPlan, result: StepResult, now_s: float) -> list[Progress]:
+        """Take in what a step computed: count, append, finish."""
+        progress = []
+        for chunk in plan.chunks:
+            request = self._requests.get(chunk.request_id)
+            if request is None:  # aborted while the step ran
+                continue
+            first = request.num_output_tokens
+            request.num_computed_tokens = chunk.end
+            request.num_steps += 1
+            error = result.errors.get(request.id)
+            if error is not None:
+                request.error = error
+                self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+            elif chunk.samples:
+                self._append(request, result, now_s)
+            progress.append(Progress(request, first, request.num_output_tokens - first))
+        return progress
+
+    def abandon(self) -> None:
+        """Forget what a step that was lost should have computed.
+
+        The blocks it was to fill are named already, so every name goes: a later prompt must not
+        find content that was never computed.
+        """
+        self.cache.reset()
+
+    def check(self) -> None:
+        """Raise InvariantViolation unless line, running set and cache agree."""
+        self.cache.check()
+        running = {request.id for request in self._running}
+        waiting = {request.id for request in self._queue}
+        if running & waiting or running | waiting != set(self._requests):
+            raise InvariantViolation("a request is not in exactly one of waiting and running")
+        if set(self.cache.tables) != running:
+            raise InvariantViolation("blocks are held by a request that does not run")
+        if len(running) > self.config.max_num_seqs:
+            raise InvariantViolation(f"{len(running)} requests run, more than max_num_seqs")
+        for request in self._running:
+            if request.num_computed_tokens >= request.num_tokens:
+                raise InvariantViolation(f"{request} runs but has nothing to compute")
+            if request.num_computed_tokens > self.cache.num_held(request) * self.cache.block_size:
+                raise InvariantViolation(f"{request} has computed more than its blocks hold")
+
+    # ---- running requests first
+
+    def _continue_running(self, draft: Decision, view: SchedulerView) -> None:
+        order = self._running
+        index = 0
+        while index < len(order):
+            request = order[index]
+            if draft.budget == 0:
+                draft.limited_by = "budget"
+                return
+            start = request.num_computed_tokens
+            want = min(request.num_tokens - start, draft.budget)
+            if self._policy.chunk is not None:
+                want = self._advised_chunk(request, want, draft.budget, view)
+            end = self._make_room(request, start, start + want, index, draft, view)
+            if end > start:
+                self._plan_chunk(request, start, end, (), False, draft)
+            # A request that had to preempt itself is gone: its place is the next one's.
+            index += int(index < len(order) and order[index] is request)
+
+    def _make_room(
+        self,
+        request: Request,
+        start: int,
+        end: int,
+        index: int,
+        draft: Decision,
+        view: SchedulerView,
+    ) -> int:
+        """Return how far this request can go now, preempting others if it could not move at all."""
+        while True:
+            free = self.cache.num_free_blocks
+            if free >= self.cache.num_new_blocks(request, start, end):
+                return end
+            end_now = min(end, self.cache.room(request, start))
+            if end_now > start:
+                draft.limited_by = "blocks"
+                return end_now
+            # Only requests without a chunk in this plan can be victims: a planned one's blocks
+            # are named already, and somebody may have matched them.
+            victim = self._choose_victim(self._running[index:], view)
+            self._preempt(victim, request, draft, view)
+            if victim is request:
+                return start
+
+    def _choose_victim(self, candidates: Sequence[Request], view: SchedulerView) -> Request:
+        if self._policy.victim is not None and len(candidates) > 1:
+            chosen = self._policy.victim(candidates, view)
+            if any(chosen is candidate for candidate in candidates):
+                return chosen
+            logger.warning(
+                "policy %s chose a victim that cannot be preempted now (%r); "
+                "the last in rank is preempted instead",
+                self._policy.name,
+                chosen,
+            )
+        return candidates[-1]
+
+    def _preempt(
+        self, victim: Request, for_whom: Request, draft: Decision, view: SchedulerView
+    ) -> None:
+        self._running.remove(victim)
+        self._ranks.pop(victim.id, None)
+        self.cache.close(victim)
+        victim.status = Status.PREEMPTED
+        victim.num_computed_tokens = 0
+        victim.num_preemptions += 1
+        self._queue.push(victim, self._policy, view)
+        draft.preempted.append((victim, for_whom))
+
+    def _advised_chunk(self, request: Request, want: int, budget: int, view: SchedulerView) -> int:
+        """Ask the policy how many tokens; a running request always gets at least one."""
+        assert self._policy.chunk is not None
+        advice = self._policy.chunk(request, budget, view)
+        if not isinstance(advice, int) or advice < 1:
+            return 1
+        return min(advice, want)
+
+    # ---- then waiting ones
+
+    def _admit_waiting(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
+        passed_over: list[Entry] = []
+        while len(self._queue):
+            if draft.budget == 0:
+                draft.limited_by = "budget"
+                break
+            if len(self._running) >= self.config.max_num_seqs:
+                draft.limited_by = "seqs"
+                break
+            entry = self._queue.pop()
+            if entry is None:
+                break
+            request = entry[2]
+            if self._must_wait(request, view):
+                passed_over.append(entry)
+                draft.refused.append((request.id, "policy"))
+            elif not self._admit(request, entry, draft, view, now_s):
+                # Nobody overtakes: else a long prompt could wait for ever behind short ones.
+                passed_over.append(entry)
+                draft.refused.append((request.id, "blocks"))
+                draft.limited_by = "blocks"
+                break
+        for entry in passed_over:
+            self._queue.push_back(entry)
+        if draft.limited_by == "none" and passed_over:
+            draft.limited_by = "policy"
+
+    def _must_wait(self, request: Request, view: SchedulerView) -> bool:
+        """Whether a request stands back though there is room.
+
+        A sample whose sibling is computing their prompt waits for it, to share its blocks. With
+        nothing running the policy is overruled, so that the engine never idles beside a queue.
+        """
+        if len(request.samples) > 1 and request.num_output_tokens == 0:
+            sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
+            if sibling_runs and self._fork_source(request) is None:
+                return True
+        refused = self._policy.admit is not None and not self._policy.admit(request, view)
+        return refused and bool(self._running)
+
+    def _fork_source(self, request: Request) -> Request | None:
+        """Return a sibling whose prompt is computed, if this request still needs that prompt."""
+        if request.num_output_tokens:
+            return None
+        for other in request.samples:
+            is_running = other is not request and other.status is Status.RUNNING
+            if is_running and other.num_computed_tokens >= other.num_prompt_tokens:
+                return other
+        return None
+
+    def _admit(
+        self, request: Request, entry: Entry, draft: Decision, view: SchedulerView, now_s: float
+    ) -> bool:
+        source = self._fork_source(request)
+        # Everything but the last token, whose logits are needed.
+        num_shared = request.num_prompt_tokens - 1
+        if source is not None and num_shared > 0:
+            if self.cache.num_free_blocks < 2:  # its copy of the last block, and one to go on
+                return False
+            table = self.cache.fork(source, request, num_shared)
+            start = num_shared
+        else:
+            match = self.cache.match_prefix(request)
+            if not self.cache.can_hold(request.num_tokens, match):
+                return False
+            table = self.cache.open(request, match)
+            start = match.num_tokens
+        self._start_running(request, entry, start, draft, now_s)
+        want = min(request.num_tokens - start, draft.budget)
+        if self._policy.chunk is not None:
+            want = self._advised_chunk(request, want, draft.budget, view)
+        self._plan_chunk(request, start, start + want, table, True, draft)
+        return True
+
+    def _start_running(
+        self, request: Request, entry: Entry, num_cached: int, draft: Decision, now_s: float
+    ) -> None:
+        request.num_computed_tokens = num_cached
+        if request.first_scheduled_s is None:
+            request.first_scheduled_s = now_s
+            request.num_cached_tokens = num_cached
+            self._waits.leave(request)
+        else:
+            draft.num_recomputed_tokens += request.num_tokens - 1 - num_cached
+            request.num_recomputed_tokens += request.num_tokens - 1 - num_cached
+        if num_cached:
+            draft.prefix_hits.append((request.id, num_cached))
+        draft.admitted.append(request)
+        request.status = Status.RUNNING
+        self._insert_running(request, entry)
+
+    def _insert_running(self, request: Request, entry: Entry) -> None:
+        """Keep the running set in rank order: served from the front, preempted from the back."""
+        key = (entry[0], request.arrival_index)
+        self._ranks[request.id] = key
+        index = len(self._running)
+        while index > 0 and self._ranks[self._running[index - 1].id] > key:
+            index -= 1
+        self._running.insert(index, request)
+
+    # ---- common to both
+
+    def _plan_chunk(
+        self,
+        request: Request,
+        start: int,
+        end: int,
+        table: tuple[int, ...],
+        is_first: bool,
+        draft: Decision,
+    ) -> None:
+        new, copy = self.cache.extend(request, start, end)
+        if copy is not None:
+            draft.copies.append(copy)
+        held = self.cache.num_held(request)
+        if held > request.peak_blocks:
+            request.peak_blocks = held
+        tokens = request.token_ids
+        draft.budget -= end - start
+        draft.chunks.append(
+            ScheduledChunk(
+                request.id,
+                start,
+                end,
+                tuple(tokens[start:end]),
+                table + new,
+                is_first,
+                end == len(tokens),
+            )
+        )
+
+    def _append(self, request: Request, result: StepResult, now_s: float) -> None:
+        for sampled in result.tokens.get(request.id, ()):
+            if request.first_token_s is None:
+                request.first_token_s = now_s
+            request.last_token_s = now_s
+            reason = append_token(request, sampled, self.config.max_model_len)
+            if reason is not None:
+                self.end(request, Status.FINISHED, reason, now_s)
+                return
+
+    def _sort_running(self, view: SchedulerView) -> None:
+        self._ranks = {
+            request.id: (self._policy.rank(request, view), request.arrival_index)
+            for request in self._running
+        }
+        self._running.sort(key=lambda request: self._ranks[request.id])
+
+    def _view(self, now_s: float) -> SchedulerView:
+        return SchedulerView(
+            now_s=now_s,
+            token_budget=self.config.max_num_batched_tokens,
+            running=self._running,
+            waiting=self._queue,
+            num_free_blocks=self.cache.num_free_blocks,
+            cached_tokens=lambda request: self.cache.match_prefix(request).num_tokens,
+            last_step=self._step - 1,
+        )

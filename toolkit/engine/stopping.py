@@ -1,0 +1,40 @@
+"""Decide whether a sampled token is a request's last."""
+
+from __future__ import annotations
+
+from toolkit.engine.plan import SampledToken
+from toolkit.request import FinishReason, Request
+
+__all__ = ["append_token"]
+
+
+def append_token(
+    request: Request, sampled: SampledToken, max_model_len: int
+) -> FinishReason | None:
+    """Append a sampled token and return why the request ends with it, or None.
+
+    A stop token stays in the token ids but not in the text, as in vLLM.
+    """
+    token_id = sampled.token_id
+    params = request.params
+    request.token_ids.append(token_id)
+    if sampled.logprobs is not None and request.logprobs is not None:
+        request.logprobs.append(sampled.logprobs)
+        request.cumulative_logprob += sampled.logprobs[token_id].logprob
+    num_output = request.num_output_tokens
+    may_stop = num_output >= params.min_tokens
+    reason: FinishReason | None = None
+    is_eos = token_id in request.eos_token_ids and not params.ignore_eos
+    if may_stop and (is_eos or token_id in (params.stop_token_ids or ())):
+        reason = FinishReason.STOP
+        request.stop_reason = None if is_eos else token_id
+    if request.text is not None and (reason is None or params.include_stop_str_in_output):
+        stop_string = request.text.push(token_id, check_stop=may_stop)
+        if stop_string is not None and reason is None:
+            reason = FinishReason.STOP
+            request.stop_reason = stop_string
+    if reason is None and (num_output >= request.max_tokens or request.num_tokens >= max_model_len):
+        reason = FinishReason.LENGTH
+    if reason is not None and request.text is not None:
+        request.text.finish()
+    return reason

@@ -1,0 +1,101 @@
+"""Every error the toolkit raises on purpose.
+
+    ToolkitError
+    +-- InvalidRequest (ValueError)     one request is wrong; nothing else is affected
+    |   +-- InvalidParameter            a parameter is out of range; .param names it
+    |   +-- PromptTooLong               the prompt does not fit the context or the cache
+    +-- InvalidConfig (ValueError)      an engine or LLM setting is wrong
+    +-- ModelError                      a checkpoint cannot be used
+    |   +-- UnsupportedModel            no family describes this architecture
+    |   +-- CheckpointError             tensors are missing, unexpected or of the wrong shape
+    +-- EngineError                     the engine is not in the state the call needs
+    |   +-- EngineIsRunning             the loop thread drives it: pause it first
+    |   +-- EngineClosed                close() was called
+    +-- RequestFailed                   a request ended with an error; .__cause__ is that error
+    +-- RequestAborted                  a request was aborted before it finished
+
+Catch ``ToolkitError`` for anything of ours; catch a leaf to recover from one cause.
+A broken promise of our own (a bug) is an ``InvariantViolation``, an ``AssertionError``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "EngineClosed",
+    "EngineError",
+    "EngineIsRunning",
+    "InvalidConfig",
+    "InvalidParameter",
+    "InvalidRequest",
+    "InvariantViolation",
+    "ModelError",
+    "PromptTooLong",
+    "RequestAborted",
+    "RequestFailed",
+    "ToolkitError",
+    "UnsupportedModel",
+]
+
+
+class ToolkitError(Exception):
+    """Base of every error the toolkit raises on purpose."""
+
+
+class InvalidRequest(ToolkitError, ValueError):
+    """One request is wrong; the engine and its other requests are unaffected.
+
+    ``param`` names the offending field (OpenAI's error shape carries it), or is None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidParameter(InvalidRequest):
+    """A sampling parameter or another field of a request is out of range."""
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt leaves no room for an output token in the context or the cache."""
+
+
+class InvalidConfig(ToolkitError, ValueError):
+    """A setting of the engine or the LLM is wrong or contradicts another one."""
+
+
+class ModelError(ToolkitError):
+    """A checkpoint cannot be used."""
+
+
+class UnsupportedModel(ModelError):
+    """No model family describes this architecture."""
+
+
+class CheckpointError(ModelError):
+    """Files or tensors of a checkpoint are missing, unexpected or of the wrong shape."""
+
+
+class EngineError(ToolkitError):
+    """The engine is not in the state that the call needs."""
+
+
+class EngineIsRunning(EngineError):
+    """The loop thread drives the engine; pause it before stepping by hand."""
+
+
+class EngineClosed(EngineError):
+    """``close()`` was called; build a new LLM or Engine."""
+
+
+class RequestFailed(ToolkitError):
+    """A request ended with an error, which is this exception's ``__cause__``."""
+
+
+class RequestAborted(ToolkitError):
+    """A request was aborted before it finished."""
+
+
+class InvariantViolation(AssertionError):
+    """The toolkit broke a promise of its own: please report it."""

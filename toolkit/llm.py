@@ -1,0 +1,472 @@
+"""LLM: the place where the parts meet.
+
+Request path 1/8: a prompt becomes a request of engine.engine, and its tokens come back as text.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, cast
+
+import torch
+from tqdm.auto import tqdm
+
+from toolkit.cache.storage import KVStorage
+from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
+from toolkit.demo import WEIGHTS
+from toolkit.engine import Engine
+from toolkit.engine.completion import Completion
+from toolkit.engine.streams import AsyncStream, Stream
+from toolkit.errors import EngineError, InvalidConfig, InvalidRequest, RequestFailed
+from toolkit.kernels import select_ops
+from toolkit.models import (
+    decoder_spec,
+    load_decoder,
+    load_generation_defaults,
+    num_parameters,
+    read_config,
+    resolve_dtype,
+)
+from toolkit.record import Record
+from toolkit.request import OutputPiece, Request, RequestOutput, SamplingParams
+from toolkit.runtime import ModelRunner
+from toolkit.runtime.memory import MemoryPlan, plan_memory
+from toolkit.sampling import Sampler
+from toolkit.text import Tokenizer
+
+__all__ = ["LLM"]
+
+logger = logging.getLogger(__name__)
+
+Prompt: TypeAlias = "str | Sequence[int]"
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+
+DEMO_NAME = "toolkit-demo"
+# Tokens of one step: enough to keep the arithmetic units busy, few enough that a prompt does not
+# hold up everybody's next token for long.
+_DEFAULT_STEP_TOKENS = {"cpu": 512, "cuda": 2048}
+# generation_config.json and SamplingParams agree on these names.
+_GENERATION_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+# A run shorter than this needs no progress bar.
+_PROGRESS_DELAY_S = 2.0
+_PROGRESS_INTERVAL_S = 0.5
+
+
+class LLM:
+    """A model with its engine: generate, chat, stream; ``llm.engine`` is the engine itself.
+
+    Args:
+        model: A local folder or hub id; the bundled demo model (a toy) when left out.
+        dtype: "auto" is the checkpoint's, or float32 where the machine cannot compute in it.
+        device: "auto" is the first GPU, or the CPU.
+        block_size: Tokens per block of the KV cache.
+        num_kv_blocks: Size of the KV cache in blocks; or give kv_cache_memory_gb; by default it
+            holds max_num_seqs sequences of max_model_len tokens, up to 4 GiB.
+        kv_cache_memory_gb: Size of the KV cache in GiB.
+        max_model_len: Longest sequence, prompt and output; the model's own limit by default.
+        max_num_seqs: Requests that run at once.
+        max_num_batched_tokens: Tokens computed in one step; long prompts are cut into chunks.
+        policy: A scheduling policy: a name, a function or an object.
+        enable_prefix_caching: Whether requests share the blocks of a common beginning.
+        seed: Seeds the requests that bring no seed of their own.
+        chat_template: A Jinja template in place of the model's.
+        kernels: "auto", "reference", "cpu" or "triton".
+        num_threads: CPU threads; torch's choice by default.
+        tokenizer: A folder, hub id or transformers tokenizer in place of the model's.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        InvalidConfig: a setting is wrong, or the memory does not suffice.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        dtype: str | torch.dtype = "auto",
+        device: str = "auto",
+        block_size: int = 16,
+        num_kv_blocks: int | None = None,
+        kv_cache_memory_gb: float | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 64,
+        max_num_batched_tokens: int | None = None,
+        policy: Any = "fcfs",
+        enable_prefix_caching: bool = True,
+        seed: int = 0,
+        chat_template: str | None = None,
+        quantization: str | None = None,
+        batch_invariant: bool = False,
+        kernels: str = "auto",
+        num_threads: int | None = None,
+        tensor_parallel: int = 1,
+        tokenizer: Any = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        _refuse_unavailable(quantization, batch_invariant, tensor_parallel)
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        self.model_name = model or DEMO_NAME
+        path = model or str(WEIGHTS)
+        self.device = torch.device(_best_device() if device == "auto" else device)
+        config = read_config(path, revision, trust_remote_code)
+        found_dtype = resolve_dtype(dtype, config, path, device=self.device, revision=revision)
+        ops = select_ops(kernels, self.device)
+        spec = decoder_spec(config)
+        self._plan = plan_memory(
+            spec,
+            weight_bytes=num_parameters(spec, ops) * found_dtype.itemsize,
+            dtype=found_dtype,
+            device=self.device,
+            block_size=block_size,
+            max_num_seqs=max_num_seqs,
+            max_model_len=max_model_len,
+            num_kv_blocks=num_kv_blocks,
+            kv_cache_memory_gb=kv_cache_memory_gb,
+        )
+        engine_config = EngineConfig(
+            cache=CacheConfig(
+                num_blocks=self._plan.num_blocks,
+                block_size=block_size,
+                enable_prefix_caching=enable_prefix_caching,
+            ),
+            scheduler=SchedulerConfig(
+                max_model_len=self._plan.max_model_len,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_batched_tokens
+                or _DEFAULT_STEP_TOKENS.get(self.device.type, 512),
+            ),
+            policy=policy,
+            seed=seed,
+        )
+        decoder = load_decoder(
+            path,
+            dtype=found_dtype,
+            device=self.device,
+            ops=ops,
+            max_model_len=self._plan.max_model_len,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            progress=model is not None,
+        )
+        generation = load_generation_defaults(path, revision)
+        self.default_params = _default_params(generation)
+        self.tokenizer = _tokenizer(
+            tokenizer if tokenizer is not None else path,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            eos_token_ids=_eos_token_ids(generation, config),
+            chat_template=chat_template,
+        )
+        sampler = Sampler(
+            decoder.spec.vocab_size, self.device, decode_token=self.tokenizer.token_text
+        )
+        runner = ModelRunner(
+            decoder,
+            KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
+            sampler,
+            max_num_seqs=max_num_seqs,
+            max_model_len=self._plan.max_model_len,
+        )
+        self.engine = Engine(
+            runner,
+            engine_config,
+            text=self.tokenizer,
+            recorder=Record(token_text=self.tokenizer.token_text),
+            sampler=sampler,
+        )
+        self._num_drivers = 0
+        self._drivers_lock = threading.Lock()
+        self._stop_after = False
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest sequence, prompt and output, in tokens."""
+        return self._plan.max_model_len
+
+    def memory_plan(self) -> MemoryPlan:
+        """Return what the model and its KV cache take, and why; the cache is taken at first use."""
+        return self._plan
+
+    # ---- generate
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        priority: int = 0,
+        tags: dict[str, Any] | None = None,
+        hooks: Sequence[Any] = (),
+        progress: bool | None = None,
+    ) -> list[RequestOutput]:
+        """Complete one prompt or a list of them; outputs come in the order of the prompts.
+
+        Args:
+            prompts: Text or token ids, or a list of such.
+            params: One for all, or one per prompt; the checkpoint's defaults when None.
+            priority: Of all of them; smaller is more urgent under the ``priority`` policy.
+            tags: What policies, processors and tables shall see.
+            hooks: Activation hooks.
+            progress: Whether to show a bar; by default for several prompts once it takes long.
+
+        Raises:
+            InvalidRequest: a prompt or a parameter is wrong; the others of the call are aborted.
+            KeyboardInterrupt: the prompts are aborted, and the LLM can be used again.
+
+        A request that fails while it runs has ``.error`` set in its output; the others go on.
+        """
+        batch = _as_list(prompts)
+        return self._run(batch, params, priority, tags, hooks, progress)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> list[RequestOutput]:
+        """Answer one conversation or a list of them; see ``generate`` for the rest.
+
+        Without ``params`` an answer may take what is left of the context.
+        """
+        conversations = cast(
+            "list[Messages]", [messages] if _is_conversation(messages) else list(messages)
+        )
+        prompts = [
+            self.tokenizer.encode_chat(
+                conversation,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                template_kwargs=chat_template_kwargs,
+            )
+            for conversation in conversations
+        ]
+        params = params if params is not None else self.sampling_params(max_tokens=None)
+        return self.generate(prompts, params, progress=progress, **options)
+
+    def stream(
+        self,
+        prompt: Prompt | Messages,
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> Iterator[OutputPiece]:
+        """Yield pieces of the answer as they are made; leaving the loop aborts the request.
+
+        ``prompt`` is text, token ids or a conversation; ``options`` are those of ``engine.add``.
+        """
+        token_ids, params = self._single(prompt, params)
+        sink = Stream(params.n)
+        with self._driving():
+            request = self.engine.add(token_ids, params, sink=sink, **options)
+            try:
+                yield from _raising(sink, request)
+            finally:
+                self.engine.abort(request.id)
+
+    async def astream(
+        self,
+        prompt: Prompt | Messages,
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> AsyncIterator[OutputPiece]:
+        """Do the same for ``async for``, in any event loop."""
+        token_ids, params = self._single(prompt, params)
+        sink = AsyncStream(params.n)
+        with self._driving():
+            request = self.engine.add(token_ids, params, sink=sink, **options)
+            try:
+                async for piece in sink:
+                    if piece.error is not None:
+                        raise RequestFailed(f"{request.id} failed") from piece.error
+                    yield piece
+            finally:
+                self.engine.abort(request.id)
+
+    def sampling_params(self, **changes: Any) -> SamplingParams:
+        """Return the checkpoint's default parameters with some of them changed."""
+        return SamplingParams(**{**self.default_params, **changes})
+
+    # ---- the rest
+
+    def reset_prefix_cache(self) -> int:
+        """Forget reusable blocks; return how many were evicted."""
+        return self.engine.reset_prefix_cache()
+
+    def close(self) -> None:
+        """Abort what runs and give the memory back; idempotent."""
+        self.engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        dtype = str(self._plan.layout.dtype).removeprefix("torch.")
+        return f"LLM({self.model_name!r}, {dtype} on {self.device}, {self.engine!r})"
+
+    # ---- inside
+
+    def _run(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        priority: int,
+        tags: dict[str, Any] | None,
+        hooks: Sequence[Any],
+        progress: bool | None,
+    ) -> list[RequestOutput]:
+        each = self._params_for(len(prompts), params)
+        with self._driving(), Completion(self.engine) as completion:
+            requests: list[Request] = []
+            try:
+                for prompt, its_params in zip(prompts, each, strict=True):
+                    requests.append(
+                        self.engine.add(
+                            prompt, its_params, priority=priority, tags=tags, hooks=hooks
+                        )
+                    )
+                self._wait(completion, requests, progress)
+            except BaseException as error:
+                by = "interrupt" if isinstance(error, KeyboardInterrupt) else "user"
+                for request in requests:
+                    self.engine.abort(request.id, by=by)
+                raise
+        outputs = [request.output for request in requests]
+        for output in outputs:
+            if output.error is not None:
+                logger.warning("%s failed: %r", output.request_id, output.error)
+        return outputs
+
+    def _wait(
+        self, completion: Completion, requests: Sequence[Request], progress: bool | None
+    ) -> None:
+        """Wait for all samples, with a bar that moves between two endings."""
+        samples = [sample for request in requests for sample in request.samples]
+        shown = len(samples) > 1 if progress is None else progress
+        with tqdm(
+            total=len(samples),
+            desc="Generating",
+            unit="sample",
+            disable=not shown,
+            delay=_PROGRESS_DELAY_S if progress is None else 0.0,
+            mininterval=_PROGRESS_INTERVAL_S,
+        ) as bar:
+            for num_ended in completion.wait_for(samples, interval_s=_PROGRESS_INTERVAL_S):
+                bar.update(num_ended)
+                if shown:
+                    bar.set_postfix_str(f"{sum(s.num_output_tokens for s in samples)} tokens")
+
+    def _params_for(
+        self, count: int, params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> Sequence[SamplingParams]:
+        if params is None:
+            return [self.sampling_params()] * count
+        if isinstance(params, SamplingParams):
+            return [params] * count
+        if len(params) != count:
+            raise InvalidRequest(f"{count} prompts but {len(params)} params", param="params")
+        return params
+
+    def _single(
+        self, prompt: Prompt | Messages, params: SamplingParams | None
+    ) -> tuple[Prompt, SamplingParams]:
+        if _is_conversation(prompt):
+            token_ids = self.tokenizer.encode_chat(cast("Messages", prompt))
+            return token_ids, params or self.sampling_params(max_tokens=None)
+        return cast("Prompt", prompt), params or self.sampling_params()
+
+    @contextmanager
+    def _driving(self) -> Iterator[None]:
+        """Run the engine's thread for the block; stop it afterwards if nobody else needs it."""
+        with self._drivers_lock:
+            if self.engine.is_started and not self.engine.is_running:
+                raise EngineError(
+                    "the engine is paused; leave `with engine.paused():` or call engine.resume()"
+                )
+            self._num_drivers += 1
+            if not self.engine.is_started:
+                self._stop_after = True
+                self.engine.start()
+        try:
+            yield
+        finally:
+            with self._drivers_lock:
+                self._num_drivers -= 1
+                if self._num_drivers == 0 and self._stop_after:
+                    self._stop_after = False
+                    self.engine.stop()
+
+
+def _raising(pieces: Iterator[OutputPiece] | Stream, request: Request) -> Iterator[OutputPiece]:
+    for piece in pieces:
+        if piece.error is not None:
+            raise RequestFailed(f"{request.id} failed") from piece.error
+        yield piece
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], int)):
+        return [cast("Prompt", prompts)]
+    return list(cast("Sequence[Prompt]", prompts))
+
+
+def _is_conversation(value: Any) -> bool:
+    return not isinstance(value, str) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _refuse_unavailable(
+    quantization: str | None, batch_invariant: bool, tensor_parallel: int
+) -> None:
+    if quantization is not None:
+        raise InvalidConfig(f"quantization={quantization!r} is not available in this version")
+    if batch_invariant:
+        raise InvalidConfig("batch_invariant=True is not available in this version")
+    if tensor_parallel != 1:
+        raise InvalidConfig(f"tensor_parallel={tensor_parallel} is not available in this version")
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _default_params(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate generation_config.json into sampling parameters, as vLLM does."""
+    params = {
+        name: generation[name] for name in _GENERATION_FIELDS if generation.get(name) is not None
+    }
+    if generation.get("do_sample") is False:
+        params["temperature"] = 0.0
+    return params
+
+
+def _eos_token_ids(generation: Mapping[str, Any], config: Any) -> list[int]:
+    """Return the end-of-sequence tokens: the generation config's, else the model config's."""
+    found = generation.get("eos_token_id", getattr(config, "eos_token_id", None))
+    if found is None:
+        return []
+    return list(found) if isinstance(found, Sequence) else [found]
+
+
+def _tokenizer(
+    tokenizer: Any, *, revision: str | None, trust_remote_code: bool, **kwargs: Any
+) -> Tokenizer:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if isinstance(tokenizer, str):
+        return Tokenizer.load(
+            tokenizer, revision=revision, trust_remote_code=trust_remote_code, **kwargs
+        )
+    return Tokenizer(tokenizer, **kwargs)

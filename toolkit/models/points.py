@@ -1,0 +1,67 @@
+"""Name the places in a forward pass where an activation can be seen and replaced.
+
+Shapes of x, the rows always those of the flat batch:
+
+    embed                 [num_tokens, hidden]
+    resid_pre, resid_mid, resid_post
+                          [num_tokens, hidden], the full residual sum before the attention, between
+                          attention and MLP, and after the MLP
+    q, k, v               [num_tokens, heads, head_dim]; q and k after rotary; k and v are what the
+                          cache receives
+    attn_probs            [num_tokens, num_heads, max_context] float32, 0 past a row's context
+    head_out              [num_tokens, num_heads, head_dim], before the output projection
+    attn_out, mlp_out     [num_tokens, hidden], what is added to the residual sum
+    mlp_in                [num_tokens, hidden], normalised
+    mlp_act               [num_tokens, intermediate], what the down projection reads
+    final_norm            [num_tokens, hidden]
+    logits                [rows asked for, vocab] float32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor
+
+from toolkit.errors import InvalidRequest
+from toolkit.models.spec import DecoderSpec
+
+__all__ = ["Tap", "available_points", "check_point"]
+
+# tap(point, layer, x) -> x or what replaces it, of the same shape and dtype. ``point`` has no layer
+# in it ("resid_pre"); ``layer`` is None for embed, final_norm and logits.
+Tap: TypeAlias = Callable[[str, int | None, Tensor], Tensor]
+
+_LAYER_POINTS = (
+    "resid_pre",
+    "q",
+    "k",
+    "v",
+    "attn_probs",
+    "head_out",
+    "attn_out",
+    "resid_mid",
+    "mlp_in",
+    "mlp_act",
+    "mlp_out",
+    "resid_post",
+)
+
+
+def available_points(spec: DecoderSpec) -> tuple[str, ...]:
+    """List the points of a decoder in the order in which a forward pass reaches them."""
+    layers = [
+        f"layers.{layer}.{point}" for layer in range(spec.num_layers) for point in _LAYER_POINTS
+    ]
+    return ("embed", *layers, "final_norm", "logits")
+
+
+def check_point(spec: DecoderSpec, point: str) -> None:
+    """Raise InvalidRequest, naming the points there are, unless the decoder has this one."""
+    if point in available_points(spec):
+        return
+    raise InvalidRequest(
+        f"{spec.family} has no point {point!r}; it has embed, final_norm, logits and, for i from 0 "
+        f"to {spec.num_layers - 1}, layers.{{i}}. with {', '.join(_LAYER_POINTS)}"
+    )

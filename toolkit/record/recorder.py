@@ -1,0 +1,184 @@
+"""Turn events into tables: a row per step, per request and per sampled token.
+
+Recording appends tuples; a DataFrame is built when somebody asks for it. All times are seconds
+since ``started_at``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Protocol
+
+from toolkit.engine.events import Aborted, Failed, Finished, RequestAdded, StepFinished
+from toolkit.engine.report import RequestUpdate, StepReport
+from toolkit.errors import InvalidConfig
+from toolkit.record.rows import REQUEST_COLUMNS, STEP_COLUMNS, request_row, step_row
+from toolkit.request import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Record"]
+
+LEVELS = ("requests", "tokens")
+# About 100 bytes a row: 200 MB of tokens at the most.
+MAX_TOKEN_ROWS = 2_000_000
+MAX_STEP_ROWS = 1_000_000
+MAX_FINISHED_REQUESTS = 200_000
+
+
+class _Engine(Protocol):
+    """What the recorder reads of an engine."""
+
+    clock: Any
+
+    def on(self, kind: type[Any], listener: Callable[[Any], object]) -> Callable[[], None]:
+        """Subscribe to events."""
+        ...
+
+
+class Record:
+    """The tables of one engine, live.
+
+    Memory is bounded: the oldest rows go first, and ``num_dropped`` says how many went.
+
+    Args:
+        level: "tokens" keeps a row per sampled token, "requests" does not.
+        token_text: Makes the ``text`` column from token ids; None leaves it empty.
+    """
+
+    def __init__(
+        self, *, level: str = "tokens", token_text: Callable[[int], str] | None = None
+    ) -> None:
+        self.level = level
+        self.started_at = datetime.now(timezone.utc)
+        self.num_dropped = {"steps": 0, "requests": 0, "tokens": 0}
+        self._token_text = token_text
+        self._started_s = 0.0
+        self._last_step_end_s: float | None = None
+        self._steps: deque[tuple[Any, ...]] = deque()
+        self._live: dict[str, Request] = {}
+        self._finished: deque[dict[str, Any]] = deque()
+        self._tokens: deque[tuple[int, float, float, tuple[RequestUpdate, ...]]] = deque()
+        self._num_prompts: dict[str, int] = {}
+        self._num_token_rows = 0
+
+    @property
+    def level(self) -> str:
+        """How much is kept."""
+        return self._level
+
+    @level.setter
+    def level(self, level: str) -> None:
+        if level not in LEVELS:
+            raise InvalidConfig(f"record.level={level!r} is not one of {', '.join(LEVELS)}")
+        self._level = level
+
+    def attach(self, engine: _Engine) -> None:
+        """Subscribe to an engine's events; times count from now."""
+        self.started_at = datetime.now(timezone.utc)
+        self._started_s = engine.clock.now()
+        engine.on(RequestAdded, self._on_added)
+        engine.on(StepFinished, self._on_step)
+        for kind in (Finished, Failed, Aborted):
+            engine.on(kind, self._on_end)
+
+    # ---- tables
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """A row per step."""
+        return _frame(list(self._steps), STEP_COLUMNS)
+
+    @property
+    def requests(self) -> pd.DataFrame:
+        """A row per sample, unfinished ones included."""
+        live = [request_row(request, self._started_s) for request in list(self._live.values())]
+        rows = [*list(self._finished), *live]
+        tags = sorted({name for row in rows for name in row if name.startswith("tags.")})
+        columns = [*REQUEST_COLUMNS, *tags]
+        return _frame([tuple(row.get(name) for name in columns) for row in rows], columns)
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """A row per sampled token, in the order of sampling."""
+        last_sent_s: dict[str, float] = {}
+        rows = []
+        for step, sampled_s, sent_s, updates in list(self._tokens):
+            for update in updates:
+                itl_s = sent_s - last_sent_s.get(update.request_id, float("nan"))
+                last_sent_s[update.request_id] = sent_s
+                num_prompt = self._num_prompts.get(update.request_id)
+                for offset, token_id in enumerate(update.token_ids):
+                    index = update.first_index + offset
+                    position = None if num_prompt is None else num_prompt + index
+                    text = self._token_text(token_id) if self._token_text is not None else None
+                    what = (update.request_id, index, position, step, token_id, text)
+                    rows.append((*what, sampled_s, sent_s, itl_s))
+        return _frame(rows, TOKEN_COLUMNS)
+
+    # ---- events
+
+    def _on_added(self, event: RequestAdded) -> None:
+        self._live[event.request_id] = event.request
+        self._num_prompts[event.request_id] = event.request.num_prompt_tokens
+
+    def _on_step(self, event: StepFinished) -> None:
+        report = event.report
+        self._steps.append(step_row(report, self._started_s, self._last_step_end_s))
+        self._last_step_end_s = report.end_s
+        if len(self._steps) > MAX_STEP_ROWS:
+            self._steps.popleft()
+            self.num_dropped["steps"] += 1
+        if self._level == "tokens" and report.updates:
+            self._keep_tokens(report)
+
+    def _keep_tokens(self, report: StepReport) -> None:
+        sampled_s = report.end_s - report.update_s - self._started_s
+        sent_s = report.end_s - self._started_s
+        self._tokens.append((report.step, sampled_s, sent_s, report.updates))
+        self._num_token_rows += len(report.updates)
+        while self._num_token_rows > MAX_TOKEN_ROWS:
+            dropped = len(self._tokens.popleft()[3])
+            self._num_token_rows -= dropped
+            self.num_dropped["tokens"] += dropped
+
+    def _on_end(self, event: Finished | Failed | Aborted) -> None:
+        request = self._live.pop(event.request_id, None)
+        if request is None:
+            return
+        self._finished.append(request_row(request, self._started_s))
+        if len(self._finished) > MAX_FINISHED_REQUESTS:
+            oldest = self._finished.popleft()
+            self._num_prompts.pop(oldest["request_id"], None)
+            self.num_dropped["requests"] += 1
+
+    def __repr__(self) -> str:
+        dropped = ", ".join(f"{count} {name}" for name, count in self.num_dropped.items() if count)
+        return (
+            f"Record(level={self._level!r}, {len(self._steps)} steps, "
+            f"{len(self._live) + len(self._finished)} requests, {self._num_token_rows} tokens"
+            + (f"; dropped as too old: {dropped})" if dropped else ")")
+        )
+
+
+TOKEN_COLUMNS = (
+    "request_id",
+    "index",
+    "position",
+    "step",
+    "token_id",
+    "text",
+    "sampled_s",
+    "sent_s",
+    "itl_s",
+)
+
+
+def _frame(rows: list[tuple[Any, ...]], columns: Any) -> pd.DataFrame:
+    # Imported here: pandas takes 0.4 s, which an engine that nobody asks for tables need not pay.
+    import pandas as pd
+
+    return pd.DataFrame.from_records(rows, columns=list(columns))

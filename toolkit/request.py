@@ -1,0 +1,262 @@
+"""What is asked of the engine and what it answers: one request, its parameters, its output.
+
+Torch-free. A ``Request`` is written by its scheduler alone; everybody else reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from toolkit.sampling_params import SamplingParams
+
+__all__ = [
+    "CompletionOutput",
+    "FinishReason",
+    "Logprob",
+    "OutputPiece",
+    "OutputText",
+    "Request",
+    "RequestOrigin",
+    "RequestOutput",
+    "SamplingParams",
+    "Status",
+]
+
+
+class Status(Enum):
+    """Where a request is in its life; the last three are ends."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing follows this status."""
+        return self in _ENDS
+
+
+_ENDS = frozenset((Status.FINISHED, Status.FAILED, Status.ABORTED))
+
+
+class FinishReason(str, Enum):
+    """Why the last token was the last; the values are OpenAI's where OpenAI has one."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """One token's log-probability under the model (raw: before any sampler step), in nats."""
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOrigin:
+    """Where a request came from, when it came over HTTP."""
+
+    api_id: str
+    endpoint: str
+    client_request_id: str | None = None
+
+
+class OutputText(Protocol):
+    """The text of one request as it grows; `toolkit.text` implements it."""
+
+    def push(self, token_id: int, check_stop: bool) -> str | None:
+        """Add a token; return the stop string that it completed, if any."""
+        ...
+
+    def take(self) -> str:
+        """Return the text that became certain since the last call."""
+        ...
+
+    def finish(self) -> None:
+        """Make what was held back certain: no token follows."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionOutput:
+    """One sample of a request (vLLM's names)."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str | None
+    stop_reason: int | str | None = None
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """A request's answer: its prompt and its samples (vLLM's names)."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    outputs: list[CompletionOutput]
+    finished: bool
+    num_cached_tokens: int
+    error: BaseException | None = None
+
+    @property
+    def text(self) -> str:
+        """The first sample's text."""
+        return self.outputs[0].text
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPiece:
+    """What one step added to one sample: the unit of every stream."""
+
+    request_id: str
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: list[dict[int, Logprob]] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One sequence of tokens: the prompt, then what was sampled after it.
+
+    The engine's one idea: ``num_computed_tokens`` (tokens whose keys and values are in the cache)
+    chases ``num_tokens``. A prompt, a decode step, a prefix hit and the recomputation after a
+    preemption differ only in how far behind it is.
+
+    With ``SamplingParams(n=3)`` there are three requests: the one ``engine.add`` returns is sample
+    0 and lists all of them in ``samples``; the others carry its id as ``parent_id``.
+    """
+
+    # What was asked.
+    id: str
+    prompt_token_ids: tuple[int, ...]
+    params: SamplingParams
+    arrival_index: int
+    arrival_s: float
+    seed: int
+    prompt: str | None = None
+    priority: int = 0
+    tags: dict[str, Any] = field(default_factory=dict)
+    hooks: Sequence[Any] = ()
+    cache_salt: str | None = None
+    origin: RequestOrigin | None = None
+    parent_id: str | None = None
+    sample_index: int = 0
+    eos_token_ids: frozenset[int] = frozenset()
+    max_tokens: int = 0
+    tokenize_s: float = 0.0
+
+    # Where it stands.
+    status: Status = Status.WAITING
+    token_ids: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)  # of full blocks; the cache's memo
+    num_computed_tokens: int = 0
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float = 0.0
+    text: OutputText | None = None
+    samples: tuple[Request, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    error: BaseException | None = None
+
+    # What happened to it.
+    num_cached_tokens: int = 0
+    num_preemptions: int = 0
+    num_recomputed_tokens: int = 0
+    num_steps: int = 0
+    peak_blocks: int = 0
+    waits_s: dict[str, float] = field(default_factory=dict)
+    queued_s: float | None = None
+    first_scheduled_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    finished_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            self.token_ids = list(self.prompt_token_ids)
+        if not self.samples:
+            self.samples = (self,)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Known tokens: the prompt's and the sampled ones."""
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.token_ids) - len(self.prompt_token_ids)
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        """A copy of the sampled tokens."""
+        return self.token_ids[len(self.prompt_token_ids) :]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this sample has ended, well or not."""
+        return self.status.is_end
+
+    @property
+    def output(self) -> RequestOutput:
+        """The answer so far, with every sample of it."""
+        return RequestOutput(
+            request_id=self.id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            outputs=[sample.completion for sample in self.samples],
+            finished=all(sample.is_finished for sample in self.samples),
+            num_cached_tokens=self.num_cached_tokens,
+            error=next((sample.error for sample in self.samples if sample.error), None),
+        )
+
+    @property
+    def completion(self) -> CompletionOutput:
+        """This sample's part of the answer."""
+        return CompletionOutput(
+            index=self.sample_index,
+            text=self.text.text if self.text is not None else "",
+            token_ids=tuple(self.output_token_ids),
+            finish_reason=str(self.finish_reason) if self.finish_reason else None,
+            stop_reason=self.stop_reason,
+            logprobs=self.logprobs,
+            cumulative_logprob=self.cumulative_logprob if self.logprobs is not None else None,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Request({self.id!r}, {self.status.value}, computed {self.num_computed_tokens} of "
+            f"{self.num_tokens} tokens, {self.num_output_tokens} sampled)"
+        )

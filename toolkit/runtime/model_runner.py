@@ -1,0 +1,124 @@
+"""Run a plan on the real model: tensors in, sampled tokens out.
+
+Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from toolkit.cache.storage import KVStorage
+from toolkit.engine.plan import SampledToken, StepPlan, StepResult, StepTimes
+from toolkit.errors import InvalidParameter, InvalidRequest
+from toolkit.models import Decoder
+from toolkit.request import Request
+from toolkit.runtime.rows import RowTable
+from toolkit.sampling import RowState, Sampler
+
+__all__ = ["ModelRunner"]
+
+
+class ModelRunner:
+    """A decoder, its KV storage and a sampler behind the engine's ``Runner`` protocol.
+
+    Args:
+        decoder: The model.
+        storage: Its keys and values.
+        sampler: Chooses tokens.
+        max_num_seqs: Requests that can run at once.
+        max_model_len: Tokens of the longest request.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        storage: KVStorage,
+        sampler: Sampler,
+        *,
+        max_num_seqs: int,
+        max_model_len: int,
+    ) -> None:
+        block_size = storage.layout.block_size
+        self.decoder = decoder
+        self.storage = storage
+        self.sampler = sampler
+        self._rows = RowTable(
+            max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
+        )
+        self._requests: dict[str, Request] = {}
+
+    def prepare(self, request: Request) -> None:
+        """Refuse token ids outside the vocabulary; remember the request.
+
+        Raises:
+            InvalidRequest: a prompt token or a parameter names a token the model does not have.
+        """
+        vocab_size = self.decoder.spec.vocab_size
+        if max(request.prompt_token_ids) >= vocab_size:
+            raise InvalidRequest(
+                f"prompt token {max(request.prompt_token_ids)} is outside the vocabulary of "
+                f"{vocab_size} tokens",
+                param="prompt",
+            )
+        for name in ("logit_bias", "stop_token_ids"):
+            outside = [i for i in getattr(request.params, name) or () if i >= vocab_size]
+            if outside:
+                raise InvalidParameter(
+                    f"{name} names token {outside[0]}, outside the vocabulary of "
+                    f"{vocab_size} tokens",
+                    param=name,
+                )
+        self._requests[request.id] = request
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> StepResult:
+        """Compute one step."""
+        started = time.perf_counter()
+        for request_id in plan.preempted_ids:
+            self.sampler.history.forget(request_id)
+        for request_id in plan.admitted_ids:
+            self.sampler.history.start(self._requests[request_id])
+        self._rows.apply(plan)
+        self.storage.copy_blocks(
+            [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
+        )
+        batch = self._rows.flat_batch(plan)
+        prepared = time.perf_counter()
+        hidden = self.decoder(batch, self.storage.layers)
+        rows = [
+            RowState(self._requests[chunk.request_id], chunk.end)
+            for chunk in plan.chunks
+            if chunk.samples
+        ]
+        logits = self.decoder.logits(hidden[batch.logit_rows]) if rows else None
+        computed = time.perf_counter()
+        tokens: dict[str, tuple[SampledToken, ...]] = {}
+        errors: dict[str, BaseException] = {}
+        slow_path = "none"
+        if logits is not None:
+            output = self.sampler.sample(logits, rows)
+            for index, row in enumerate(rows):
+                if index in output.errors:
+                    errors[row.request.id] = output.errors[index]
+                else:
+                    token = SampledToken(output.token_ids[index], output.logprobs.get(index))
+                    tokens[row.request.id] = (token,)
+            if any(row.request.params.logits_processors for row in rows):
+                slow_path = "processors"
+        done = time.perf_counter()
+        times = StepTimes(prepared - started, computed - prepared, done - computed)
+        return StepResult(tokens=tokens, errors=errors, times=times, slow_path=slow_path)
+
+    def release(self, request_id: str) -> None:
+        """Forget a request that ended."""
+        self._requests.pop(request_id, None)
+        self._rows.release(request_id)
+        self.sampler.history.forget(request_id)
+
+    def close(self) -> None:
+        """Drop the model and the cache."""
+        self._requests.clear()
+        self.storage.free()
+        del self.decoder

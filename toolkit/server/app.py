@@ -1,0 +1,141 @@
+"""The web application: routes, and every error in OpenAI's shape.
+
+Request path: from an HTTP client, to server.chat and server.completions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Depends, FastAPI, Response
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from toolkit.errors import ToolkitError
+from toolkit.server.chat import chat_completions
+from toolkit.server.completions import completions
+from toolkit.server.failures import Refusal, as_refusal
+from toolkit.server.generation import ClientGone
+from toolkit.server.identity import Identity, KeyCheck
+from toolkit.server.served import VERSION, ServedModel
+
+__all__ = ["build_app"]
+
+
+def build_app(served: ServedModel, *, api_key: str | None, log: Callable[[str], object]) -> FastAPI:
+    """Return the application that answers for one model.
+
+    Args:
+        served: The model.
+        api_key: What clients must send, if anything.
+        log: Takes a line per call.
+    """
+    app = FastAPI(title=f"LLM Serving Toolkit: {served.root}", version=VERSION)
+    app.state.served = served
+    app.get("/health")(health)
+    app.get("/version")(toolkit_version)
+    app.get("/v1/models")(list_models)
+    app.get("/v1/models/{name:path}")(show_model)
+    for path, endpoint in (
+        ("/v1/chat/completions", chat_completions),
+        ("/v1/completions", completions),
+    ):
+        app.post(path, dependencies=[Depends(require_text)])(endpoint)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    if api_key is not None:
+        app.add_middleware(KeyCheck, api_key=api_key)
+    app.add_middleware(Identity, log=log)  # the outermost: refused calls have an id too
+    return app
+
+
+async def health(http: HttpRequest) -> Response:
+    """Say whether requests would run."""
+    engine = http.app.state.served.engine
+    if engine.is_started:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "the engine does not run"}, status_code=503)
+
+
+async def toolkit_version() -> dict[str, str]:
+    """Return the toolkit's version."""
+    return {"version": VERSION}
+
+
+async def list_models(http: HttpRequest) -> dict[str, Any]:
+    """List the names that the model answers to."""
+    served: ServedModel = http.app.state.served
+    cards = [served.card(name).model_dump(exclude_unset=True) for name in served.listed_names]
+    return {"object": "list", "data": cards}
+
+
+async def show_model(name: str, http: HttpRequest) -> dict[str, Any]:
+    """Describe the model under one of its names."""
+    served: ServedModel = http.app.state.served
+    return served.card(served.echoed_name(name)).model_dump(exclude_unset=True)
+
+
+async def require_text(http: HttpRequest) -> None:
+    """Refuse a body with half a surrogate pair: JSON can spell it, but it is no text."""
+    if b"\\ud" in (await http.body()).lower():
+        try:
+            json.dumps(await http.json(), ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise Refusal(f"the body holds what is no text: {error.reason}") from error
+
+
+async def _on_error(http: HttpRequest, error: Exception) -> Response:
+    return as_refusal(error).response()
+
+
+async def _on_client_gone(http: HttpRequest, error: Exception) -> Response:
+    return Response(status_code=499)  # nginx's "client closed request"; nobody reads it
+
+
+async def _on_invalid_body(http: HttpRequest, error: Exception) -> Response:
+    """Name the field that is wrong and say why, without pydantic's vocabulary."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "it does not parse")
+        return Refusal(f"the body is not valid JSON: {reason}").response()
+    place = [part for part in first["loc"] if part != "body"]
+    if not place:
+        return Refusal(
+            f"the body must be a JSON object, sent as application/json: {first['msg']}"
+        ).response()
+    param = str(place[0])
+    if len(place) > 1 and isinstance(place[1], int):
+        param += f"[{place[1]}]"
+    return Refusal(f"{param}: {first['msg']}", param=param).response()
+
+
+async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code not in (404, 405):
+        return Refusal(str(error.detail), status=error.status_code).response()
+    served = ", ".join(
+        f"{method} {route.path.replace(':path', '')}"
+        for route in http.app.routes
+        if route.path.startswith("/v1")
+        for method in sorted(route.methods)
+    )
+    return Refusal(
+        f"{http.method} {http.url.path} is not served here; served: {served}",
+        status=error.status_code,
+        code="unknown_url" if error.status_code == 404 else "method_not_allowed",
+        headers=error.headers,
+    ).response()
+
+
+_HANDLERS = {
+    Refusal: _on_error,
+    ToolkitError: _on_error,
+    ClientGone: _on_client_gone,
+    RequestValidationError: _on_invalid_body,
+    HTTPException: _on_http_error,
+}

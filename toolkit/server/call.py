@@ -1,0 +1,91 @@
+"""One call for tokens: under which id, for which model, with which fields; headers and times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import Request as HttpRequest
+from fastapi import Response
+from pydantic import BaseModel
+
+from toolkit.request import Request, RequestOrigin
+from toolkit.server.protocol import ChatRequest, CompletionRequest, ignored_fields
+from toolkit.server.served import VERSION, ServedModel
+
+__all__ = ["FINGERPRINT", "Call", "in_thread_if_long", "whole_answer"]
+
+T = TypeVar("T")
+
+FINGERPRINT = f"toolkit-{VERSION}"
+# Tokenising this many characters takes about a millisecond: as long as other clients may wait.
+_MANY_CHARACTERS = 4000
+# Headers have room for some names; whoever sends more learns enough from these.
+_MAX_IGNORED_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What every answer to one call repeats."""
+
+    api_id: str
+    model: str
+    created: int
+    arrival_s: float
+    origin: RequestOrigin
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, http: HttpRequest, body: ChatRequest | CompletionRequest) -> Call:
+        """Check model and fields; raises Refusal or InvalidRequest."""
+        served: ServedModel = http.app.state.served
+        state = http.state
+        ignored = ignored_fields(body)
+        return cls(
+            api_id=state.api_id,
+            model=served.echoed_name(body.model),
+            created=int(time.time()),
+            arrival_s=served.engine.clock.now(),
+            origin=RequestOrigin(state.api_id, http.url.path, state.client_request_id),
+            headers={"x-toolkit-ignored": _listed(ignored)} if ignored else {},
+        )
+
+
+def whole_answer(answer: BaseModel, call: Call, first: Request) -> Response:
+    """Send an answer in one piece, with the times of its first request."""
+    return Response(
+        answer.model_dump_json(exclude_unset=True),
+        media_type="application/json",
+        headers={**call.headers, "server-timing": _server_timing(first)},
+    )
+
+
+async def in_thread_if_long(num_characters: int, work: Callable[[], T]) -> T:
+    """Do the work here when it is short, else in a thread that leaves the event loop free."""
+    if num_characters < _MANY_CHARACTERS:
+        return work()
+    return await to_thread.run_sync(work)
+
+
+def _server_timing(request: Request) -> str:
+    """Say where the time went: waiting, computing the prompt, the other tokens (milliseconds)."""
+    marks = (
+        ("queue", request.arrival_s, request.first_scheduled_s),
+        ("prefill", request.first_scheduled_s, request.first_token_s),
+        ("decode", request.first_token_s, request.finished_s),
+        ("total", request.arrival_s, request.finished_s),
+    )
+    return ", ".join(
+        f"{name};dur={1e3 * (end_s - start_s):.1f}"
+        for name, start_s, end_s in marks
+        if start_s is not None and end_s is not None
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """Write names into a header; quoted, since they are whatever the client sent."""
+    return ", ".join(quote(name, safe="")[:100] for name in names[:_MAX_IGNORED_SHOWN])

@@ -1,0 +1,165 @@
+"""POST /v1/chat/completions: a conversation in, the assistant's next message out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import Request as HttpRequest
+from fastapi import Response
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
+from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
+from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogprobs
+
+from toolkit.request import CompletionOutput, OutputPiece
+from toolkit.server.call import FINGERPRINT, Call, in_thread_if_long, whole_answer
+from toolkit.server.generation import Ask, Generation
+from toolkit.server.logprobs import VisibleTokens, chat_entries
+from toolkit.server.parameters import chat_params, chat_template_options
+from toolkit.server.protocol import ChatRequest
+from toolkit.server.served import ServedModel
+from toolkit.server.sse import AnswerStream
+
+__all__ = ["chat_completions"]
+
+
+async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
+    """Answer a conversation, whole or as a stream."""
+    served: ServedModel = http.app.state.served
+    call = Call.of(http, body)
+    params = chat_params(body, served.default_params)
+    options = chat_template_options(body)
+    prompt = await in_thread_if_long(
+        sum(len(str(message.get("content"))) for message in body.messages),
+        lambda: served.tokenizer.encode_chat(body.messages, **options),
+    )
+    ask = Ask(
+        prompts=[prompt],
+        params=params,
+        origin=call.origin,
+        arrival_s=call.arrival_s,
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt,
+        tags=body.tags,
+    )
+    generation = Generation(served.engine, ask)
+    answer = _ChatAnswer(body, call, served, generation)
+    if body.stream:
+        chunks = answer.chunks(await generation.stream())
+        return AnswerStream(chunks, call=call, generation=generation)
+    await generation.finish(http)
+    return whole_answer(answer.whole(), call, generation.requests[0])
+
+
+class _ChatAnswer:
+    """Writes what the engine made in the shapes of OpenAI's chat completions."""
+
+    def __init__(
+        self, body: ChatRequest, call: Call, served: ServedModel, generation: Generation
+    ) -> None:
+        self._body = body
+        self._call = call
+        self._token_bytes = served.token_bytes
+        self._generation = generation
+
+    def whole(self) -> ChatCompletion:
+        """Return the finished answer."""
+        (request,) = self._generation.requests
+        return ChatCompletion(
+            id=self._call.api_id,
+            object="chat.completion",
+            created=self._call.created,
+            model=self._call.model,
+            choices=[self._choice(sample) for sample in request.output.outputs],
+            system_fingerprint=FINGERPRINT,
+            usage=self._generation.usage,
+        )
+
+    def _choice(self, sample: CompletionOutput) -> Choice:
+        logprobs = None
+        if sample.logprobs is not None:
+            entries = self._visible_tokens().take(
+                sample.token_ids,
+                sample.logprobs,
+                sent=sample.text,
+                finish_reason=sample.finish_reason,
+            )
+            num_top = self._body.top_logprobs or 0
+            content = chat_entries(entries, num_top, self._token_bytes)
+            logprobs = ChoiceLogprobs(content=content)
+        message = ChatCompletionMessage(role="assistant", content=sample.text, refusal=None)
+        return Choice.model_validate(
+            {
+                "index": sample.index,
+                "message": message,
+                "logprobs": logprobs,
+                "finish_reason": sample.finish_reason,
+                "stop_reason": sample.stop_reason,  # vLLM's: the stop string or token
+            }
+        )
+
+    async def chunks(
+        self, pieces: AsyncIterator[tuple[int, OutputPiece]]
+    ) -> AsyncIterator[ChatCompletionChunk]:
+        """Yield the answer as it grows: role, contents, an empty delta with the reason, usage."""
+        visible: dict[int, VisibleTokens] = {}
+        async for index, piece in pieces:
+            if index not in visible:
+                visible[index] = self._visible_tokens()
+                yield self._chunk(index, ChoiceDelta(role="assistant", content=""))
+            logprobs = self._piece_logprobs(visible[index], piece)
+            if piece.text:
+                yield self._chunk(index, ChoiceDelta(content=piece.text), logprobs)
+                logprobs = None
+            if piece.finish_reason is not None:
+                yield self._chunk(index, ChoiceDelta(), logprobs, ending=piece)
+        if self._body.wants_usage:
+            last = self._envelope([])
+            last.usage = self._generation.usage
+            yield last
+
+    def _piece_logprobs(self, visible: VisibleTokens, piece: OutputPiece) -> ChunkLogprobs | None:
+        if piece.logprobs is None:
+            return None
+        entries = visible.take(
+            piece.token_ids, piece.logprobs, sent=piece.text, finish_reason=piece.finish_reason
+        )
+        if not entries:
+            return None
+        num_top = self._body.top_logprobs or 0
+        return ChunkLogprobs(content=chat_entries(entries, num_top, self._token_bytes))
+
+    def _chunk(
+        self,
+        index: int,
+        delta: ChoiceDelta,
+        logprobs: ChunkLogprobs | None = None,
+        *,
+        ending: OutputPiece | None = None,
+    ) -> ChatCompletionChunk:
+        fields = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": ending.finish_reason if ending else None,
+        }
+        if ending is not None:
+            fields["stop_reason"] = ending.stop_reason
+        return self._envelope([ChunkChoice.model_validate(fields)])
+
+    def _envelope(self, choices: list[ChunkChoice]) -> ChatCompletionChunk:
+        chunk = ChatCompletionChunk(
+            id=self._call.api_id,
+            object="chat.completion.chunk",
+            created=self._call.created,
+            model=self._call.model,
+            choices=choices,
+            system_fingerprint=FINGERPRINT,
+        )
+        if self._body.wants_usage:
+            chunk.usage = self._generation.usage if self._body.wants_continuous_usage else None
+        return chunk
+
+    def _visible_tokens(self) -> VisibleTokens:
+        return VisibleTokens(self._token_bytes, skip_special_tokens=self._body.skips_special_tokens)

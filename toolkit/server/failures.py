@@ -1,0 +1,82 @@
+"""Errors as OpenAI's API writes them: ``{"error": {"message", "type", "param", "code"}}``.
+
+Whatever goes wrong on the way to an answer becomes a ``Refusal``, which knows its HTTP status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from toolkit.errors import EngineError, InvalidRequest, PromptTooLong
+
+__all__ = ["Refusal", "as_refusal"]
+
+
+class Refusal(Exception):
+    """A call that is answered with an error.
+
+    Args:
+        message: What is wrong, where, and what to do.
+        status: The HTTP status.
+        kind: OpenAI's ``type``.
+        param: The field that is wrong.
+        code: OpenAI's short name of the error, if it has one.
+        headers: Sent with the answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The error object."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """Return the answer that carries the error."""
+        return JSONResponse(self.body, status_code=self.status, headers=self.headers)
+
+
+def as_refusal(error: BaseException | None) -> Refusal:
+    """Say in OpenAI's terms what an exception means; None is a request that was aborted."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, PromptTooLong):
+        return Refusal(str(error), param=error.param, code="context_length_exceeded")
+    if isinstance(error, InvalidRequest):
+        return Refusal(str(error), param=error.param)
+    if error is None or isinstance(error, EngineError):
+        # Clients repeat what fails with 5xx by default; an aborted request is not to come back.
+        return Refusal(
+            str(error) if error else "the request was aborted on the server's side",
+            status=503,
+            kind="server_error",
+            code="engine_unavailable" if error else "request_aborted",
+            headers={"x-should-retry": "false"},
+        )
+    return Refusal(
+        f"the server failed: {type(error).__name__}: {error}",
+        status=500,
+        kind="server_error",
+        code="internal_error",
+        headers={"x-should-retry": "false"},
+    )

@@ -1,0 +1,187 @@
+"""The engine's side of one HTTP answer: put its prompts in line, follow them, give them up.
+
+Request path: from server.chat and server.completions, to engine.engine. Nothing here waits for
+the engine on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import to_thread
+from fastapi import Request as HttpRequest
+from openai.types import CompletionUsage
+from openai.types.completion_usage import PromptTokensDetails
+
+from toolkit.engine import Engine
+from toolkit.engine.streams import AsyncStream, PieceSink
+from toolkit.request import OutputPiece, Request, RequestOrigin, SamplingParams
+from toolkit.server.failures import as_refusal
+
+__all__ = ["Ask", "ClientGone", "Generation"]
+
+# Below this many prompt tokens, validating and queueing takes less time than changing threads.
+_FEW_TOKENS = 4096
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What one call wants from the engine: ``params.n`` samples for each prompt."""
+
+    prompts: Sequence[Sequence[int]]
+    params: SamplingParams
+    origin: RequestOrigin
+    arrival_s: float
+    priority: int = 0
+    cache_salt: str | None = None
+    tags: dict[str, Any] | None = None
+
+    @property
+    def num_choices(self) -> int:
+        """Samples of all prompts."""
+        return self.params.n * len(self.prompts)
+
+
+class Generation:
+    """The requests of one call. Choices are numbered prompt by prompt, sample by sample."""
+
+    def __init__(self, engine: Engine, ask: Ask) -> None:
+        self._engine = engine
+        self._ask = ask
+        self._loop = asyncio.get_running_loop()
+        self.requests: list[Request] = []
+
+    async def stream(self) -> AsyncIterator[tuple[int, OutputPiece]]:
+        """Put the prompts in line; return an iterator over (choice, piece).
+
+        Raises:
+            InvalidRequest: a prompt or a parameter is wrong; nothing runs.
+        """
+        sink = AsyncStream(self._ask.num_choices)
+        await self._start(sink)
+        return self._choices(sink)
+
+    async def finish(self, http: HttpRequest) -> None:
+        """Put the prompts in line and wait until every sample has ended.
+
+        Raises:
+            InvalidRequest: a prompt or a parameter is wrong; nothing runs.
+            ClientGone: the client left; its requests are aborted.
+            Refusal: a request failed or was aborted.
+        """
+        sink = _EndSignal(self._ask.num_choices)
+        await self._start(sink)
+        ended = asyncio.ensure_future(sink.ended.wait())
+        gone = asyncio.ensure_future(_disconnect(http))
+        try:
+            await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                raise ClientGone
+        finally:
+            ended.cancel()
+            gone.cancel()
+            self.abandon()
+        if sink.failed is not None:
+            raise as_refusal(sink.failed.error)
+
+    def abandon(self) -> None:
+        """Abort what is unfinished, without waiting for the step in progress."""
+        unfinished = [
+            request.id
+            for request in self.requests
+            if not all(sample.is_finished for sample in request.samples)
+        ]
+        if unfinished:
+            self._loop.run_in_executor(None, self._abort, unfinished)
+
+    @property
+    def usage(self) -> CompletionUsage:
+        """The tokens so far; a prompt counts once, however many samples it has."""
+        num_prompt = sum(request.num_prompt_tokens for request in self.requests)
+        num_output = sum(
+            sample.num_output_tokens for request in self.requests for sample in request.samples
+        )
+        cached = sum(request.num_cached_tokens for request in self.requests)
+        return CompletionUsage(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_output,
+            total_tokens=num_prompt + num_output,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+        )
+
+    async def _start(self, sink: PieceSink) -> None:
+        num_tokens = sum(map(len, self._ask.prompts))
+        try:
+            if num_tokens * self._ask.params.n < _FEW_TOKENS and self._engine.is_running:
+                self._add_all(sink)
+            else:
+                await to_thread.run_sync(self._add_all, sink)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _add_all(self, sink: PieceSink) -> None:
+        if not self._engine.is_started:  # somebody stopped the loop; a server needs it
+            self._engine.start()
+        ask = self._ask
+        for prompt in ask.prompts:
+            self.requests.append(
+                self._engine.add(
+                    prompt,
+                    ask.params,
+                    priority=ask.priority,
+                    arrival_s=ask.arrival_s,
+                    tags=ask.tags,
+                    cache_salt=ask.cache_salt,
+                    origin=ask.origin,
+                    sink=sink,
+                )
+            )
+
+    async def _choices(self, sink: AsyncStream) -> AsyncIterator[tuple[int, OutputPiece]]:
+        first = {request.id: i * self._ask.params.n for i, request in enumerate(self.requests)}
+        async for piece in sink:
+            if piece.finish_reason in ("error", "abort"):
+                raise as_refusal(piece.error)
+            yield first[piece.request_id] + piece.index, piece
+
+    def _abort(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            self._engine.abort(request_id, by="disconnect")
+
+
+class _EndSignal:
+    """A sink for answers that are sent whole: wakes the event loop once, after the last piece."""
+
+    def __init__(self, num_choices: int) -> None:
+        self.ended = asyncio.Event()
+        self.failed: OutputPiece | None = None
+        self._loop = asyncio.get_running_loop()
+        self._open = num_choices
+
+    def __call__(self, piece: OutputPiece) -> None:
+        """Take one piece, on the engine's thread."""
+        if piece.finish_reason is None:
+            return
+        self._open -= 1
+        if piece.finish_reason in ("error", "abort"):
+            self.failed = self.failed or piece
+        if self._open and self.failed is None:
+            return
+        # RuntimeError: the event loop closed while the request ran, so nobody waits any more.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.ended.set)
+
+
+async def _disconnect(http: HttpRequest) -> None:
+    """Return when the client closes the connection."""
+    while (await http.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,56 @@
+"""Server-sent events: chunks as they come, errors as the last event, an abort when nobody reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from toolkit.server.call import Call
+from toolkit.server.failures import as_refusal
+from toolkit.server.generation import Generation
+
+__all__ = ["AnswerStream"]
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerStream(StreamingResponse):
+    """Sends chunks while a generation makes them; aborts it when the client leaves."""
+
+    def __init__(
+        self, chunks: AsyncIterator[BaseModel], *, call: Call, generation: Generation
+    ) -> None:
+        super().__init__(
+            _events(chunks, call.api_id),
+            media_type="text/event-stream",
+            # A proxy that collects the stream before it passes it on would defeat its purpose.
+            headers={**call.headers, "cache-control": "no-cache", "x-accel-buffering": "no"},
+        )
+        self._generation = generation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; starlette cancels it when the client disconnects."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._generation.abandon()
+
+
+async def _events(chunks: AsyncIterator[BaseModel], api_id: str) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield _event(chunk.model_dump_json(exclude_unset=True))
+        yield _event("[DONE]")
+    except Exception as error:
+        # The status is sent already: the error travels as an event, and no [DONE] follows it.
+        logger.info("%s ended early: %r", api_id, error)
+        yield _event(json.dumps(as_refusal(error).body))
+
+
+def _event(payload: str) -> bytes:
+    return f"data: {payload}\n\n".encode()

@@ -1,0 +1,122 @@
+"""The model's tokenizer as the engine wants it: encode, decode, chat, text that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from toolkit.errors import CheckpointError
+from toolkit.request import SamplingParams
+from toolkit.text.chat import render_chat
+from toolkit.text.detokenizer import IncrementalText, StreamDecoder, WindowDecoder
+from toolkit.text.stop_strings import StopStrings
+
+__all__ = ["Tokenizer"]
+
+
+class Tokenizer:
+    """A transformers tokenizer, with what the engine and the server ask of it.
+
+    Args:
+        backend: A transformers tokenizer.
+        eos_token_ids: Tokens that end a sequence, beside the tokenizer's own.
+        chat_template: A Jinja template that replaces the model's.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        *,
+        eos_token_ids: Iterable[int] = (),
+        chat_template: str | None = None,
+    ) -> None:
+        self.backend = backend
+        self.chat_template = chat_template
+        own = [backend.eos_token_id] if backend.eos_token_id is not None else []
+        self._eos_token_ids = frozenset((*eos_token_ids, *own))
+        self._rust = getattr(backend, "backend_tokenizer", None)
+        # A step asks for the same tokens again and again when logprobs are on.
+        self._token_text = lru_cache(maxsize=65_536)(self._decode_token)
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> Tokenizer:
+        """Load the tokenizer of a local folder or a hub id.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read.
+        """
+        try:
+            backend = AutoTokenizer.from_pretrained(
+                model, revision=revision, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise CheckpointError(
+                f"no tokenizer could be loaded from {model!r}: {error}. Pass tokenizer= with a "
+                "folder, a hub id or a transformers tokenizer, or prompts as token ids"
+            ) from error
+        return cls(backend, **kwargs)
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end a sequence."""
+        return self._eos_token_ids
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Turn text into token ids."""
+        return list(self.backend.encode(text, add_special_tokens=add_special_tokens))
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Turn token ids into text."""
+        if self._rust is not None:
+            return str(self._rust.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+        return str(self.backend.decode(token_ids, skip_special_tokens=skip_special_tokens))
+
+    def token_text(self, token_id: int) -> str:
+        """Return one token's own text; U+FFFD where it is a part of a character."""
+        return self._token_text(token_id)
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
+        """Return the prompt text of a conversation; see ``toolkit.text.chat.render_chat``."""
+        kwargs.setdefault("chat_template", self.chat_template)
+        return render_chat(self.backend, messages, **kwargs)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> list[int]:
+        """Return the prompt tokens of a conversation; the template writes the special tokens."""
+        return self.encode(self.render_chat(messages, **kwargs), add_special_tokens=False)
+
+    def output_text(
+        self, prompt_token_ids: Sequence[int], params: SamplingParams
+    ) -> IncrementalText:
+        """Return an empty text that grows with a request's tokens."""
+        skip = params.skip_special_tokens
+
+        def decode_all(token_ids: list[int]) -> str:
+            return self.decode(token_ids, skip_special_tokens=skip)
+
+        pieces = (
+            StreamDecoder(self._rust, skip_special_tokens=skip)
+            if self._rust is not None
+            else WindowDecoder(decode_all)
+        )
+        return IncrementalText(
+            pieces,
+            decode_all,
+            StopStrings(tuple(params.stop or ())),
+            include_stop=params.include_stop_str_in_output,
+        )
+
+    def _decode_token(self, token_id: int) -> str:
+        return self.decode([token_id], skip_special_tokens=False)
+
+    def __len__(self) -> int:
+        return len(self.backend)
