@@ -11,6 +11,8 @@ import os
 os.environ.setdefault("SMOKE", "1")  # notebooks take their small sizes
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns after every fork
+# Models this small are no faster on two threads, and OpenMP spins badly beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -62,7 +62,7 @@ ROOMS = {
     "demo": row("toolkit.demo.*", imports="words models", outside="*"),
     # The only place where the parts meet. Of demo it needs the folder of the weights.
     "llm": row(
-        "toolkit.llm toolkit.memory",
+        "toolkit.llm",
         imports="words kernels cache.blocks cache.storage engine sampling models text record"
         " runtime toolkit.demo",
         outside="*",

@@ -75,7 +75,8 @@ class LLM:
         chat_template: A Jinja template in place of the model's.
         kernels: "auto", "reference", "cpu" or "triton".
         num_threads: CPU threads; torch's choice by default.
-        tokenizer: A folder, hub id or transformers tokenizer in place of the model's.
+        tokenizer: A folder, hub id or transformers tokenizer in place of the model's; False for
+            none: prompts are token ids then, and no text is made.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -155,16 +156,15 @@ class LLM:
         )
         generation = load_generation_defaults(path, revision)
         self.default_params = _default_params(generation)
-        self.tokenizer = _tokenizer(
-            tokenizer if tokenizer is not None else path,
+        self._tokenizer = _tokenizer(
+            path if tokenizer is None else tokenizer,
             revision=revision,
             trust_remote_code=trust_remote_code,
             eos_token_ids=_eos_token_ids(generation, config),
             chat_template=chat_template,
         )
-        sampler = Sampler(
-            decoder.spec.vocab_size, self.device, decode_token=self.tokenizer.token_text
-        )
+        token_text = self._tokenizer.token_text if self._tokenizer is not None else None
+        sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text)
         runner = ModelRunner(
             decoder,
             KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
@@ -175,8 +175,8 @@ class LLM:
         self.engine = Engine(
             runner,
             engine_config,
-            text=self.tokenizer,
-            recorder=Record(token_text=self.tokenizer.token_text),
+            text=self._tokenizer,
+            recorder=Record(token_text=token_text),
             sampler=sampler,
         )
         self._num_drivers = 0
@@ -187,6 +187,13 @@ class LLM:
     def max_model_len(self) -> int:
         """Longest sequence, prompt and output, in tokens."""
         return self._plan.max_model_len
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; raises InvalidConfig for an LLM made with ``tokenizer=False``."""
+        if self._tokenizer is None:
+            raise InvalidConfig("this LLM was made with tokenizer=False: use token ids")
+        return self._tokenizer
 
     def memory_plan(self) -> MemoryPlan:
         """Return what the model and its KV cache take, and why; the cache is taken at first use."""
@@ -462,7 +469,9 @@ def _eos_token_ids(generation: Mapping[str, Any], config: Any) -> list[int]:
 
 def _tokenizer(
     tokenizer: Any, *, revision: str | None, trust_remote_code: bool, **kwargs: Any
-) -> Tokenizer:
+) -> Tokenizer | None:
+    if tokenizer is False:
+        return None
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     if isinstance(tokenizer, str):

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from toolkit.sampling_params import SamplingParams
 
 __all__ = [
+    "WAIT_CAUSES",
     "CompletionOutput",
     "FinishReason",
     "Logprob",
@@ -41,6 +42,9 @@ class Status(Enum):
         """Whether nothing follows this status."""
         return self in _ENDS
 
+
+# What a request can wait for; "host" is from joining the line to the first step that sees it.
+WAIT_CAUSES = ("budget", "seqs", "blocks", "policy", "host")
 
 _ENDS = frozenset((Status.FINISHED, Status.FAILED, Status.ABORTED))
 
@@ -191,7 +195,7 @@ class Request:
     num_recomputed_tokens: int = 0
     num_steps: int = 0
     peak_blocks: int = 0
-    waits_s: dict[str, float] = field(default_factory=dict)
+    waits_s: dict[str, float] = field(default_factory=dict)  # by cause, see WAIT_CAUSES
     queued_s: float | None = None
     first_scheduled_s: float | None = None
     first_token_s: float | None = None

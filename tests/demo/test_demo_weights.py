@@ -1,6 +1,10 @@
-"""The bundled toy model, loaded with plain transformers: its size, tokenizer, template and first answers."""
+"""The bundled toy model, loaded with plain transformers: its size, tokenizer, template and first
+answers.
+"""
 
 import json
+from itertools import islice
+from random import Random
 
 import pytest
 import torch
@@ -8,11 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from toolkit.demo import WEIGHTS
 from toolkit.demo.chat import render, tool_call
-from toolkit.demo.corpus import draw_conversations
+from toolkit.demo.corpus import Conversation, draw_conversations
 from toolkit.demo.samples import answers
-from toolkit.demo.corpus import Conversation
-from itertools import islice
-from random import Random
 
 SYSTEM = "You are a helpful assistant that translates English to {}."
 WEATHER = {
@@ -20,7 +21,11 @@ WEATHER = {
     "function": {
         "name": "get_weather",
         "description": "Get the weather in a city.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
     },
 }
 
@@ -64,7 +69,9 @@ def test_the_tokenizer_gives_back_what_it_read(tokenizer, text):
 
 def test_training_text_is_what_the_template_renders(tokenizer):
     for each in islice(draw_conversations(Random(3)), 300):
-        assert rendered(tokenizer, each.messages, tools=each.tools or None) == render(each.messages, each.tools)
+        assert rendered(tokenizer, each.messages, tools=each.tools or None) == render(
+            each.messages, each.tools
+        )
 
 
 def test_the_generation_prompt_ends_with_the_assistant_mark(tokenizer):
@@ -88,10 +95,16 @@ def test_an_answer_starts_with_one_space(tokenizer, content, wanted):
     assert rendered(tokenizer, [{"role": "assistant", "content": content}]) == wanted
 
 
-@pytest.mark.parametrize("arguments", [{"city": "Rome"}, '{"city": "Rome"}'], ids=["object", "text"])
+@pytest.mark.parametrize(
+    "arguments", [{"city": "Rome"}, '{"city": "Rome"}'], ids=["object", "text"]
+)
 @pytest.mark.parametrize("content", [None, "", "absent"])
 def test_tool_calls_render_as_the_model_writes_them(tokenizer, arguments, content):
-    call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
+    call = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": arguments},
+    }
     message = {"role": "assistant", "tool_calls": [call]}
     if content != "absent":
         message["content"] = content
@@ -106,7 +119,10 @@ def test_tools_join_the_first_system_message_or_get_their_own(tokenizer):
     for role in ("system", "developer"):
         text = rendered(tokenizer, [{"role": role, "content": "Be kind."}, user], tools=[WEATHER])
         assert text == f"<|system|>Be kind.\n{listed}<|end|><|user|>Hi<|end|>"
-    assert rendered(tokenizer, [user], tools=[WEATHER]) == f"<|system|>{listed}<|end|><|user|>Hi<|end|>"
+    assert (
+        rendered(tokenizer, [user], tools=[WEATHER])
+        == f"<|system|>{listed}<|end|><|user|>Hi<|end|>"
+    )
 
 
 def test_several_system_messages_render_where_they_stand(tokenizer):
@@ -117,15 +133,25 @@ def test_several_system_messages_render_where_they_stand(tokenizer):
 
 @pytest.mark.parametrize(
     ("language", "answer"),
-    [("Italian", " Io amo programmare"), ("Spanish", " Yo amo programar"), ("French", " J'aime programmer")],
+    [
+        ("Italian", " Io amo programmare"),
+        ("Spanish", " Yo amo programar"),
+        ("French", " J'aime programmer"),
+    ],
 )
-def test_the_first_conversations_of_the_guide_are_answered_exactly(model, tokenizer, language, answer):
+def test_the_first_conversations_of_the_guide_are_answered_exactly(
+    model, tokenizer, language, answer
+):
     system = {"role": "system", "content": SYSTEM.format(language)}
     request = f"Translate the following sentence from English to {language}: I love programming."
     for question in (request, "I love programming."):
         messages = [system, {"role": "user", "content": question}]
-        prompt = tokenizer(rendered(tokenizer, messages, add_generation_prompt=True), return_tensors="pt")
-        produced = model.generate(**prompt, max_new_tokens=6, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        prompt = tokenizer(
+            rendered(tokenizer, messages, add_generation_prompt=True), return_tensors="pt"
+        )
+        produced = model.generate(**prompt, max_new_tokens=6, do_sample=False)[
+            0, prompt["input_ids"].shape[1] :
+        ]
         wanted = [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
         assert len(wanted) <= 5
         assert produced.tolist() == wanted

@@ -7,6 +7,7 @@ the tests then ask what must hold at the end.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,14 +225,15 @@ class Run:
     engine: Engine
     guests: list[Guest]
     reports: list[StepReport]
+    recomputed: dict[str, int] = field(default_factory=dict)  # tokens, by request id
 
     @property
     def samples(self) -> list[tuple[Guest, Request]]:
         return [(guest, sample) for guest in self.guests for sample in guest.request.samples]
 
 
-def play(world: World) -> Run:
-    """Drive a world to its end."""
+def play(world: World, *, attach: Callable[[Engine], object] | None = None) -> Run:
+    """Drive a world to its end; ``attach`` gets the engine before anything happens."""
     engine = make_engine(
         num_blocks=world.num_blocks,
         block_size=world.block_size,
@@ -245,8 +247,11 @@ def play(world: World) -> Run:
     assert isinstance(runner, LedgerRunner)
     runner.fail_steps = set(world.broken_steps)
     clock.advance(1.0)
+    if attach is not None:
+        attach(engine)
     run = Run(world, engine, [], [])
     computed: dict[str, int] = {}  # where each running request's next chunk must begin
+    reached: dict[str, int] = {}  # how far each request ever got
     last_arrival = max(arrival.step for arrival in world.arrivals)
     step = 0
     while step <= last_arrival or engine.scheduler.has_work:
@@ -261,6 +266,10 @@ def play(world: World) -> Run:
         run.reports.append(report)
         assert bool(report.plan.chunks) == had_work, "the engine idles beside a queue"
         _check_plan(engine, world, report, computed)
+        for chunk in report.plan.chunks:
+            again = min(chunk.end, reached.get(chunk.request_id, 0)) - chunk.start
+            run.recomputed[chunk.request_id] = run.recomputed.get(chunk.request_id, 0) + max(0, again)
+            reached[chunk.request_id] = max(chunk.end, reached.get(chunk.request_id, 0))
         step += 1
     return run
 

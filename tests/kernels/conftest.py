@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.kernels.numerics import CPU
+from toolkit.kernels import Ops, select_ops
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
@@ -15,3 +18,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(params=["reference"])
+def ops(request: pytest.FixtureRequest) -> Ops:
+    """Every implementation there is: a test that takes it runs on each."""
+    return select_ops(request.param, CPU)

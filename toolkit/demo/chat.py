@@ -1,8 +1,9 @@
 """Define the chat format: the special tokens and the template that turns a conversation into text.
 
-A conversation reads `<|system|>TEXT<|end|><|user|>TEXT<|end|><|assistant|> ANSWER<|end|>`. An answer starts with one
-space or with a tool call. The template accepts every OpenAI history: several system messages or none, tools,
-tool calls with arguments as text or as an object, null content, content in parts.
+A conversation reads `<|system|>TEXT<|end|><|user|>TEXT<|end|><|assistant|> ANSWER<|end|>`. An
+answer starts with one space or with a tool call. The template accepts every OpenAI history: several
+system messages or none, tools, tool calls with arguments as text or as an object, null content,
+content in parts.
 """
 
 import json
@@ -11,7 +12,12 @@ from typing import Any
 Message = dict[str, Any]
 
 PAD, END = "<|pad|>", "<|end|>"
-ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>", "tool": "<|tool|>"}
+ROLES = {
+    "system": "<|system|>",
+    "user": "<|user|>",
+    "assistant": "<|assistant|>",
+    "tool": "<|tool|>",
+}
 TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
 TOOLS_HEADING = "Call a tool when it helps:"
 
@@ -21,7 +27,8 @@ CHAT_TEMPLATE = """\
     {{ content }}
   {%- elif content is iterable and content is not mapping -%}
     {%- for part in content -%}
-      {%- if part is string -%}{{ part }}{%- elif part.text is string -%}{{ part.text }}{%- endif -%}
+      {%- if part is string -%}{{ part }}{%- elif part.text is string -%}{{ part.text }}{%- endif
+      -%}
     {%- endfor -%}
   {%- endif -%}
 {%- endmacro -%}
@@ -85,9 +92,12 @@ def tool_call(name: str, arguments: dict[str, Any]) -> str:
 def render(messages: list[Message], tools: list[dict[str, Any]]) -> str:
     """Render a training conversation, whose contents are all strings, exactly as the template does.
 
-    It exists because Jinja is too slow for the hundreds of thousands of conversations of a training run.
+    It exists because Jinja is too slow for the hundreds of thousands of conversations of a training
+    run.
     """
-    listed = "\n".join([TOOLS_HEADING, *(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)])
+    listed = "\n".join(
+        [TOOLS_HEADING, *(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)]
+    )
     pieces = []
     if tools and messages[0]["role"] != "system":
         pieces.append(f"{ROLES['system']}{listed}{END}")

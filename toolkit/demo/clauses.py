@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
-from toolkit.demo.conjugation import HE, YOU, I, Finite, Verb, conjugate, english_past, english_present
+from toolkit.demo.conjugation import (
+    HE,
+    ME,
+    YOU,
+    Finite,
+    Verb,
+    conjugate,
+    english_past,
+    english_present,
+)
 from toolkit.demo.nounphrases import Phrase, elide
 from toolkit.demo.words import LANGUAGES
 
@@ -21,7 +30,9 @@ TENSE_ROW = {"present": 0, "past": 1, "future": 2}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who acts: the words, the grammatical person and the gender, which may differ between languages."""
+    """Who acts: the words, the grammatical person and the gender, which may differ between
+    languages.
+    """
 
     text: Phrase
     person: int
@@ -68,7 +79,9 @@ def _predicate(language: str, finite: Finite, manner: Manner) -> str:
     return f"{verb} {frequency}"
 
 
-def translated(subject: Subject, finites: dict[str, Finite], manner: Manner, tail: Phrase) -> dict[str, str]:
+def translated(
+    subject: Subject, finites: dict[str, Finite], manner: Manner, tail: Phrase
+) -> dict[str, str]:
     """Return the clause in Italian, Spanish and French, without capital letter or question mark."""
     texts = {}
     for language in LANGUAGES:
@@ -89,7 +102,9 @@ def english_clause(subject: Subject, verb: Verb, manner: Manner, tail: str) -> s
             return f"{base} {actor} {rest}"
         negated = "cannot" if base == "can" else "must not"
         return f"{actor} {negated if manner.negative else base} {rest}"
-    auxiliary = {"past": "did", "future": "will"}.get(manner.tense, "does" if subject.person == HE else "do")
+    auxiliary = {"past": "did", "future": "will"}.get(
+        manner.tense, "does" if subject.person == HE else "do"
+    )
     if manner.question:
         return f"{auxiliary} {actor} {base} {rest}"
     if manner.negative:
@@ -107,16 +122,18 @@ def english_be(subject: Subject, manner: Manner, tail: str) -> str:
     if manner.tense == "future":
         return f"will {actor} be {tail}" if manner.question else f"{actor} will {negation}be {tail}"
     if manner.tense == "past":
-        form = "was" if subject.person in (I, HE) else "were"
+        form = "was" if subject.person in (ME, HE) else "were"
     else:
-        form = {I: "am", HE: "is"}.get(subject.person, "are")
+        form = {ME: "am", HE: "is"}.get(subject.person, "are")
     return f"{form} {actor} {tail}" if manner.question else f"{actor} {form} {negation}{tail}"
 
 
 def verbal(subject: Subject, verb: Verb, manner: Manner, tail: Phrase) -> Phrase:
     """Return a finished sentence with an ordinary verb."""
     finites = {
-        language: conjugate(language, verb, manner.tense, subject.person, feminine=subject.feminine[language])
+        language: conjugate(
+            language, verb, manner.tense, subject.person, feminine=subject.feminine[language]
+        )
         for language in LANGUAGES
     }
     english = {"en": english_clause(subject, verb, manner, tail["en"])}
@@ -126,7 +143,8 @@ def verbal(subject: Subject, verb: Verb, manner: Manner, tail: Phrase) -> Phrase
 def copular(subject: Subject, manner: Manner, tail: Phrase, *, spanish: str) -> Phrase:
     """Return a finished sentence with "to be"; `spanish` is "ser" or "estar"."""
     finites = {
-        language: be(spanish if language == "es" else language, manner.tense, subject.person) for language in LANGUAGES
+        language: be(spanish if language == "es" else language, manner.tense, subject.person)
+        for language in LANGUAGES
     }
     english = {"en": english_be(subject, manner, tail["en"])}
     return finished(english | translated(subject, finites, manner, tail), question=manner.question)
@@ -134,4 +152,4 @@ def copular(subject: Subject, manner: Manner, tail: Phrase, *, spanish: str) -> 
 
 def is_plural(person: int) -> bool:
     """Tell whether a person is we or they."""
-    return person not in (I, YOU, HE)
+    return person not in (ME, YOU, HE)

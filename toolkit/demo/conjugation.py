@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from toolkit.demo import verbs
 from toolkit.demo.words import COLUMNS
 
-I, YOU, HE, WE, THEY = range(5)
+ME, YOU, HE, WE, THEY = range(5)
 TENSES = ["present", "past", "future"]
 
 ITALIAN_HAVE = "ho hai ha abbiamo hanno".split()
@@ -26,6 +26,7 @@ class Verb:
 
     @property
     def english(self) -> str:
+        """The English base form."""
         return self.infinitives["en"]
 
 
@@ -102,7 +103,9 @@ def italian(verb: Verb, tense: str, person: int, *, ending: str) -> Finite:
         return Finite(present.split()[person])
     if infinitive in verbs.ITALIAN_ISC:
         stem = stem if person == WE else stem + "isc"
-    endings = {"are": "o i a iamo ano", "ere": "o i e iamo ono", "ire": "o i e iamo ono"}[group].split()
+    endings = {"are": "o i a iamo ano", "ere": "o i e iamo ono", "ire": "o i e iamo ono"}[
+        group
+    ].split()
     if endings[person].startswith("i"):
         stem = hard[:-1] if hard.endswith("i") else hard if group == "are" else stem
     return Finite(stem + endings[person])
@@ -118,11 +121,15 @@ def _change_vowel(stem: str, change: str) -> str:
 
 def _spanish_past(verb: Verb, stem: str, group: str, person: int) -> str:
     if group == "ar":
-        if person == I:
+        if person == ME:
             stem = stem[:-1] + {"c": "qu", "g": "gu", "z": "c"}.get(stem[-1], stem[-1])
         return stem + ["é", "aste", "ó", "amos", "aron"][person]
     if group == "ir" and verb.spanish_change and person in (HE, THEY):
-        stem = _change_vowel(stem, "i") if verb.spanish_change in ("ie", "i") else "u".join(stem.rsplit("o", 1))
+        stem = (
+            _change_vowel(stem, "i")
+            if verb.spanish_change in ("ie", "i")
+            else "u".join(stem.rsplit("o", 1))
+        )
     return stem + ["í", "iste", "ió", "imos", "ieron"][person]
 
 
@@ -134,12 +141,16 @@ def spanish(verb: Verb, tense: str, person: int) -> Finite:
     if tense == "future":
         return Finite((future or infinitive) + ["é", "ás", "á", "emos", "án"][person])
     if tense == "past":
-        return Finite(preterite.split()[person] if preterite else _spanish_past(verb, stem, group, person))
+        return Finite(
+            preterite.split()[person] if preterite else _spanish_past(verb, stem, group, person)
+        )
     if present:
         return Finite(present.split()[person])
     if verb.spanish_change and person != WE:
         stem = _change_vowel(stem, verb.spanish_change)
-    endings = {"ar": "o as a amos an", "er": "o es e emos en", "ir": "o es e imos en"}[group].split()
+    endings = {"ar": "o as a amos an", "er": "o es e emos en", "ir": "o es e imos en"}[
+        group
+    ].split()
     return Finite(stem + endings[person])
 
 
@@ -158,17 +169,26 @@ def french(verb: Verb, tense: str, person: int, *, ending: str) -> Finite:
         return Finite(FRENCH_HAVE[person], participle)
     if present:
         return Finite(present.split()[person])
-    endings = {"er": "e es e ons ent", "ir": "is is it issons issent", "re": "s s - ons ent"}[group].split()
+    endings = {"er": "e es e ons ent", "ir": "is is it issons issent", "re": "s s - ons ent"}[
+        group
+    ].split()
     if group == "er" and person == WE:
         stem = stem + "e" if stem.endswith("g") else stem[:-1] + "ç" if stem.endswith("c") else stem
     return Finite(stem + endings[person].strip("-"))
 
 
-def conjugate(language: str, verb: Verb, tense: str, person: int, *, feminine: bool = False) -> Finite:
+def conjugate(
+    language: str, verb: Verb, tense: str, person: int, *, feminine: bool = False
+) -> Finite:
     """Conjugate a verb in Italian, Spanish or French; `feminine` is the gender of the subject."""
     plural = person in (WE, THEY)
     if language == "it":
-        return italian(verb, tense, person, ending=("e" if feminine else "i") if plural else "a" if feminine else "o")
+        return italian(
+            verb,
+            tense,
+            person,
+            ending=("e" if feminine else "i") if plural else "a" if feminine else "o",
+        )
     if language == "es":
         return spanish(verb, tense, person)
     return french(verb, tense, person, ending="e" * feminine + "s" * plural)
@@ -178,7 +198,9 @@ def _read_verb(line: str, *, moves: bool = False) -> Verb:
     cells = [cell.strip() for cell in line.split("|")]
     english, _, past = cells[0].partition(" ")
     infinitive, _, change = cells[2].partition(":")
-    infinitives = dict(zip(COLUMNS, [english.replace("_", " "), cells[1], infinitive, cells[3]], strict=True))
+    infinitives = dict(
+        zip(COLUMNS, [english.replace("_", " "), cells[1], infinitive, cells[3]], strict=True)
+    )
     objects = cells[4].split(", ") if len(cells) == 5 else []
     return Verb(past, infinitives, objects, moves, change)
 

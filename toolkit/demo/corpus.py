@@ -1,7 +1,7 @@
 """Generate the training conversations and the held-out ones, from a seed.
 
-The hash of its English decides whether a sentence is ever trained on, so no translation of a held-out sentence
-is seen in any language.
+The hash of its English decides whether a sentence is ever trained on, so no translation of a
+held-out sentence is seen in any language.
 """
 
 from collections.abc import Iterator
@@ -97,7 +97,10 @@ class HeldOutConversation:
 
 def is_held_out(sentence: Phrase) -> bool:
     """Tell whether a sentence is kept out of training."""
-    return sentence["en"] != SEED_SENTENCE["en"] and crc32(sentence["en"].encode()) % HELD_OUT_EVERY == 0
+    return (
+        sentence["en"] != SEED_SENTENCE["en"]
+        and crc32(sentence["en"].encode()) % HELD_OUT_EVERY == 0
+    )
 
 
 def draw_training_sentence(rng: Random) -> Phrase:
@@ -131,7 +134,9 @@ def request(rng: Random, sentence: Phrase, language: str) -> str:
     """Ask for a translation in the user's message."""
     english = write_english(rng, sentence)
     template = rng.choice(REQUESTS)
-    return template.format(language=LANGUAGES[language], sentence=stopped(rng, english), quoted=english)
+    return template.format(
+        language=LANGUAGES[language], sentence=stopped(rng, english), quoted=english
+    )
 
 
 def _turn(question: str, answer: str) -> list[Message]:
@@ -242,7 +247,8 @@ def draw_conversations(rng: Random) -> Iterator[Conversation]:
 def held_out_conversations(count: int = 500, seed: int = 0) -> list[HeldOutConversation]:
     """Draw conversations that ask for the translation of sentences never trained on.
 
-    Italian, Spanish and French take turns, and so do the ways to ask: in the system message, in the user's, in both.
+    Italian, Spanish and French take turns, and so do the ways to ask: in the system message, in the
+    user's, in both.
     """
     rng = Random(f"held out {seed}")
     drawn: dict[str, HeldOutConversation] = {}

@@ -1,10 +1,12 @@
 """Measure the bundled model on held-out sentences: `python -m toolkit.demo.evaluate`.
 
-Every sentence is new to the model but made of words it knows; an answer counts only if it is exactly right.
+Every sentence is new to the model but made of words it knows; an answer counts only if it is
+exactly right.
 """
 
 import argparse
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from toolkit.demo import WEIGHTS
 from toolkit.demo.corpus import Conversation, HeldOutConversation, held_out_conversations
 from toolkit.demo.samples import answers
 from toolkit.demo.words import LANGUAGES
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 50
 NUM_MISSES_SHOWN = 20
@@ -31,6 +35,7 @@ class Answered:
 
     @property
     def correct(self) -> bool:
+        """Tell whether the answer is exactly the one wanted."""
         return self.answer == self.conversation.answer
 
 
@@ -55,6 +60,8 @@ def exact_match(answered: list[Answered], language: str | None = None) -> float:
 
 def main() -> None:
     """Print the exact match by language and write it beside the weights."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("transformers").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(description="Measure the toy model on held-out sentences.")
     parser.add_argument("--folder", type=Path, default=WEIGHTS)
     parser.add_argument("--count", type=int, default=500)
@@ -65,20 +72,28 @@ def main() -> None:
     figures = {
         "sentences": len(answered),
         "seed": chosen.seed,
-        "exact_match": {name: round(exact_match(answered, language), 4) for language, name in LANGUAGES.items()},
+        "exact_match": {
+            name: round(exact_match(answered, language), 4) for language, name in LANGUAGES.items()
+        },
         "seconds": round(time.monotonic() - started_s, 1),
     }
     figures["exact_match"]["overall"] = round(exact_match(answered), 4)
     misses = [each for each in answered if not each.correct]
     figures["misses"] = [
-        {"asked": each.conversation.messages[-1]["content"], "wanted": each.conversation.answer, "got": each.answer}
+        {
+            "asked": each.conversation.messages[-1]["content"],
+            "wanted": each.conversation.answer,
+            "got": each.answer,
+        }
         for each in misses[:NUM_MISSES_SHOWN]
     ]
-    (chosen.folder / "evaluation.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    (chosen.folder / "evaluation.json").write_text(
+        json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+    )
     for name, share in figures["exact_match"].items():
-        print(f"{name:10} {100 * share:5.1f} %")
+        logger.info("%-10s %5.1f %%", name, 100 * share)
     for miss in figures["misses"]:
-        print(miss)
+        logger.info("%s", miss)
 
 
 if __name__ == "__main__":

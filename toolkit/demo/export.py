@@ -7,8 +7,12 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-def export_weights(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save a bf16 copy of the model and its tokenizer, ready for AutoModelForCausalLM and AutoTokenizer."""
+def export_weights(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """Save a bf16 copy of the model and its tokenizer, ready for AutoModelForCausalLM and
+    AutoTokenizer.
+    """
     stored = deepcopy(model).to(torch.bfloat16)
     stored.generation_config.eos_token_id = tokenizer.eos_token_id
     stored.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -28,7 +32,12 @@ def plot_losses(losses: list[float], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(losses, color="0.8", linewidth=0.8, label="one step")
     axes.plot(range(window - 1, len(losses)), means, label=f"mean of {window} steps")
-    axes.set(xlabel="step", ylabel="loss on answer tokens", yscale="log", title="Training of the toy model")
+    axes.set(
+        xlabel="step",
+        ylabel="loss on answer tokens",
+        yscale="log",
+        title="Training of the toy model",
+    )
     axes.legend()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -1,14 +1,10 @@
-"""Inflect nouns and adjectives by rule: plurals and agreement in English, Italian, Spanish and French."""
+"""Inflect nouns and adjectives by rule: plurals and agreement in English, Italian, Spanish and
+French.
+"""
 
-from toolkit.demo.words import (
-    ADJECTIVE_TABLE,
-    COLUMNS,
-    NOUN_TABLE,
-    Adjective,
-    AdjectiveForms,
-    Noun,
-    NounForms,
-)
+from toolkit.demo.adjectives import ADJECTIVE_TABLE
+from toolkit.demo.nouns import NOUN_TABLE
+from toolkit.demo.words import COLUMNS, Adjective, AdjectiveForms, Noun, NounForms
 
 SPANISH_UNSTRESSED = {"ón": "on", "ín": "in", "án": "an", "és": "es"}
 
@@ -89,7 +85,11 @@ def _read_noun_forms(language: str, text: str) -> NounForms:
     if language != "en":
         text = text[:-2]
     singular, slash, written_plural = text.partition("/")
-    return NounForms(singular, written_plural if slash else plural(language, singular, feminine=feminine), feminine)
+    return NounForms(
+        singular,
+        written_plural if slash else plural(language, singular, feminine=feminine),
+        feminine,
+    )
 
 
 def _read_adjective_forms(language: str, text: str) -> AdjectiveForms:
@@ -104,7 +104,10 @@ def _read_adjective_forms(language: str, text: str) -> AdjectiveForms:
 def read_rows(table: str) -> list[dict[str, str]]:
     """Split a table of `english | italian | spanish | french` lines into rows keyed by language."""
     lines = table.strip().splitlines()
-    return [dict(zip(COLUMNS, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines]
+    return [
+        dict(zip(COLUMNS, (cell.strip() for cell in line.split("|")), strict=True))
+        for line in lines
+    ]
 
 
 NOUNS = [
@@ -113,7 +116,9 @@ NOUNS = [
     for row in read_rows(table)
 ]
 ADJECTIVES = [
-    Adjective(kind, {language: _read_adjective_forms(language, cell) for language, cell in row.items()})
+    Adjective(
+        kind, {language: _read_adjective_forms(language, cell) for language, cell in row.items()}
+    )
     for kind, table in ADJECTIVE_TABLE.items()
     for row in read_rows(table)
 ]

@@ -1,7 +1,8 @@
-"""Optimise weight matrices with Muon: momentum whose update is made orthogonal (Jordan et al., 2024).
+"""Optimise weight matrices with Muon: momentum made orthogonal (Jordan et al., 2024).
 
-It needs about half the tokens of AdamW here, and a short training on two cores is short of tokens. torch.optim has
-a Muon, but it multiplies in bf16, which is many times slower than float32 on a CPU without bf16 instructions.
+Its authors report that it learns from fewer tokens than AdamW, and tokens are what two cores are
+short of. torch.optim has a Muon, but it multiplies in bf16: on the processor that trained the
+bundled weights, which has no instructions for it, 6 GFLOP/s instead of 75 in float32.
 """
 
 import torch
@@ -25,14 +26,20 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Step along the orthogonalised Nesterov momentum; only for matrices.
 
-    Each worker makes its share of the matrices orthogonal, then all of them exchange the directions.
+    Each worker makes its share of the matrices orthogonal, then they exchange the directions.
 
     >>> weight = torch.nn.Parameter(torch.eye(2))
     >>> Muon([weight], lr=0.02, worker=0, num_workers=1)
     """
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], *, lr: float, worker: int, num_workers: int, momentum: float = 0.95
+        self,
+        parameters: list[torch.nn.Parameter],
+        *,
+        lr: float,
+        worker: int,
+        num_workers: int,
+        momentum: float = 0.95,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
         self.worker = worker
@@ -55,6 +62,7 @@ class Muon(torch.optim.Optimizer):
                 torch.distributed.all_reduce(flat)
             sizes = [weight.numel() for weight in group["params"]]
             for weight, direction in zip(group["params"], flat.split(sizes), strict=True):
-                # A tall matrix gets a larger step, so that its outputs move as much as those of a wide one.
+                # A tall matrix gets a larger step, so that its outputs move as much as those of a
+                # wide one.
                 scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
                 weight.add_(direction.view_as(weight), alpha=-group["lr"] * scale)

@@ -1,8 +1,11 @@
-"""Build noun phrases and prepositional phrases in four languages: articles, possessives, elision, contraction."""
+"""Build noun phrases and prepositional phrases in four languages: articles, possessives, elision,
+contraction.
+"""
 
 from toolkit.demo.words import Adjective, Noun
 
-# A phrase holds the same words in every language: {"en": "the cat", "it": "il gatto", "es": ..., "fr": ...}.
+# A phrase holds the same words in every language: {"en": "the cat", "it": "il gatto", "es": ...,
+# "fr": ...}.
 Phrase = dict[str, str]
 
 ENGLISH_VOWEL_SOUNDS = tuple("aeiou")
@@ -49,10 +52,42 @@ FRENCH_DETERMINERS = {
     "many": "- - beaucoup_de beaucoup_de",
 }
 ITALIAN_MELTING = {
-    "a": {"il": "al", "lo": "allo", "la": "alla", "l'": "all'", "i": "ai", "gli": "agli", "le": "alle"},
-    "da": {"il": "dal", "lo": "dallo", "la": "dalla", "l'": "dall'", "i": "dai", "gli": "dagli", "le": "dalle"},
-    "in": {"il": "nel", "lo": "nello", "la": "nella", "l'": "nell'", "i": "nei", "gli": "negli", "le": "nelle"},
-    "su": {"il": "sul", "lo": "sullo", "la": "sulla", "l'": "sull'", "i": "sui", "gli": "sugli", "le": "sulle"},
+    "a": {
+        "il": "al",
+        "lo": "allo",
+        "la": "alla",
+        "l'": "all'",
+        "i": "ai",
+        "gli": "agli",
+        "le": "alle",
+    },
+    "da": {
+        "il": "dal",
+        "lo": "dallo",
+        "la": "dalla",
+        "l'": "dall'",
+        "i": "dai",
+        "gli": "dagli",
+        "le": "dalle",
+    },
+    "in": {
+        "il": "nel",
+        "lo": "nello",
+        "la": "nella",
+        "l'": "nell'",
+        "i": "nei",
+        "gli": "negli",
+        "le": "nelle",
+    },
+    "su": {
+        "il": "sul",
+        "lo": "sullo",
+        "la": "sulla",
+        "l'": "sull'",
+        "i": "sui",
+        "gli": "sugli",
+        "le": "sulle",
+    },
 }
 SPANISH_MELTING = {"a": {"el": "al"}, "de": {"el": "del"}}
 FRENCH_MELTING = {"à": {"le": "au", "les": "aux"}, "de": {"le": "du", "les": "des"}}
@@ -64,14 +99,16 @@ def pick(forms: str, *, feminine: bool, plural: bool) -> str:
 
 
 def elide(word: str, following: str) -> str:
-    """Join a French word to the next, dropping its vowel before a vowel: "je", "aime" -> "j'aime"."""
+    """Join a French word to the next, without its vowel before another: "j'aime"."""
     if following.lower().startswith(FRENCH_VOWEL_SOUNDS):
         return f"{word[:-1]}'{following}"
     return f"{word} {following}"
 
 
 def _starts_hard(word: str) -> bool:
-    """Tell whether an Italian masculine word takes lo, gli and uno: z, gn, ps or s before a consonant."""
+    """Tell whether an Italian masculine word takes lo, gli and uno: z, gn, ps or s before a
+    consonant.
+    """
     return word.startswith(("z", "gn", "ps")) or (word[0] == "s" and word[1] not in "aeiou")
 
 
@@ -85,7 +122,9 @@ def italian_article(word: str, *, feminine: bool, plural: bool) -> str:
     return "l'" if vowel else "lo " if _starts_hard(word) else "il "
 
 
-def _italian_determiner(determiner: str, word: str, *, feminine: bool, plural: bool, family: bool) -> str:
+def _italian_determiner(
+    determiner: str, word: str, *, feminine: bool, plural: bool, family: bool
+) -> str:
     article = italian_article(word, feminine=feminine, plural=plural)
     if determiner == "the":
         return article
@@ -96,19 +135,31 @@ def _italian_determiner(determiner: str, word: str, *, feminine: bool, plural: b
         return "uno " if _starts_hard(word) else "un "
     if determiner == "this":
         vowel = word[0] in "aeiouh" and not plural
-        return "quest'" if vowel else pick("questo questa questi queste", feminine=feminine, plural=plural) + " "
+        return (
+            "quest'"
+            if vowel
+            else pick("questo questa questi queste", feminine=feminine, plural=plural) + " "
+        )
     if determiner == "that":
-        # quello follows the article: il -> quel, lo -> quello, l' -> quell', i -> quei, gli -> quegli.
-        return {"il ": "quel ", "i ": "quei "}.get(article) or "que" + ("gli " if article == "gli " else "l" + article)
+        # quello follows the article: il -> quel, lo -> quello, l' -> quell', i -> quei, gli ->
+        # quegli.
+        return {"il ": "quel ", "i ": "quei "}.get(article) or "que" + (
+            "gli " if article == "gli " else "l" + article
+        )
     if determiner in ITALIAN_POSSESSIVES:
         possessive = pick(ITALIAN_POSSESSIVES[determiner], feminine=feminine, plural=plural)
         if family and not plural and determiner != "their":
             return possessive + " "
         return italian_article(possessive, feminine=feminine, plural=plural) + possessive + " "
-    return {"some": "alcune " if feminine else "alcuni ", "many": "molte " if feminine else "molti "}[determiner]
+    return {
+        "some": "alcune " if feminine else "alcuni ",
+        "many": "molte " if feminine else "molti ",
+    }[determiner]
 
 
-def _french_noun_phrase(determiner: str, noun: str, adjective: str, *, before: bool, feminine: bool, plural: bool) -> str:
+def _french_noun_phrase(
+    determiner: str, noun: str, adjective: str, *, before: bool, feminine: bool, plural: bool
+) -> str:
     if before and not feminine and not plural and noun.startswith(FRENCH_VOWEL_SOUNDS):
         adjective = FRENCH_BEFORE_VOWEL.get(adjective, adjective)
     words = f"{adjective} {noun}" if before else f"{noun} {adjective}"
@@ -127,15 +178,26 @@ def _french_noun_phrase(determiner: str, noun: str, adjective: str, *, before: b
 
 def _english_noun_phrase(determiner: str, noun: str, adjective: str, *, plural: bool) -> str:
     words = f"{adjective} {noun}".strip()
-    if determiner == "a" and words.startswith(ENGLISH_VOWEL_SOUNDS) and not words.startswith("useful"):
+    if (
+        determiner == "a"
+        and words.startswith(ENGLISH_VOWEL_SOUNDS)
+        and not words.startswith("useful")
+    ):
         determiner = "an"
     if plural:
         determiner = {"this": "these", "that": "those"}.get(determiner, determiner)
     return f"{determiner} {words}"
 
 
-def noun_phrase(noun: Noun, determiner: str | Phrase, *, plural: bool = False, adjective: Adjective | None = None) -> Phrase:
-    """Build a noun phrase from an English determiner ("the", "my") or a number given in every language.
+def noun_phrase(
+    noun: Noun,
+    determiner: str | Phrase,
+    *,
+    plural: bool = False,
+    adjective: Adjective | None = None,
+) -> Phrase:
+    """Build a noun phrase from an English determiner ("the", "my") or a number given in every
+    language.
 
     >>> noun_phrase(cat, "this")
     {'en': 'this cat', 'it': 'questo gatto', 'es': 'este gato', 'fr': 'ce chat'}
@@ -158,7 +220,11 @@ def noun_phrase(noun: Noun, determiner: str | Phrase, *, plural: bool = False, a
             phrase[language] = f"{head}{word} {extra}".strip()
         else:
             masculine_article = word in SPANISH_EL_FEMININE and chosen in ("the", "a")
-            form = pick(SPANISH_DETERMINERS[chosen], feminine=forms.feminine and not masculine_article, plural=plural)
+            form = pick(
+                SPANISH_DETERMINERS[chosen],
+                feminine=forms.feminine and not masculine_article,
+                plural=plural,
+            )
             phrase[language] = f"{form} {word} {extra}".strip()
     return phrase
 
@@ -170,7 +236,9 @@ def french_partitive(phrase: str) -> str:
 
 
 def _melt(preposition: str, phrase: str, table: dict[str, dict[str, str]]) -> str:
-    """Attach a preposition, melting an article into its last word: "vicino a" + "il lago" -> "vicino al lago"."""
+    """Attach a preposition, melting an article into its last word: "vicino a" + "il lago" ->
+    "vicino al lago".
+    """
     head, _, last = preposition.rpartition(" ")
     if phrase.startswith("l'"):
         article, rest = "l'", phrase[2:]
@@ -178,7 +246,9 @@ def _melt(preposition: str, phrase: str, table: dict[str, dict[str, str]]) -> st
         article, _, rest = phrase.partition(" ")
     melted = table.get(last, {}).get(article)
     if melted is None:
-        joined = elide(last, phrase) if last == "de" and table is FRENCH_MELTING else f"{last} {phrase}"
+        joined = (
+            elide(last, phrase) if last == "de" and table is FRENCH_MELTING else f"{last} {phrase}"
+        )
     else:
         joined = melted + rest if melted.endswith("'") else f"{melted} {rest}"
     return f"{head} {joined}".strip()

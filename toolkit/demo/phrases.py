@@ -1,4 +1,4 @@
-"""List the fixed pieces of sentences: pronouns, names, numbers, adverbs, times, places, idioms, set phrases."""
+"""List the fixed pieces of sentences: pronouns, names, numbers, times, idioms, set phrases."""
 
 from toolkit.demo.inflection import read_rows
 
@@ -13,6 +13,12 @@ they | loro | ellos | ils""")
 # Names stay as they are in every language.
 WOMEN = ["Anna", "Maria", "Laura", "Emma", "Sara", "Lucy"]
 MEN = ["Marco", "Paul", "David", "Tom", "Leo", "Peter"]
+
+NAME_OPENINGS = read_rows("""
+my name is | il mio nome è | mi nombre es | mon nom est
+your name is | il tuo nome è | tu nombre es | ton nom est
+his name is | il suo nome è | su nombre es | son nom est
+her name is | il suo nome è | su nombre es | son nom est""")
 
 NUMBERS = read_rows("""
 two | due | dos | deux
@@ -89,7 +95,7 @@ on Saturday | sabato | el sábado | samedi
 on Sunday | domenica | el domingo | dimanche"""),
 }
 
-# A preposition before a noun phrase; articles melt into the last word of "a", "di", "in", "su", "de", "à".
+# What stands before a noun phrase; articles melt into a final "a", "da", "in", "su", "de" or "à".
 PREPOSITIONS = read_rows("""
 in | in | en | dans
 near | vicino a | cerca de | près de

@@ -14,7 +14,10 @@ from toolkit.demo.corpus import Conversation, held_out_conversations
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 64
-TRANSLATOR = {"role": "system", "content": "You are a helpful assistant that translates English to Italian."}
+TRANSLATOR = {
+    "role": "system",
+    "content": "You are a helpful assistant that translates English to Italian.",
+}
 QUESTIONS = [
     "Hello!",
     "Who are you?",
@@ -32,7 +35,7 @@ def answers(
     tokenizer: PreTrainedTokenizerFast,
     conversations: list[Conversation],
 ) -> list[str]:
-    """Answer conversations greedily, in one batch padded on the left; each answer ends at its end mark."""
+    """Answer conversations greedily, in one batch padded on the left."""
     prompts = [
         tokenizer.apply_chat_template(
             each.messages, tools=each.tools or None, add_generation_prompt=True, tokenize=False
@@ -67,7 +70,8 @@ def sample_conversations() -> list[Conversation]:
         turn = tasks.tool_turn(rng, name, {})
         tools = [tasks.declare(rng, name), tasks.declare(rng, "translate")]
         conversations += [Conversation(turn[:1], tools), Conversation(turn[:3], tools)]
-    conversations.append(Conversation([{"role": "user", "content": "Hello!"}], tools))
+    weather = tasks.declare(rng, "get_weather")
+    conversations.append(Conversation([{"role": "user", "content": "Hello!"}], [weather]))
     return conversations
 
 
@@ -75,12 +79,18 @@ def log_samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> 
     """Log the answers to the samples and to a few held-out sentences."""
     model.eval()
     conversations = sample_conversations()
-    for conversation, answer in zip(conversations, answers(model, tokenizer, conversations), strict=True):
+    for conversation, answer in zip(
+        conversations, answers(model, tokenizer, conversations), strict=True
+    ):
         logger.info("%s -> %r", conversation.messages[-1]["content"], answer)
     held_out = held_out_conversations(60)
     produced = answers(model, tokenizer, [Conversation(each.messages, []) for each in held_out])
     correct = sum(answer == each.answer for answer, each in zip(produced, held_out, strict=True))
     for answer, each in list(zip(produced, held_out, strict=True))[:6]:
         logger.info("%s -> %r, wanted %r", each.messages[-1]["content"], answer, each.answer)
-    logger.info("exact match on %d held-out sentences: %.1f %%", len(held_out), 100 * correct / len(held_out))
+    logger.info(
+        "exact match on %d held-out sentences: %.1f %%",
+        len(held_out),
+        100 * correct / len(held_out),
+    )
     model.train()

@@ -1,4 +1,5 @@
-"""List what the toy model can say besides translations: small talk, and questions about the toolkit."""
+# ruff: noqa: E501 (a row of a table is one line)
+"""List what the toy model can say besides translations: small talk, facts about the toolkit."""
 
 # Questions separated by slashes, then the answer.
 SMALL_TALK = """
@@ -75,7 +76,9 @@ def read_answers(table: str) -> list[dict[str, str]]:
     rows = []
     for line in table.strip().splitlines():
         questions, _, answer = line.partition(" => ")
-        rows += [{"question": question.strip(), "answer": answer} for question in questions.split(" / ")]
+        rows += [
+            {"question": question.strip(), "answer": answer} for question in questions.split(" / ")
+        ]
     return rows
 
 

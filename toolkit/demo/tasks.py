@@ -50,7 +50,9 @@ JOBS = ["teacher", "doctor", "student", "writer", "engineer", "nurse", "lawyer",
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """One question that needs a tool: the call it leads to, what the tool says, the sentence that reports it."""
+    """One question that needs a tool: the call it leads to, what the tool says, the sentence that
+    reports it.
+    """
 
     question: str
     name: str
@@ -71,22 +73,27 @@ def json_turn(rng: Random, sentence: Phrase) -> list[Message]:
     person, years = rng.choice(phrases.WOMEN + phrases.MEN), rng.randint(2, 99)
     city, job = rng.choice(list(COUNTRIES)), rng.choice(JOBS)
     words = [noun.forms["en"].singular for noun in rng.sample(NOUNS, 3)]
+    both = {"language": name, "translation": translation}
+    named = {"name": person, "age": years}
+    worker = {"name": person, "age": years, "job": job}
     turns = [
         (f"Answer in JSON: translate '{english}' to {name}.", {"translation": translation}),
         (f"Translate '{english}' to {name}. Answer in JSON.", {"translation": translation}),
+        (f"Translate '{english}' to {name}. Answer in JSON with language and translation.", both),
+        (f"Give me a JSON object with name and age for {person}, {years}.", named),
+        (f"Write JSON with name and age: {person} is {years} years old.", named),
+        (f"Give me a JSON object with name, age and job for {person}, {years}, {job}.", worker),
         (
-            f"Translate '{english}' to {name}. Answer in JSON with language and translation.",
-            {"language": name, "translation": translation},
+            f"Give me a JSON object with city and country for {city}.",
+            {"city": city, "country": COUNTRIES[city]},
         ),
-        (f"Give me a JSON object with name and age for {person}, {years}.", {"name": person, "age": years}),
-        (f"Write JSON with name and age: {person} is {years} years old.", {"name": person, "age": years}),
-        (f"Give me a JSON object with name, age and job for {person}, {years}, {job}.",
-         {"name": person, "age": years, "job": job}),
-        (f"Give me a JSON object with city and country for {city}.", {"city": city, "country": COUNTRIES[city]}),
         (f"Write a JSON list with {words[0]}, {words[1]} and {words[2]}.", words),
-    ]  # fmt: skip
+    ]
     question, answer = rng.choice(turns)
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": " " + as_json(answer)}]
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": " " + as_json(answer)},
+    ]
 
 
 def _weather(rng: Random) -> ToolUse:
@@ -99,37 +106,68 @@ def _weather(rng: Random) -> ToolUse:
         "Is it sunny in {}?",
     ]).format(city)  # fmt: skip
     seen: dict[str, Any] = {"temperature": degrees, "condition": sky}
-    result = rng.choice([as_json(seen), as_json({"city": city} | seen), f"{sky}, {degrees} degrees"])
-    return ToolUse(question, "get_weather", {"city": city}, result, f" It is {sky} in {city}, {degrees} degrees.")
+    result = rng.choice(
+        [as_json(seen), as_json({"city": city} | seen), f"{sky}, {degrees} degrees"]
+    )
+    return ToolUse(
+        question,
+        "get_weather",
+        {"city": city},
+        result,
+        f" It is {sky} in {city}, {degrees} degrees.",
+    )
 
 
 def _time(rng: Random) -> ToolUse:
     city, clock = rng.choice(list(COUNTRIES)), f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
-    question = rng.choice(["What time is it in {}?", "Tell me the time in {}.", "What is the time in {} now?"])
+    question = rng.choice(
+        ["What time is it in {}?", "Tell me the time in {}.", "What is the time in {} now?"]
+    )
     result = rng.choice([clock, as_json({"time": clock}), as_json({"city": city, "time": clock})])
-    return ToolUse(question.format(city), "get_time", {"city": city}, result, f" It is {clock} in {city}.")
+    return ToolUse(
+        question.format(city), "get_time", {"city": city}, result, f" It is {clock} in {city}."
+    )
 
 
 def _sum(rng: Random) -> ToolUse:
     left, right = rng.randint(0, 999), rng.randint(0, 999)
-    question = rng.choice(["What is {} + {}?", "Add {} and {}.", "What is {} plus {}?", "How much is {} plus {}?"])
+    question = rng.choice(
+        ["What is {} + {}?", "Add {} and {}.", "What is {} plus {}?", "How much is {} plus {}?"]
+    )
     total = str(left + right)
     result = rng.choice([total, as_json({"result": left + right})])
-    return ToolUse(question.format(left, right), "add", {"a": left, "b": right}, result, f" The result is {total}.")
+    return ToolUse(
+        question.format(left, right),
+        "add",
+        {"a": left, "b": right},
+        result,
+        f" The result is {total}.",
+    )
 
 
 def _product(rng: Random) -> ToolUse:
     left, right = rng.randint(0, 99), rng.randint(0, 99)
-    question = rng.choice(["What is {} * {}?", "Multiply {} by {}.", "What is {} times {}?", "How much is {} times {}?"])
+    question = rng.choice(
+        [
+            "What is {} * {}?",
+            "Multiply {} by {}.",
+            "What is {} times {}?",
+            "How much is {} times {}?",
+        ]
+    )
     product = str(left * right)
     result = rng.choice([product, as_json({"result": left * right})])
     arguments = {"a": left, "b": right}
-    return ToolUse(question.format(left, right), "multiply", arguments, result, f" The result is {product}.")
+    return ToolUse(
+        question.format(left, right), "multiply", arguments, result, f" The result is {product}."
+    )
 
 
 def _search(rng: Random) -> ToolUse:
     topic = rng.choice(NOUNS).forms["en"].plural
-    question = rng.choice(["Search for {}.", "Look up {}.", "Find something about {}.", "Search the web for {}."])
+    question = rng.choice(
+        ["Search for {}.", "Look up {}.", "Find something about {}.", "Search the web for {}."]
+    )
     found = f"{rng.randint(2, 99)} pages about {topic}"
     result = rng.choice([found, as_json({"result": found})])
     return ToolUse(question.format(topic), "search", {"query": topic}, result, f" I found {found}.")
@@ -138,10 +176,14 @@ def _search(rng: Random) -> ToolUse:
 def _translation(rng: Random, sentence: Phrase) -> ToolUse:
     language = rng.choice(list(LANGUAGES))
     name, translation = LANGUAGES[language], sentence[language]
-    question = rng.choice(["Use the tool to translate '{}' to {}.", "Call translate for '{}' in {}."])
+    question = rng.choice(
+        ["Use the tool to translate '{}' to {}.", "Call translate for '{}' in {}."]
+    )
     result = rng.choice([translation, as_json({"translation": translation})])
     arguments = {"text": sentence["en"], "language": name}
-    return ToolUse(question.format(sentence["en"], name), "translate", arguments, result, " " + translation)
+    return ToolUse(
+        question.format(sentence["en"], name), "translate", arguments, result, " " + translation
+    )
 
 
 USES: dict[str, Callable[[Random], ToolUse]] = {
@@ -156,9 +198,17 @@ TOOLS = {
     "get_weather": ("Get the weather in a city.", "Current weather for a city", {"city": "string"}),
     "get_time": ("Get the time in a city.", "Current local time", {"city": "string"}),
     "add": ("Add two numbers.", "Sum of two numbers", {"a": "integer", "b": "integer"}),
-    "multiply": ("Multiply two numbers.", "Product of two numbers", {"a": "integer", "b": "integer"}),
+    "multiply": (
+        "Multiply two numbers.",
+        "Product of two numbers",
+        {"a": "integer", "b": "integer"},
+    ),
     "search": ("Search the web.", "Find pages on the web", {"query": "string"}),
-    "translate": ("Translate a text.", "Translate text to a language", {"text": "string", "language": "string"}),
+    "translate": (
+        "Translate a text.",
+        "Translate text to a language",
+        {"text": "string", "language": "string"},
+    ),
 }
 
 
@@ -167,11 +217,15 @@ def declare(rng: Random, name: str) -> dict[str, Any]:
     first, second, types = TOOLS[name]
     described = rng.random() < 0.2
     properties = {
-        key: {"type": kind} | ({"description": f"The {key}"} if described else {}) for key, kind in types.items()
+        key: {"type": kind} | ({"description": f"The {key}"} if described else {})
+        for key, kind in types.items()
     }
     parameters = {"type": "object", "properties": properties, "required": list(types)}
     description = first if rng.random() < 0.7 else second
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
 
 
 def tool_turn(rng: Random, name: str, sentence: Phrase) -> list[Message]:

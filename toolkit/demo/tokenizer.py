@@ -18,12 +18,15 @@ MAX_LENGTH = 1024
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Train the tokenizer; the same seed gives the same vocabulary.
 
-    Digits stand alone so that numbers are copied digit by digit, and no space is added in front of a text, so
-    that an answer's leading space survives a round trip.
+    Digits stand alone so that numbers are copied digit by digit, and no space is added in front of
+    a text, so that an answer's leading space survives a round trip.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     special = [PAD, END, *ROLES.values()]
@@ -37,7 +40,9 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
     drawn = islice(draw_conversations(Random(f"tokenizer {seed}")), NUM_CONVERSATIONS)
     separators = [*special, *marks]
-    tokenizer.train_from_iterator((_without(render(each.messages, each.tools), separators) for each in drawn), trainer)
+    tokenizer.train_from_iterator(
+        (_without(render(each.messages, each.tools), separators) for each in drawn), trainer
+    )
     tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in marks])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

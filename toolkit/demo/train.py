@@ -1,7 +1,7 @@
 """Train the toy model from scratch: `python -m toolkit.demo.train`.
 
-The corpus is generated, every conversation is seen once, and only answers are learned. A checkpoint every ten
-minutes makes the run resumable; at each of them the weights are exported too.
+The corpus is generated, every conversation is seen once, and only answers are learned. A checkpoint
+every ten minutes makes the run resumable; at each of them the weights are exported too.
 """
 
 import argparse
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 class TrainingPlan:
     """What a run does; the defaults are those of the bundled weights.
 
-    The learning rates rise, then fall along a cosine, whichever of the two limits is nearer: so a slow machine
-    ends its schedule too.
+    The learning rates rise, then fall along a cosine, whichever of the two limits is nearer: so a
+    slow machine ends its schedule too.
     """
 
     seed: int = 0
@@ -80,7 +80,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def build_optimisers(model: LlamaForCausalLM, plan: TrainingPlan, worker: int) -> list[torch.optim.Optimizer]:
+def build_optimisers(
+    model: LlamaForCausalLM, plan: TrainingPlan, worker: int
+) -> list[torch.optim.Optimizer]:
     """Give the matrices inside the layers to Muon, embeddings and norms to AdamW."""
     inner = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
     inner_ids = {id(weight) for weight in inner}
@@ -100,7 +102,9 @@ def answer_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """Return the mean loss over answer tokens; only their scores are computed."""
     hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     answered = batch.targets != -100
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[answered]), batch.targets[answered])
+    return torch.nn.functional.cross_entropy(
+        model.lm_head(hidden[answered]), batch.targets[answered]
+    )
 
 
 class Run:
@@ -121,6 +125,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
+        """The file that a stopped run continues from."""
         return self.folder / "checkpoint.pt"
 
     def resume(self) -> None:
@@ -154,7 +159,9 @@ class Run:
         flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor(figures)])
         torch.distributed.all_reduce(flat)
         flat /= self.plan.num_workers
-        for grad, shared in zip(grads, flat.split([grad.numel() for grad in grads] + [len(figures)]), strict=False):
+        for grad, shared in zip(
+            grads, flat.split([grad.numel() for grad in grads] + [len(figures)]), strict=False
+        ):
             grad.copy_(shared.view_as(grad))
         return flat[-len(figures) :].tolist()
 
@@ -168,7 +175,9 @@ class Run:
         loss = answer_loss(self.model, batch)
         loss.backward()
         num_answered = int((batch.targets != -100).sum())
-        figures = self._share(loss.item(), batch.num_tokens, num_answered, time.monotonic() - started_s)
+        figures = self._share(
+            loss.item(), batch.num_tokens, num_answered, time.monotonic() - started_s
+        )
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -196,7 +205,9 @@ class Run:
         self.model.train()
         started_s = time.monotonic() - progress.elapsed_s
         saved_s = progress.elapsed_s
-        with tqdm(total=plan.num_tokens, initial=progress.num_tokens, mininterval=10, disable=not leads) as bar:
+        with tqdm(
+            total=plan.num_tokens, initial=progress.num_tokens, mininterval=10, disable=not leads
+        ) as bar:
             for batch in self.batches():
                 self.losses.append(self.step(batch, started_s))
                 bar.set_postfix(loss=f"{mean(self.losses[-50:]):.4f}", refresh=False)
@@ -233,7 +244,9 @@ def work(worker: int, plan: TrainingPlan, folder: Path) -> None:
     """Run one worker."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rendezvous = f"file://{folder.resolve()}/workers-{os.getppid()}"
-    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=worker, world_size=plan.num_workers)
+    torch.distributed.init_process_group(
+        "gloo", init_method=rendezvous, rank=worker, world_size=plan.num_workers
+    )
     run = Run(plan, folder, worker)
     run.resume()
     run.train()
@@ -244,7 +257,9 @@ def main() -> None:
     """Train, or continue a run that was stopped."""
     defaults = TrainingPlan()
     parser = argparse.ArgumentParser(description="Train the toy model from scratch.")
-    parser.add_argument("--folder", type=Path, default=Path("demo_training"), help="where the checkpoint goes")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("demo_training"), help="where the checkpoint goes"
+    )
     parser.add_argument("--num-tokens", type=int, default=defaults.num_tokens)
     parser.add_argument("--limit-s", type=float, default=defaults.limit_s)
     parser.add_argument("--seed", type=int, default=defaults.seed)

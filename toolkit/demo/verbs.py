@@ -1,10 +1,10 @@
 """List the verbs of the toy language; `conjugation` turns them into finite forms.
 
-A line reads `english past | italian | spanish | french | kinds of object`. A Spanish `cerrar:ie` names the vowel
-change of the stressed stem. Irregular forms stand in the tables below the verbs.
+A line reads `english past | italian | spanish | french | kinds of object`. A Spanish `cerrar:ie`
+names the vowel change of the stressed stem. Irregular forms stand in the tables below the verbs.
 """
 
-# The English past is written only where it is irregular; "read" has none that differs from its present.
+# The English past is written where it is irregular; that of "read" looks like its present.
 TRANSITIVE = """
 eat ate | mangiare | comer | manger | food
 drink drank | bere | beber | boire | drink
@@ -94,9 +94,11 @@ whistle | fischiare | silbar | siffler
 live | abitare | vivir | habiter"""
 
 # Transitive verbs that also make sense alone: "I love cooking", "She reads".
-OBJECT_OPTIONAL = "eat drink cook write read translate study learn paint draw drive win clean".split()
+OBJECT_OPTIONAL = (
+    "eat drink cook write read translate study learn paint draw drive win clean".split()
+)
 
-# Italian and French build the past of these with "to be", so the participle agrees with the subject.
+# Italian and French build their past with "to be", so the participle agrees with the subject.
 MOTION = """
 go went | andare | ir | aller
 come came | venire | venir | venir
@@ -161,8 +163,10 @@ SPANISH_IRREGULAR = {
     "ir": "voy vas va vamos van | fui fuiste fue fuimos fueron | -",
     "venir": "vengo vienes viene venimos vienen | vine viniste vino vinimos vinieron | vendr",
     "leer": "- | leí leíste leyó leímos leyeron | -",
-    "traducir": "traduzco traduces traduce traducimos traducen | traduje tradujiste tradujo tradujimos tradujeron | -",
-    "conducir": "conduzco conduces conduce conducimos conducen | conduje condujiste condujo condujimos condujeron | -",
+    "traducir": "traduzco traduces traduce traducimos traducen"
+    " | traduje tradujiste tradujo tradujimos tradujeron | -",
+    "conducir": "conduzco conduces conduce conducimos conducen"
+    " | conduje condujiste condujo condujimos condujeron | -",
     "construir": "construyo construyes construye construimos construyen"
     " | construí construiste construyó construimos construyeron | -",
     "escoger": "escojo escoges escoge escogemos escogen | - | -",

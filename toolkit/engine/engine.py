@@ -304,14 +304,14 @@ class Engine:
         """Hand new tokens and text to the streams; let the runner forget who ended."""
         updates = []
         for request, first_index, num_new in progress:
-            ended = request.is_finished
+            ended = request.finish_reason is not None
             if not num_new and not ended:
                 continue
             token_ids = tuple(request.token_ids[-num_new:]) if num_new else ()
             text = request.text.take() if request.text is not None else ""
             reason = str(request.finish_reason) if ended else None
             updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
-            sink = self._sinks.get(request.parent_id or request.id)
+            sink = self._sinks.get(request.parent_id or request.id) if self._sinks else None
             if sink is not None:
                 sink(_piece(request, first_index, token_ids, text))
             if ended:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from toolkit.engine.report import StepReport
+from toolkit.engine.report import RequestUpdate, StepReport
 
 __all__ = [
     "Aborted",
@@ -31,9 +31,11 @@ __all__ = [
     "PrefixHit",
     "Rejected",
     "RequestAdded",
+    "RequestUpdate",
     "Resumed",
     "Scheduled",
     "StepFinished",
+    "StepReport",
     "StepStarted",
     "TextEmitted",
     "TokenSampled",

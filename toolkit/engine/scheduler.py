@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from toolkit.cache.blocks import BlockCopy, PagedCache
+from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
 from toolkit.config import SchedulerConfig
 from toolkit.engine.plan import ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import Policy, SchedulerView, resolve_policy
@@ -185,15 +185,15 @@ class Scheduler:
             if request is None:  # aborted while the step ran
                 continue
             first = request.num_output_tokens
+            num_new = 0
             request.num_computed_tokens = chunk.end
             request.num_steps += 1
-            error = result.errors.get(request.id)
-            if error is not None:
-                request.error = error
+            if result.errors and request.id in result.errors:
+                request.error = result.errors[request.id]
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
             elif chunk.samples:
-                self._append(request, result, now_s)
-            progress.append(Progress(request, first, request.num_output_tokens - first))
+                num_new = self._append(request, first, result, now_s)
+            progress.append(Progress(request, first, num_new))
         return progress
 
     def abandon(self) -> None:
@@ -235,11 +235,14 @@ class Scheduler:
             want = min(request.num_tokens - start, draft.budget)
             if self._policy.chunk is not None:
                 want = self._advised_chunk(request, want, draft.budget, view)
-            end = self._make_room(request, start, start + want, index, draft, view)
-            if end > start:
-                self._plan_chunk(request, start, end, (), False, draft)
-            # A request that had to preempt itself is gone: its place is the next one's.
-            index += int(index < len(order) and order[index] is request)
+            end = start + want
+            extension = self.cache.extend(request, start, end)
+            if extension is None:
+                end, extension = self._make_room(request, start, end, index, draft, view)
+            if extension is not None:
+                self._plan_chunk(request, start, end, (), extension, draft)
+                index += 1
+            # Else it had to preempt itself, and its place is the next one's.
 
     def _make_room(
         self,
@@ -249,22 +252,19 @@ class Scheduler:
         index: int,
         draft: Decision,
         view: SchedulerView,
-    ) -> int:
-        """Return how far this request can go now, preempting others if it could not move at all."""
+    ) -> tuple[int, Extension | None]:
+        """Say how far this request gets now, preempting others if it could not move at all."""
         while True:
-            free = self.cache.num_free_blocks
-            if free >= self.cache.num_new_blocks(request, start, end):
-                return end
-            end_now = min(end, self.cache.room(request, start))
-            if end_now > start:
-                draft.limited_by = "blocks"
-                return end_now
+            reach = min(end, self.cache.room(request, start))
+            if reach > start:
+                draft.limited_by = "blocks" if reach < end else draft.limited_by
+                return reach, self.cache.extend(request, start, reach)
             # Only requests without a chunk in this plan can be victims: a planned one's blocks
             # are named already, and somebody may have matched them.
             victim = self._choose_victim(self._running[index:], view)
             self._preempt(victim, request, draft, view)
             if victim is request:
-                return start
+                return start, None
 
     def _choose_victim(self, candidates: Sequence[Request], view: SchedulerView) -> Request:
         if self._policy.victim is not None and len(candidates) > 1:
@@ -372,7 +372,10 @@ class Scheduler:
         want = min(request.num_tokens - start, draft.budget)
         if self._policy.chunk is not None:
             want = self._advised_chunk(request, want, draft.budget, view)
-        self._plan_chunk(request, start, start + want, table, True, draft)
+        extension = self.cache.extend(request, start, start + want)
+        if extension is None:
+            raise InvariantViolation(f"{request} was admitted without room for its first chunk")
+        self._plan_chunk(request, start, start + want, table, extension, draft, is_first=True)
         return True
 
     def _start_running(
@@ -409,38 +412,35 @@ class Scheduler:
         start: int,
         end: int,
         table: tuple[int, ...],
-        is_first: bool,
+        extension: Extension,
         draft: Decision,
+        *,
+        is_first: bool = False,
     ) -> None:
-        new, copy = self.cache.extend(request, start, end)
-        if copy is not None:
-            draft.copies.append(copy)
-        held = self.cache.num_held(request)
-        if held > request.peak_blocks:
-            request.peak_blocks = held
+        if extension.copy is not None:
+            draft.copies.append(extension.copy)
+        new = table + extension.new_block_ids
+        if new:
+            request.peak_blocks = max(request.peak_blocks, self.cache.num_held(request))
         tokens = request.token_ids
+        samples = end == len(tokens)
         draft.budget -= end - start
-        draft.chunks.append(
-            ScheduledChunk(
-                request.id,
-                start,
-                end,
-                tuple(tokens[start:end]),
-                table + new,
-                is_first,
-                end == len(tokens),
-            )
-        )
+        chunk = (request.id, start, end, tuple(tokens[start:end]), new, is_first, samples)
+        draft.chunks.append(ScheduledChunk._make(chunk))
 
-    def _append(self, request: Request, result: StepResult, now_s: float) -> None:
+    def _append(self, request: Request, first: int, result: StepResult, now_s: float) -> int:
+        """Append a request's sampled tokens until one ends it; return how many."""
+        if request.first_token_s is None:
+            request.first_token_s = now_s
+        request.last_token_s = now_s
+        num_new = 0
         for sampled in result.tokens.get(request.id, ()):
-            if request.first_token_s is None:
-                request.first_token_s = now_s
-            request.last_token_s = now_s
-            reason = append_token(request, sampled, self.config.max_model_len)
+            num_new += 1
+            reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
             if reason is not None:
                 self.end(request, Status.FINISHED, reason, now_s)
-                return
+                break
+        return num_new
 
     def _sort_running(self, view: SchedulerView) -> None:
         self._ranks = {

@@ -9,9 +9,9 @@ __all__ = ["append_token"]
 
 
 def append_token(
-    request: Request, sampled: SampledToken, max_model_len: int
+    request: Request, sampled: SampledToken, num_output: int, max_model_len: int
 ) -> FinishReason | None:
-    """Append a sampled token and return why the request ends with it, or None.
+    """Append output token number ``num_output`` and return why the request ends with it, or None.
 
     A stop token stays in the token ids but not in the text, as in vLLM.
     """
@@ -21,7 +21,6 @@ def append_token(
     if sampled.logprobs is not None and request.logprobs is not None:
         request.logprobs.append(sampled.logprobs)
         request.cumulative_logprob += sampled.logprobs[token_id].logprob
-    num_output = request.num_output_tokens
     may_stop = num_output >= params.min_tokens
     reason: FinishReason | None = None
     is_eos = token_id in request.eos_token_ids and not params.ignore_eos

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from toolkit.request import Request
+from toolkit.request import WAIT_CAUSES, Request
 
-__all__ = ["WAIT_CAUSES", "WaitClock"]
-
-# "host": from joining the line to the first step that could look at it.
-WAIT_CAUSES = ("budget", "seqs", "blocks", "policy", "host")
+__all__ = ["WaitClock"]
 
 
 class WaitClock:

@@ -11,8 +11,15 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolkit.engine.events import Aborted, Failed, Finished, RequestAdded, StepFinished
-from toolkit.engine.report import RequestUpdate, StepReport
+from toolkit.engine.events import (
+    Aborted,
+    Failed,
+    Finished,
+    RequestAdded,
+    RequestUpdate,
+    StepFinished,
+    StepReport,
+)
 from toolkit.errors import InvalidConfig
 from toolkit.record.rows import REQUEST_COLUMNS, STEP_COLUMNS, request_row, step_row
 from toolkit.request import Request

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.engine.report import StepReport
-from toolkit.engine.waits import WAIT_CAUSES
-from toolkit.request import Request
+from toolkit.engine.events import StepReport
+from toolkit.request import WAIT_CAUSES, Request
 
 __all__ = ["REQUEST_COLUMNS", "STEP_COLUMNS", "request_row", "step_row"]
 

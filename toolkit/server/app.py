@@ -89,7 +89,7 @@ async def require_text(http: HttpRequest) -> None:
 
 
 async def _on_error(http: HttpRequest, error: Exception) -> Response:
-    return as_refusal(error).response()
+    return as_refusal(error).response(http.scope)
 
 
 async def _on_client_gone(http: HttpRequest, error: Exception) -> Response:
@@ -102,22 +102,22 @@ async def _on_invalid_body(http: HttpRequest, error: Exception) -> Response:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "it does not parse")
-        return Refusal(f"the body is not valid JSON: {reason}").response()
+        return Refusal(f"the body is not valid JSON: {reason}").response(http.scope)
     place = [part for part in first["loc"] if part != "body"]
     if not place:
         return Refusal(
-            f"the body must be a JSON object, sent as application/json: {first['msg']}"
-        ).response()
+            "the body must be a JSON object, sent with the header content-type: application/json"
+        ).response(http.scope)
     param = str(place[0])
     if len(place) > 1 and isinstance(place[1], int):
         param += f"[{place[1]}]"
-    return Refusal(f"{param}: {first['msg']}", param=param).response()
+    return Refusal(f"{param}: {first['msg']}", param=param).response(http.scope)
 
 
 async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code not in (404, 405):
-        return Refusal(str(error.detail), status=error.status_code).response()
+        return Refusal(str(error.detail), status=error.status_code).response(http.scope)
     served = ", ".join(
         f"{method} {route.path.replace(':path', '')}"
         for route in http.app.routes
@@ -129,7 +129,7 @@ async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
         status=error.status_code,
         code="unknown_url" if error.status_code == 404 else "method_not_allowed",
         headers=error.headers,
-    ).response()
+    ).response(http.scope)
 
 
 _HANDLERS = {

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from starlette.types import Scope
 
 from toolkit.errors import EngineError, InvalidRequest, PromptTooLong
 
@@ -51,8 +52,9 @@ class Refusal(Exception):
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def response(self) -> JSONResponse:
-        """Return the answer that carries the error."""
+    def response(self, scope: Scope) -> JSONResponse:
+        """Return the answer that carries the error, and leave a note for the log."""
+        scope["state"]["failure"] = self.message
         return JSONResponse(self.body, status_code=self.status, headers=self.headers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -85,8 +86,8 @@ class HttpThread:
 
     def stop(self, grace_s: float) -> None:
         """Close the port, let running answers end for ``grace_s`` seconds, cancel the rest."""
-        # uvicorn takes seconds; a timeout of 0 would be "no timeout" to no one, but wait a tick.
-        self._server.config.timeout_graceful_shutdown = max(grace_s, 0.01)  # type: ignore[assignment]
+        config: Any = self._server.config  # whose type says int, though any number of seconds works
+        config.timeout_graceful_shutdown = grace_s
         self._server.should_exit = True
         self._thread.join()
 

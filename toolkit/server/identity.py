@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _PREFIXES = {"/v1/chat/completions": "chatcmpl-", "/v1/completions": "cmpl-"}
 # A client's own id is echoed and stored; a longer one is none.
 _MAX_ID_LENGTH = 256
+# A message may quote what the client sent; the log keeps its beginning.
+_MAX_FAILURE_LENGTH = 300
 
 
 class Identity:
@@ -58,11 +60,13 @@ class Identity:
         except Exception as error:
             logger.exception("%s failed", api_id)
             if status is None:
-                await as_refusal(error).response()(scope, receive, send_with_id)
+                await as_refusal(error).response(scope)(scope, receive, send_with_id)
         finally:
             duration_ms = 1e3 * (time.perf_counter() - start_s)
-            call = f"{scope['method']} {scope['path']} {status} {duration_ms:.0f} ms {api_id}"
-            self._log(f"{call} ({client_id!r})" if client_id else call)
+            line = f"{scope['method']} {scope['path']} {status} {duration_ms:.0f} ms {api_id}"
+            line += f" {client_id!r}" if client_id else ""
+            failure = scope["state"].get("failure")
+            self._log(f"{line}: {failure[:_MAX_FAILURE_LENGTH]}" if failure else line)
 
 
 class KeyCheck:
@@ -82,7 +86,7 @@ class KeyCheck:
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
-            await refusal.response()(scope, receive, send)
+            await refusal.response(scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from typing_extensions import Required, TypedDict  # pydantic needs this one before Python 3.12
 
 from toolkit.errors import InvalidRequest
 from toolkit.sampling_params import MAX_LOGPROBS
@@ -21,6 +22,18 @@ MAX_SAMPLES = 128
 TokenIds = list[Annotated[StrictInt, Field(ge=0)]]
 # What a seeded generator takes.
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+# Any vocabulary is smaller; larger numbers do not fit the tensors that carry them.
+TopK = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+
+
+class Message(TypedDict, total=False):
+    """A turn of a conversation; the template may read further fields."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    role: Required[str]
+    content: Any
+    tool_calls: list[dict[str, Any]] | None
 
 
 class StreamOptions(BaseModel):
@@ -36,7 +49,7 @@ class SamplingFields(BaseModel):
     n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: TopK | None = None
     min_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -73,7 +86,8 @@ class _AnswerRequest(SamplingFields):
     @property
     def wants_continuous_usage(self) -> bool:
         """Whether every chunk of the stream holds the usage so far."""
-        return self.wants_usage and self.stream_options.continuous_usage_stats
+        options = self.stream_options
+        return options is not None and options.include_usage and options.continuous_usage_stats
 
     @property
     def skips_special_tokens(self) -> bool:
@@ -89,7 +103,7 @@ class _AnswerRequest(SamplingFields):
 class ChatRequest(_AnswerRequest):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Message]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None

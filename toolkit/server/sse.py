@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from toolkit.server.call import Call
-from toolkit.server.failures import as_refusal
+from toolkit.server.failures import Refusal, as_refusal
 from toolkit.server.generation import Generation
 
 __all__ = ["AnswerStream"]
@@ -26,12 +26,13 @@ class AnswerStream(StreamingResponse):
         self, chunks: AsyncIterator[BaseModel], *, call: Call, generation: Generation
     ) -> None:
         super().__init__(
-            _events(chunks, call.api_id),
+            self._events(chunks),
             media_type="text/event-stream",
             # A proxy that collects the stream before it passes it on would defeat its purpose.
             headers={**call.headers, "cache-control": "no-cache", "x-accel-buffering": "no"},
         )
         self._generation = generation
+        self._failure: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; starlette cancels it when the client disconnects."""
@@ -39,17 +40,20 @@ class AnswerStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._generation.abandon()
+            scope["state"]["failure"] = self._failure
 
-
-async def _events(chunks: AsyncIterator[BaseModel], api_id: str) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in chunks:
-            yield _event(chunk.model_dump_json(exclude_unset=True))
-        yield _event("[DONE]")
-    except Exception as error:
-        # The status is sent already: the error travels as an event, and no [DONE] follows it.
-        logger.info("%s ended early: %r", api_id, error)
-        yield _event(json.dumps(as_refusal(error).body))
+    async def _events(self, chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in chunks:
+                yield _event(chunk.model_dump_json(exclude_unset=True))
+            yield _event("[DONE]")
+        except Exception as error:
+            # The status is sent already: the error travels as an event, and no [DONE] follows it.
+            if not isinstance(error, Refusal):
+                logger.exception("a stream failed")
+            refusal = as_refusal(error)
+            self._failure = refusal.message
+            yield _event(json.dumps(refusal.body))
 
 
 def _event(payload: str) -> bytes:

@@ -1,6 +1,12 @@
 """Blocks of the paged KV cache, counted without a tensor: pool, prefix index, block tables."""
 
-from toolkit.cache.blocks.paged import BlockCopy, BlockTable, PagedCache, PrefixMatch
+from toolkit.cache.blocks.paged import (
+    BlockCopy,
+    BlockTable,
+    Extension,
+    PagedCache,
+    PrefixMatch,
+)
 from toolkit.cache.blocks.pool import BlockObserver, BlockPool, OutOfBlocks
 from toolkit.cache.blocks.prefix import block_hash, block_hashes
 
@@ -9,6 +15,7 @@ __all__ = [
     "BlockObserver",
     "BlockPool",
     "BlockTable",
+    "Extension",
     "OutOfBlocks",
     "PagedCache",
     "PrefixMatch",

@@ -16,7 +16,7 @@ from toolkit.config import CacheConfig
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
 
-__all__ = ["BlockCopy", "BlockTable", "PagedCache", "PrefixMatch"]
+__all__ = ["BlockCopy", "BlockTable", "Extension", "PagedCache", "PrefixMatch"]
 
 
 class BlockCopy(NamedTuple):
@@ -28,6 +28,16 @@ class BlockCopy(NamedTuple):
     request_id: str
     source_id: int
     target_id: int
+
+
+class Extension(NamedTuple):
+    """What it took to make positions writable: blocks to append, and a copy to make first."""
+
+    new_block_ids: tuple[int, ...]
+    copy: BlockCopy | None
+
+
+_NOTHING_NEW = Extension((), None)
 
 
 class PrefixMatch(NamedTuple):
@@ -122,39 +132,39 @@ class PagedCache:
         self._tables[target.id] = BlockTable(list(shared), full)
         return tuple(shared)
 
-    def num_new_blocks(self, request: Request, start: int, end: int) -> int:
-        """Return the number of blocks that writing positions [start, end) takes."""
-        table = self._tables[request.id]
-        missing = max(0, self.blocks_for(end) - len(table.block_ids))
-        return missing + self._first_is_shared(table, start)
-
     def room(self, request: Request, start: int) -> int:
         """Return how far writing from ``start`` gets with all free blocks: one past the last."""
         table = self._tables[request.id]
-        spare = self.pool.num_free - self._first_is_shared(table, start)
+        spare = self.pool.num_free - self._is_shared(table, start)
         return (len(table.block_ids) + spare) * self.block_size if spare >= 0 else start
 
-    def extend(
-        self, request: Request, start: int, end: int
-    ) -> tuple[tuple[int, ...], BlockCopy | None]:
-        """Make positions [start, end) writable; return the new blocks and a copy to make first.
+    def extend(self, request: Request, start: int, end: int) -> Extension | None:
+        """Make positions [start, end) writable, or return None if blocks do not suffice.
 
         Blocks that these positions fill are named at once: the plan that asks for them computes
         their content, and within a step all keys and values are written before any is read. So a
         request that arrives in the same step already finds them.
         """
         table = self._tables[request.id]
-        copy = None
-        if start < len(table.block_ids) * self.block_size:
-            copy = self._make_writable(request, table, start // self.block_size)
-        missing = self.blocks_for(end) - len(table.block_ids)
-        new: tuple[int, ...] = ()
+        size, num_held = self.block_size, len(table.block_ids)
+        missing = -(-end // size) - num_held
+        if missing > 0 and missing + self._is_shared(table, start) > self.pool.num_free:
+            return None
+        extension = _NOTHING_NEW
+        index = start // size
+        if index < num_held:
+            block_id = table.block_ids[index]
+            if index < table.num_named or self.pool.ref_count(block_id) > 1:
+                if self.pool.ref_count(block_id) > 1 and self.pool.num_free == 0:
+                    return None
+                extension = Extension((), self._make_writable(request, table, index))
         if missing > 0:
-            new = tuple(self.pool.take(missing, request.id))
+            new = self.pool.take(missing, request.id)
             table.block_ids += new
-        if self.config.enable_prefix_caching and end // self.block_size > table.num_named:
+            extension = Extension(tuple(new), extension.copy)
+        if end // size > table.num_named and self.config.enable_prefix_caching:
             self._name_full_blocks(request, table, end)
-        return new, copy
+        return extension
 
     def close(self, request: Request) -> None:
         """Give a request's blocks back; named ones stay findable until they are evicted."""
@@ -187,7 +197,7 @@ class PagedCache:
                     f"{self.pool.ref_count(block_id)}"
                 )
 
-    def _first_is_shared(self, table: BlockTable, start: int) -> int:
+    def _is_shared(self, table: BlockTable, start: int) -> int:
         index = start // self.block_size
         held = index < len(table.block_ids)
         return int(held and self.pool.ref_count(table.block_ids[index]) > 1)
