@@ -63,9 +63,10 @@ class Identity:
                 await as_refusal(error).response(scope)(scope, receive, send_with_id)
         finally:
             duration_ms = 1e3 * (time.perf_counter() - start_s)
-            line = f"{scope['method']} {scope['path']} {status} {duration_ms:.0f} ms {api_id}"
+            path = scope["raw_path"].decode("ascii", "backslashreplace")
+            line = f"{scope['method']} {path} {status} {duration_ms:.0f} ms {api_id}"
             line += f" {client_id!r}" if client_id else ""
-            failure = scope["state"].get("failure")
+            failure = " ".join((scope["state"].get("failure") or "").split())
             self._log(f"{line}: {failure[:_MAX_FAILURE_LENGTH]}" if failure else line)
 
 

@@ -1,0 +1,143 @@
+"""Log-probabilities: both shapes, and bytes that are the bytes of the text."""
+
+from __future__ import annotations
+
+import math
+
+import openai
+import pytest
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from toolkit.llm import LLM
+from toolkit.request import Logprob
+from toolkit.server.logprobs import VisibleTokens, completion_entries
+from toolkit.server.token_bytes import TokenBytes
+from toolkit.text import Tokenizer
+
+MESSAGES = [{"role": "user", "content": "Hello world"}]
+ASKED = {"model": "tiny", "messages": MESSAGES, "max_tokens": 40}
+
+
+def joined(content: list) -> str:
+    """What the bytes of all entries spell; like the tokenizer, with U+FFFD for what is no UTF-8."""
+    return b"".join(bytes(entry.bytes) for entry in content).decode(errors="replace")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_joined_bytes_are_the_text(client: openai.OpenAI, seed: int) -> None:
+    answer = client.chat.completions.create(**ASKED, seed=seed, logprobs=True, top_logprobs=2)
+    (choice,) = answer.choices
+    assert choice.logprobs is not None
+    assert joined(choice.logprobs.content) == choice.message.content
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_chunk_carries_the_logprobs_of_its_own_text(client: openai.OpenAI, seed: int) -> None:
+    content = []
+    text = ""
+    for chunk in client.chat.completions.create(**ASKED, seed=seed, logprobs=True, stream=True):
+        (choice,) = chunk.choices
+        text += choice.delta.content or ""
+        content += choice.logprobs.content if choice.logprobs else []
+    assert joined(content) == text
+    whole = client.chat.completions.create(**ASKED, seed=seed, logprobs=True).choices[0]
+    assert whole.logprobs is not None
+    assert [e.token for e in content] == [e.token for e in whole.logprobs.content]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_of_a_cut_off_stop_string_have_no_entry(client: openai.OpenAI, stream: bool) -> None:
+    asked = {**ASKED, "temperature": 0, "logprobs": True}
+    text = client.chat.completions.create(**asked).choices[0].message.content
+    assert text is not None
+    stop = text[8:11]
+    answer = client.chat.completions.create(**asked, stop=stop, stream=stream)
+    if stream:
+        content = [e for chunk in answer if (l := chunk.choices[0].logprobs) for e in l.content]
+    else:
+        content = answer.choices[0].logprobs.content
+    assert joined(content) == text[: text.index(stop)]
+
+
+def test_top_logprobs_are_the_most_likely_tokens_in_order(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(**ASKED, seed=0, logprobs=True, top_logprobs=3)
+    assert answer.choices[0].logprobs is not None
+    for entry in answer.choices[0].logprobs.content:
+        top = [candidate.logprob for candidate in entry.top_logprobs]
+        assert len(top) == 3
+        assert top == sorted(top, reverse=True)
+        assert entry.logprob <= top[0]
+
+
+def test_logprobs_without_top_logprobs_are_allowed(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(**{**ASKED, "max_tokens": 2}, logprobs=True)
+    assert answer.choices[0].logprobs is not None
+    assert [entry.top_logprobs for entry in answer.choices[0].logprobs.content] == [[], []]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_completions_have_their_own_shape(client: openai.OpenAI, stream: bool) -> None:
+    answer = client.completions.create(
+        model="tiny", prompt="Hello", seed=1, max_tokens=20, logprobs=2, stream=stream
+    )
+    choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+    text = "".join(choice.text for choice in choices)
+    tokens = [token for choice in choices for token in choice.logprobs.tokens]
+    offsets = [offset for choice in choices for offset in choice.logprobs.text_offset]
+    assert len(tokens) == len(offsets) == 20
+    for token, start, end in zip(tokens, offsets, [*offsets[1:], len(text)], strict=True):
+        if not token.startswith("\\x"):
+            assert text[start:end].rstrip("\N{REPLACEMENT CHARACTER}") == token
+    for choice in choices:
+        for token, logprob, top in zip(
+            choice.logprobs.tokens,
+            choice.logprobs.token_logprobs,
+            choice.logprobs.top_logprobs,
+            strict=True,
+        ):
+            assert top[token] == logprob
+            assert len(top) in (2, 3)
+
+
+def sentencepiece_tokenizer() -> Tokenizer:
+    """Pieces as in Llama 2: a low bar for the space, single bytes as <0x..>."""
+    vocab = {"<unk>": 0, "▁Hello": 1, "▁wor": 2, "ld": 3, "<0xC3>": 4, "<0xA9>": 5, "▁": 6}
+    backend = RustTokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Prepend("▁")
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [
+        decoders.Replace("▁", " "),
+        decoders.ByteFallback(),
+        decoders.Fuse(),
+        decoders.Strip(" ", 1, 0),
+    ]
+    backend.decoder = decoders.Sequence(steps)
+    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
+
+
+def test_sentencepiece_tokens_have_their_spaces_and_bytes() -> None:
+    tokenizer = sentencepiece_tokenizer()
+    token_bytes = TokenBytes(tokenizer)
+    token_ids = [1, 2, 3, 4, 5]
+    own = [token_bytes.at_start(1), *map(token_bytes, token_ids[1:])]
+    assert own == [b"Hello", b" wor", b"ld", b"\xc3", b"\xa9"]
+    assert b"".join(own).decode() == tokenizer.decode(token_ids) == "Hello worldé"
+
+
+def test_a_token_waits_until_its_text_is_sent() -> None:
+    visible = VisibleTokens(TokenBytes(sentencepiece_tokenizer()), skip_special_tokens=True)
+    first = visible.take([1], [{1: Logprob(-1.0)}], sent="Hello", finish_reason=None)
+    half = visible.take([4], [{4: Logprob(-2.0)}], sent="", finish_reason=None)
+    rest = visible.take([5], [{5: Logprob(-3.0)}], sent="é", finish_reason=None)
+    assert [entry.token_id for entry in (*first, *half, *rest)] == [1, 4, 5]
+    assert half == []
+    assert [entry.start for entry in rest] == [5, 5]
+
+
+def test_a_token_that_cannot_be_drawn_has_a_finite_logprob(llm: LLM) -> None:
+    token_bytes = TokenBytes(llm.tokenizer)
+    visible = VisibleTokens(token_bytes, skip_special_tokens=True)
+    entries = visible.take([7], [{7: Logprob(-math.inf)}], sent="x", finish_reason="length")
+    assert completion_entries(entries, 0, token_bytes).token_logprobs == [-9999.0]
