@@ -6,9 +6,7 @@ Request path 1/8: a prompt becomes a request of engine.engine, and its tokens co
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -20,7 +18,7 @@ from toolkit.demo import WEIGHTS
 from toolkit.engine import Engine
 from toolkit.engine.completion import Completion
 from toolkit.engine.streams import AsyncStream, Stream
-from toolkit.errors import EngineError, InvalidConfig, InvalidRequest, RequestFailed
+from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
 from toolkit.kernels import select_ops
 from toolkit.models import (
     decoder_spec,
@@ -179,9 +177,6 @@ class LLM:
             recorder=Record(token_text=token_text),
             sampler=sampler,
         )
-        self._num_drivers = 0
-        self._drivers_lock = threading.Lock()
-        self._stop_after = False
 
     @property
     def max_model_len(self) -> int:
@@ -274,12 +269,13 @@ class LLM:
         """
         token_ids, params = self._single(prompt, params)
         sink = Stream(params.n)
-        with self._driving():
+        with self.engine.driving():
             request = self.engine.add(token_ids, params, sink=sink, **options)
             try:
                 yield from _raising(sink, request)
             finally:
-                self.engine.abort(request.id)
+                if not request.output.finished:
+                    self.engine.abort(request.id)
 
     async def astream(
         self,
@@ -290,7 +286,7 @@ class LLM:
         """Do the same for ``async for``, in any event loop."""
         token_ids, params = self._single(prompt, params)
         sink = AsyncStream(params.n)
-        with self._driving():
+        with self.engine.driving():
             request = self.engine.add(token_ids, params, sink=sink, **options)
             try:
                 async for piece in sink:
@@ -298,7 +294,8 @@ class LLM:
                         raise RequestFailed(f"{request.id} failed") from piece.error
                     yield piece
             finally:
-                self.engine.abort(request.id)
+                if not request.output.finished:
+                    self.engine.abort(request.id)
 
     def sampling_params(self, **changes: Any) -> SamplingParams:
         """Return the checkpoint's default parameters with some of them changed."""
@@ -336,7 +333,7 @@ class LLM:
         progress: bool | None,
     ) -> list[RequestOutput]:
         each = self._params_for(len(prompts), params)
-        with self._driving(), Completion(self.engine) as completion:
+        with self.engine.driving(), Completion(self.engine) as completion:
             requests: list[Request] = []
             try:
                 for prompt, its_params in zip(prompts, each, strict=True):
@@ -394,27 +391,6 @@ class LLM:
             token_ids = self.tokenizer.encode_chat(cast("Messages", prompt))
             return token_ids, params or self.sampling_params(max_tokens=None)
         return cast("Prompt", prompt), params or self.sampling_params()
-
-    @contextmanager
-    def _driving(self) -> Iterator[None]:
-        """Run the engine's thread for the block; stop it afterwards if nobody else needs it."""
-        with self._drivers_lock:
-            if self.engine.is_started and not self.engine.is_running:
-                raise EngineError(
-                    "the engine is paused; leave `with engine.paused():` or call engine.resume()"
-                )
-            self._num_drivers += 1
-            if not self.engine.is_started:
-                self._stop_after = True
-                self.engine.start()
-        try:
-            yield
-        finally:
-            with self._drivers_lock:
-                self._num_drivers -= 1
-                if self._num_drivers == 0 and self._stop_after:
-                    self._stop_after = False
-                    self.engine.stop()
 
 
 def _raising(pieces: Iterator[OutputPiece] | Stream, request: Request) -> Iterator[OutputPiece]:

@@ -6,6 +6,7 @@ those of reference.py, where these ops are found.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = ["attention_probs", "mix_values", "paged_attention"]
+
+
+# Copies of keys or values of this size stay in a core's second-level cache, or nearly.
+_PIECE_BYTES = 2 << 20
 
 
 class _Form(NamedTuple):
@@ -151,16 +156,62 @@ def _attend_single(
     context_lens: Tensor,
     form: _Form,
 ) -> Tensor:
-    """Attend with one query per request, query [requests, num_heads, head_dim], in one batch."""
-    longest = int(context_lens.max())
-    keys, values = _gather(block_tables, longest, key_cache, value_cache)
-    grouped = query.unflatten(1, (keys.shape[1], -1)).unsqueeze(3)
-    weights = _probabilities(grouped, keys, form, context_lens).squeeze(3)
-    # What lies past a context is another request's, or nobody's: its weight is 0, but 0 * nan is
-    # nan, so a request that overflowed would spoil the next owner of its blocks.
-    past = torch.arange(longest, device=query.device) >= context_lens[:, None]
-    values.masked_fill_(past[:, None, :, None], 0)
-    return (weights @ values.float()).flatten(1, 2).to(query.dtype)
+    """Attend with one query per request, query [requests, num_heads, head_dim], in one batch.
+
+    Keys and values are gathered a few blocks at a time, for all requests that reach so far: the
+    copies stay in the processor's cache, and a short context costs nothing beside a long one.
+    """
+    order = context_lens.argsort(descending=True)
+    contexts, tables = context_lens[order], block_tables[order]
+    grouped = query[order].unflatten(1, (key_cache.shape[1], -1)).float()
+    pieces = list(_pieces(contexts, key_cache))
+    scores = grouped.new_full((*grouped.shape[:3], int(contexts[0])), -torch.inf)
+    for piece in pieces:
+        keys = _gather_piece(tables, piece, key_cache)
+        scores[: piece.num_requests, ..., piece.columns] = grouped[: piece.num_requests] @ keys.mT
+    distance = contexts.view(-1, 1, 1, 1) - 1 - torch.arange(scores.shape[-1], device=query.device)
+    weights = _normalise(scores.unsqueeze(3), distance.unsqueeze(3), form).squeeze(3)
+    mixed = torch.zeros_like(grouped)
+    for piece in pieces:
+        values = _gather_piece(tables, piece, value_cache)
+        # What lies past a context is another request's, or nobody's: its weight is 0, but 0 * nan
+        # is nan, so a request that overflowed would spoil the next owner of its blocks.
+        past = distance[: piece.num_requests, ..., piece.columns] < 0
+        values.masked_fill_(past.mT, 0)
+        mixed[: piece.num_requests] += weights[: piece.num_requests, ..., piece.columns] @ values
+    out = torch.empty_like(query)
+    out[order] = mixed.flatten(1, 2).to(query.dtype)
+    return out
+
+
+class _Piece(NamedTuple):
+    """Some columns of the block tables, and how many requests (longest first) reach them."""
+
+    num_requests: int
+    blocks: slice
+    columns: slice  # the positions that these blocks hold, cut at the longest context
+
+
+def _pieces(contexts: Tensor, cache: Tensor) -> Iterator[_Piece]:
+    """Cut descending contexts into pieces whose copy is about _PIECE_BYTES."""
+    _, num_kv_heads, block_size, head_dim = cache.shape
+    lengths = contexts.tolist()
+    column_bytes = len(lengths) * num_kv_heads * block_size * head_dim * 4
+    width = max(1, _PIECE_BYTES // column_bytes) * block_size
+    num_requests = len(lengths)
+    for start in range(0, lengths[0], width):
+        while lengths[num_requests - 1] <= start:
+            num_requests -= 1
+        stop = min(start + width, lengths[0])
+        blocks = slice(start // block_size, -(-stop // block_size))
+        yield _Piece(num_requests, blocks, slice(start, stop))
+
+
+def _gather_piece(tables: Tensor, piece: _Piece, cache: Tensor) -> Tensor:
+    """Copy a piece in float32: [num_requests, num_kv_heads, positions, head_dim]."""
+    num_positions = piece.columns.stop - piece.columns.start
+    (copy,) = _gather(tables[: piece.num_requests, piece.blocks], num_positions, cache)
+    return copy.float()
 
 
 def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, form: _Form) -> Tensor:
@@ -180,29 +231,33 @@ def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, form: _Form) -> T
     return by_head.permute(2, 0, 1, 3).flatten(1, 2).to(query.dtype)
 
 
-def _probabilities(
-    query: Tensor, keys: Tensor, form: _Form, context_lens: Tensor | None = None
-) -> Tensor:
-    """Softmax of masked scores in float32: [requests, num_kv_heads, group, num_tokens, context].
+def _probabilities(query: Tensor, keys: Tensor, form: _Form) -> Tensor:
+    """Weigh whole contexts: [requests, num_kv_heads, group, num_tokens, context] float32.
 
     query [requests, num_kv_heads, group, num_tokens, head_dim], keys
-    [requests, num_kv_heads, context, head_dim]. Without context_lens every request fills context.
+    [requests, num_kv_heads, context, head_dim]; the queries are the context's last positions.
     """
     group, num_tokens = query.shape[2:4]
-    scores = query.flatten(2, 3).float() @ keys.float().transpose(-1, -2)
-    scores = scores.unflatten(2, (group, num_tokens)).mul_(form.scale)
+    scores = query.flatten(2, 3).float() @ keys.float().mT
+    distance = _distance(num_tokens, keys.shape[2], query.device)
+    return _normalise(scores.unflatten(2, (group, num_tokens)), distance, form)
+
+
+def _normalise(scores: Tensor, distance: Tensor, form: _Form) -> Tensor:
+    """Turn query . key into probabilities over the last dimension; overwrites the scores.
+
+    scores [requests, num_kv_heads, group, num_tokens, context] float32; distance broadcasts to it.
+    """
+    scores = scores.mul_(form.scale)
     if form.softcap is not None:
         scores = torch.tanh(scores / form.softcap) * form.softcap
-    distance = _distance(num_tokens, keys.shape[2], query.device)
-    if context_lens is not None:
-        distance = distance - (keys.shape[2] - context_lens.view(-1, 1, 1, 1, 1))
     if form.alibi_slopes is not None:
-        slopes = form.alibi_slopes.float().view(-1, group, 1, 1)
+        slopes = form.alibi_slopes.float().view(-1, scores.shape[2], 1, 1)
         scores = scores - slopes * distance
     scores = scores.masked_fill(~_visible(distance, form.window), -torch.inf)
     if form.sinks is None:
         return scores.softmax(dim=-1)
-    sinks = form.sinks.float().view(1, -1, group, 1, 1).expand(*scores.shape[:-1], 1)
+    sinks = form.sinks.float().view(1, -1, scores.shape[2], 1, 1).expand(*scores.shape[:-1], 1)
     return torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
 
 

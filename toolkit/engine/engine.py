@@ -10,6 +10,7 @@ Request path 2/8: from llm, to engine.scheduler. A step is three lines:
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
 from toolkit.engine.scheduler import Progress, Scheduler
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
 from toolkit.engine.streams import PieceSink
-from toolkit.errors import EngineClosed, EngineIsRunning, InvalidRequest
+from toolkit.errors import EngineClosed, EngineError, EngineIsRunning, InvalidRequest
 from toolkit.request import (
     FinishReason,
     OutputPiece,
@@ -77,6 +78,9 @@ class Engine:
         self._intake = Intake(config, self.clock, text)
         self._sinks: dict[str, PieceSink] = {}
         self._closed = False
+        self._is_kept = False
+        self._num_drivers = 0
+        self._drivers_lock = threading.Lock()
         self._loop = EngineLoop(self._guarded_step, lambda: self.scheduler.has_work)
         self.cache.pool.observer = BlockEvents(self.events, self.clock, lambda: self.step_number)
         self.record: Any = recorder
@@ -196,13 +200,38 @@ class Engine:
         return self._loop.is_started
 
     def start(self) -> None:
-        """Let a thread run the steps."""
+        """Let a thread run the steps until ``stop()``."""
         self._require_open()
+        self._is_kept = True
         self._loop.start()
 
     def stop(self) -> None:
         """End the thread after the step it is in; unfinished requests stay."""
+        self._is_kept = False
         self._loop.stop()
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Let a thread run the steps for the block, and longer only if ``start()`` was called.
+
+        Raises:
+            EngineError: the engine is paused, so waiting for it would never end.
+        """
+        self._require_open()
+        with self._drivers_lock:
+            if self._loop.is_paused:
+                raise EngineError(
+                    "the engine is paused; leave `with engine.paused():` or call engine.resume()"
+                )
+            self._num_drivers += 1
+            self._loop.start()
+        try:
+            yield
+        finally:
+            with self._drivers_lock:
+                self._num_drivers -= 1
+                if self._num_drivers == 0 and not self._is_kept:
+                    self._loop.stop()
 
     def pause(self) -> None:
         """Hold the thread between two steps."""

@@ -50,6 +50,11 @@ class EngineLoop:
         return self.is_started and self._pauses == 0
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the thread stands still, or would if it were started."""
+        return self._pauses > 0
+
+    @property
     def is_own_thread(self) -> bool:
         """Whether the caller is the loop's thread."""
         return threading.current_thread() is self._thread

@@ -14,6 +14,7 @@ every request ends. The contract:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ class Priority:
         return request.priority
 
 
+logger = logging.getLogger(__name__)
+
 POLICIES: dict[str, Callable[[], Any]] = {"fcfs": Fcfs, "priority": Priority}
 
 
@@ -93,7 +96,8 @@ def resolve_policy(policy: Any) -> Policy:
         return _from_object(policy, type(policy).__name__)
     if callable(policy):
         name = getattr(policy, "__name__", repr(policy))
-        return Policy(name=name, static=False, rank=policy, admit=None, chunk=None, victim=None)
+        rank = _Guard(name).rank(policy)
+        return Policy(name=name, static=False, rank=rank, admit=None, chunk=None, victim=None)
     raise InvalidConfig(
         f"policy={policy!r} is neither a name, a function (request, view) -> sortable, nor an "
         "object with rank, admit, chunk or victim"
@@ -102,12 +106,60 @@ def resolve_policy(policy: Any) -> Policy:
 
 def _from_object(policy: Any, name: str) -> Policy:
     has_rank = hasattr(policy, "rank")
+    guard = _Guard(name)
     return Policy(
         name=name,
         # Without a rank of its own it is first come, first served, which never changes.
         static=bool(getattr(policy, "static", False)) or not has_rank,
-        rank=policy.rank if has_rank else Fcfs().rank,
-        admit=getattr(policy, "admit", None),
-        chunk=getattr(policy, "chunk", None),
-        victim=getattr(policy, "victim", None),
+        rank=guard.rank(policy.rank) if has_rank else Fcfs().rank,
+        admit=guard.method(policy, "admit", lambda request, view: True),
+        chunk=guard.method(policy, "chunk", lambda request, budget, view: budget),
+        victim=guard.method(policy, "victim", lambda candidates, view: candidates[-1]),
     )
+
+
+class _Guard:
+    """Keeps a user's policy from breaking a step: what raises is overruled, with one warning."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._warned: set[str] = set()
+        self._first_rank: list[Any] = []
+
+    def rank(self, rank: Callable[[Request, SchedulerView], Any]) -> Callable[..., Any]:
+        """Make ranks that always compare: those that do not, or that raise, come last."""
+
+        def guarded(request: Request, view: SchedulerView) -> tuple[int, Any]:
+            try:
+                value = rank(request, view)
+                self._first_rank = self._first_rank or [value]
+                value < self._first_rank[0]  # noqa: B015 (raises what a heap would raise later)
+            except Exception:
+                self._warn("rank")
+                return (1, 0)
+            return (0, value)
+
+        return guarded
+
+    def method(
+        self, policy: Any, method: str, fallback: Callable[..., Any]
+    ) -> Callable[..., Any] | None:
+        """Return a method that answers with the fallback where the user's raises."""
+        own = getattr(policy, method, None)
+        if own is None:
+            return None
+
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return own(*arguments)
+            except Exception:
+                self._warn(method)
+                return fallback(*arguments)
+
+        return guarded
+
+    def _warn(self, method: str) -> None:
+        if method not in self._warned:
+            self._warned.add(method)
+            message = "policy %s: %s raised and is overruled from now on where it does:"
+            logger.warning(message, self._name, method, exc_info=True)

@@ -73,6 +73,7 @@ class Scheduler:
         self._waits = WaitClock()
         self._step = 0
         self._now_s = 0.0
+        self._warned_of: Policy | None = None
         self.last_decision = Decision(0)
 
     # ---- what a reader sees
@@ -160,6 +161,9 @@ class Scheduler:
         self._continue_running(draft, view)
         if not draft.preempted:
             self._admit_waiting(draft, view, now_s)
+        if not draft.chunks and self._running:
+            self._warn_once("gave nobody a token; each request gets what it lacks in this step")
+            self._continue_running(draft, view, ask_policy=False)
         elif draft.limited_by == "none":
             draft.limited_by = "blocks"
         self._waits.end_step(draft.limited_by, draft.refused)
@@ -223,7 +227,9 @@ class Scheduler:
 
     # ---- running requests first
 
-    def _continue_running(self, draft: Decision, view: SchedulerView) -> None:
+    def _continue_running(
+        self, draft: Decision, view: SchedulerView, *, ask_policy: bool = True
+    ) -> None:
         order = self._running
         index = 0
         while index < len(order):
@@ -233,8 +239,11 @@ class Scheduler:
                 return
             start = request.num_computed_tokens
             want = min(request.num_tokens - start, draft.budget)
-            if self._policy.chunk is not None:
+            if self._policy.chunk is not None and ask_policy:
                 want = self._advised_chunk(request, want, draft.budget, view)
+                if want == 0:
+                    index += 1
+                    continue
             end = start + want
             extension = self.cache.extend(request, start, end)
             if extension is None:
@@ -271,12 +280,7 @@ class Scheduler:
             chosen = self._policy.victim(candidates, view)
             if any(chosen is candidate for candidate in candidates):
                 return chosen
-            logger.warning(
-                "policy %s chose a victim that cannot be preempted now (%r); "
-                "the last in rank is preempted instead",
-                self._policy.name,
-                chosen,
-            )
+            self._warn_once(f"chose a victim that cannot be preempted now ({chosen!r})")
         return candidates[-1]
 
     def _preempt(
@@ -292,12 +296,19 @@ class Scheduler:
         draft.preempted.append((victim, for_whom))
 
     def _advised_chunk(self, request: Request, want: int, budget: int, view: SchedulerView) -> int:
-        """Ask the policy how many tokens; a running request always gets at least one."""
+        """Ask the policy how many of the tokens that a request wants it gets."""
         assert self._policy.chunk is not None
         advice = self._policy.chunk(request, budget, view)
-        if not isinstance(advice, int) or advice < 1:
-            return 1
+        if not isinstance(advice, int) or advice < 0:
+            self._warn_once(f"gave a request {advice!r} tokens; it gets what it lacks")
+            return want
         return min(advice, want)
+
+    def _warn_once(self, what: str) -> None:
+        """Say that the policy was overruled, once per policy."""
+        if self._warned_of is not self._policy:
+            self._warned_of = self._policy
+            logger.warning("policy %s is overruled: it %s", self._policy.name, what)
 
     # ---- then waiting ones
 
@@ -371,7 +382,7 @@ class Scheduler:
         self._start_running(request, entry, start, draft, now_s)
         want = min(request.num_tokens - start, draft.budget)
         if self._policy.chunk is not None:
-            want = self._advised_chunk(request, want, draft.budget, view)
+            want = max(1, self._advised_chunk(request, want, draft.budget, view))
         extension = self.cache.extend(request, start, start + want)
         if extension is None:
             raise InvariantViolation(f"{request} was admitted without room for its first chunk")
