@@ -42,8 +42,7 @@ notebooks: install  ## run every notebook from top to bottom
 	$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --durations=10 \
 		tests/notebooks notebooks
 
-bench: install  ## run the benchmark of every kernel
-	@set -e; for script in kernels/bench/*.py; do \
-		if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script"; \
-		else echo "kernels/bench holds no benchmark yet"; fi; \
+bench: install  ## run every benchmark in kernels/bench
+	@for script in $$(grep -ls '__name__ == "__main__"' kernels/bench/*.py); do \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done

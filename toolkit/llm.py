@@ -114,7 +114,10 @@ class LLM:
         self.device = torch.device(_best_device() if device == "auto" else device)
         config = read_config(path, revision, trust_remote_code)
         found_dtype = resolve_dtype(dtype, config, path, device=self.device, revision=revision)
-        ops = select_ops(kernels, self.device)
+        try:
+            ops = select_ops(kernels, self.device)
+        except ValueError as error:
+            raise InvalidConfig(f"kernels={kernels!r}: {error}") from error
         spec = decoder_spec(config)
         self._plan = plan_memory(
             spec,

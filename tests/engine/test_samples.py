@@ -39,9 +39,10 @@ def test_each_sample_gets_an_output_of_its_own(enable_prefix_caching: bool, leng
 
 @pytest.mark.parametrize("enable_prefix_caching", [True, False])
 def test_samples_need_fewer_blocks_than_separate_prompts(enable_prefix_caching: bool):
-    together = make_engine(num_blocks=32, enable_prefix_caching=enable_prefix_caching)
+    room = {"num_blocks": 32, "max_num_batched_tokens": 64}
+    together = make_engine(enable_prefix_caching=enable_prefix_caching, **room)
     together.add(PROMPT, params(3, n=4))
-    separate = make_engine(num_blocks=32, enable_prefix_caching=False)
+    separate = make_engine(enable_prefix_caching=False, **room)
     for index in range(4):
         separate.add([*PROMPT[:-1], 20 + index], params(3))
     # Nine prompt tokens and two more in blocks of four: two shared, one a sample; else three each.
@@ -63,12 +64,12 @@ def test_the_blocks_of_the_prompt_are_held_by_every_sample(enable_prefix_caching
 
 def test_the_prompt_is_computed_once():
     engine = make_engine(enable_prefix_caching=False, num_blocks=32)
-    request = engine.add(PROMPT, params(1, n=3))
-    # The others compute its last token only, for the logits.
+    request = engine.add(PROMPT, params(2, n=3))
     computed = 0
     while engine.scheduler.has_work:
         computed += engine.step().plan.num_tokens
-    assert computed == len(PROMPT) + 2
+    # The others compute its last token only, for the logits; then each its first output token.
+    assert computed == len(PROMPT) + 2 + 3
     assert [sample.num_cached_tokens for sample in request.samples] == [0, 8, 8]
 
 

@@ -35,7 +35,9 @@ def write_tiny_model(folder: Path) -> Path:
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        model.lm_head.weight.mul_(20)  # an untrained model hardly prefers any token
+        # An untrained model hardly prefers any token; this one is sure of itself and likes ASCII.
+        for token, token_id in tokenizer.get_vocab().items():
+            model.lm_head.weight[token_id] *= 20 if token.isascii() and token.isprintable() else 1
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -54,10 +56,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         additional_special_tokens=SPECIAL_TOKENS,
         chat_template=CHAT_TEMPLATE,
     )
-    return tokenizer

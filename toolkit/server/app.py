@@ -19,23 +19,31 @@ from toolkit.errors import ToolkitError
 from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
 from toolkit.server.failures import Refusal, as_refusal
-from toolkit.server.generation import ClientGone
+from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.served import VERSION, ServedModel
 
 __all__ = ["build_app"]
 
 
-def build_app(served: ServedModel, *, api_key: str | None, log: Callable[[str], object]) -> FastAPI:
+def build_app(
+    served: ServedModel,
+    *,
+    api_key: str | None,
+    log: Callable[[str], object],
+    running: set[Generation],
+) -> FastAPI:
     """Return the application that answers for one model.
 
     Args:
         served: The model.
         api_key: What clients must send, if anything.
         log: Takes a line per call.
+        running: Holds the calls that the engine works for.
     """
     app = FastAPI(title=f"LLM Serving Toolkit: {served.root}", version=VERSION)
     app.state.served = served
+    app.state.running = running
     app.get("/health")(health)
     app.get("/version")(toolkit_version)
     app.get("/v1/models")(list_models)

@@ -43,7 +43,7 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         cache_salt=body.cache_salt,
         tags=body.tags,
     )
-    generation = Generation(served.engine, ask)
+    generation = Generation(served.engine, ask, http.app.state.running)
     answer = _ChatAnswer(body, call, served, generation)
     if body.stream:
         chunks = answer.chunks(await generation.stream())

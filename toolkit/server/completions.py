@@ -40,7 +40,7 @@ async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         cache_salt=body.cache_salt,
         tags=body.tags,
     )
-    generation = Generation(served.engine, ask)
+    generation = Generation(served.engine, ask, http.app.state.running)
     answer = _CompletionAnswer(
         body, call, served, generation, echoes=_echoes(prompts, body, served)
     )

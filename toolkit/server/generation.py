@@ -51,11 +51,18 @@ class Ask:
 
 
 class Generation:
-    """The requests of one call. Choices are numbered prompt by prompt, sample by sample."""
+    """The requests of one call. Choices are numbered prompt by prompt, sample by sample.
 
-    def __init__(self, engine: Engine, ask: Ask) -> None:
+    Args:
+        engine: Runs the requests.
+        ask: What the call wants.
+        running: The server's calls; this one is among them from its start to its end.
+    """
+
+    def __init__(self, engine: Engine, ask: Ask, running: set[Generation]) -> None:
         self._engine = engine
         self._ask = ask
+        self._running = running
         self._loop = asyncio.get_running_loop()
         self.requests: list[Request] = []
 
@@ -93,22 +100,22 @@ class Generation:
             raise as_refusal(sink.failed.error)
 
     def abandon(self) -> None:
-        """Abort what is unfinished, without waiting for the step in progress."""
-        unfinished = [
-            request.id
-            for request in self.requests
-            if not all(sample.is_finished for sample in request.samples)
-        ]
-        if unfinished:
-            self._loop.run_in_executor(None, self._abort, unfinished)
+        """End the call: abort what is unfinished, without waiting for the step in progress."""
+        self._running.discard(self)
+        if any(not sample.is_finished for sample in self._samples):
+            self._loop.run_in_executor(None, self.abort, "disconnect")
+
+    def abort(self, by: str) -> None:
+        """Abort what is unfinished, from any thread but the event loop's: it waits for a step."""
+        for request in tuple(self.requests):
+            if not all(sample.is_finished for sample in request.samples):
+                self._engine.abort(request.id, by=by)
 
     @property
     def usage(self) -> CompletionUsage:
         """The tokens so far; a prompt counts once, however many samples it has."""
         num_prompt = sum(request.num_prompt_tokens for request in self.requests)
-        num_output = sum(
-            sample.num_output_tokens for request in self.requests for sample in request.samples
-        )
+        num_output = sum(sample.num_output_tokens for sample in self._samples)
         cached = sum(request.num_cached_tokens for request in self.requests)
         return CompletionUsage(
             prompt_tokens=num_prompt,
@@ -117,7 +124,12 @@ class Generation:
             prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
         )
 
+    @property
+    def _samples(self) -> list[Request]:
+        return [sample for request in self.requests for sample in request.samples]
+
     async def _start(self, sink: PieceSink) -> None:
+        self._running.add(self)
         num_tokens = sum(map(len, self._ask.prompts))
         try:
             if num_tokens * self._ask.params.n < _FEW_TOKENS and self._engine.is_running:
@@ -152,10 +164,6 @@ class Generation:
             if piece.finish_reason in ("error", "abort"):
                 raise as_refusal(piece.error)
             yield first[piece.request_id] + piece.index, piece
-
-    def _abort(self, request_ids: list[str]) -> None:
-        for request_id in request_ids:
-            self._engine.abort(request_id, by="disconnect")
 
 
 class _EndSignal:

@@ -13,6 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from toolkit.engine import Engine
 from toolkit.server.app import build_app
+from toolkit.server.generation import Generation
 from toolkit.server.http_thread import HttpThread
 from toolkit.server.logs import LogTail
 from toolkit.server.served import ServedModel
@@ -54,7 +55,8 @@ class Server:
         host, port = listener.getsockname()[:2]
         self.host = str(host)
         self.port = int(port)
-        app = build_app(served, api_key=api_key, log=self._log.write)
+        self._running: set[Generation] = set()
+        app = build_app(served, api_key=api_key, log=self._log.write, running=self._running)
         self._http = HttpThread(app, listener, self._log)
         self._http.start()
         atexit.register(self.stop, grace_s=0.0)
@@ -117,7 +119,7 @@ class Server:
         with self._stop_lock:
             atexit.unregister(self.stop)
             if self._http.is_running:
-                self._http.stop(grace_s)
+                self._http.stop(grace_s, self._abort_running)
             if self._owns_llm:
                 self.llm.close()
 
@@ -149,6 +151,10 @@ class Server:
             f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items()
         )
         return f"<div><b>Server</b><table>{body}</table></div>"
+
+    def _abort_running(self) -> None:
+        for generation in tuple(self._running):
+            generation.abort("close")
 
     def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         own = {"base_url": f"{self.url}/v1", "api_key": self._api_key or _NO_KEY}

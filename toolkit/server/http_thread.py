@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,10 @@ __all__ = ["HttpThread", "listen"]
 
 # Starting takes milliseconds; only a machine that hangs needs longer than this.
 _START_TIMEOUT_S = 30.0
+# An answer that was cut short, but whose client does not read, is dropped after this time.
+_HANG_S = 2.0
+# A call may still arrive while the port is being closed: look again.
+_POLL_S = 0.05
 # How many clients may wait for a connection.
 _BACKLOG = 2048
 
@@ -84,12 +89,20 @@ class HttpThread:
             lines = "\n".join(self._log.lines)
             raise ToolkitError(f"the HTTP server did not start:\n{lines}")
 
-    def stop(self, grace_s: float) -> None:
-        """Close the port, let running answers end for ``grace_s`` seconds, cancel the rest."""
+    def stop(self, grace_s: float, cut_short: Callable[[], object]) -> None:
+        """Close the port, let running answers end, and return when the thread has ended.
+
+        Args:
+            grace_s: How long answers may go on.
+            cut_short: Ends the running answers; called when their time is over.
+        """
         config: Any = self._server.config  # whose type says int, though any number of seconds works
-        config.timeout_graceful_shutdown = grace_s
+        config.timeout_graceful_shutdown = grace_s + _HANG_S
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(grace_s)
+        while self._thread.is_alive():
+            cut_short()
+            self._thread.join(_POLL_S)
 
     def _run(self) -> None:
         self._log.open()
