@@ -6,6 +6,7 @@ Request path 1/8: a prompt becomes a request of engine.engine, and its tokens co
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -363,18 +364,21 @@ class LLM:
         """Wait for all samples, with a bar that moves between two endings."""
         samples = [sample for request in requests for sample in request.samples]
         shown = len(samples) > 1 if progress is None else progress
-        with tqdm(
-            total=len(samples),
-            desc="Generating",
-            unit="sample",
-            disable=not shown,
-            delay=_PROGRESS_DELAY_S if progress is None else 0.0,
-            mininterval=_PROGRESS_INTERVAL_S,
-        ) as bar:
-            for num_ended in completion.wait_for(samples, interval_s=_PROGRESS_INTERVAL_S):
-                bar.update(num_ended)
-                if shown:
-                    bar.set_postfix_str(f"{sum(s.num_output_tokens for s in samples)} tokens")
+        # A bar of its own delay would still show in a notebook, so it is made when it is due.
+        due_s = time.monotonic() + (_PROGRESS_DELAY_S if progress is None else 0.0)
+        bar: tqdm[Any] | None = None
+        num_ended = 0
+        try:
+            for num_more in completion.wait_for(samples, interval_s=_PROGRESS_INTERVAL_S):
+                num_ended += num_more
+                if not shown or time.monotonic() < due_s:
+                    continue
+                bar = bar or tqdm(total=len(samples), desc="Generating", unit="sample")
+                bar.update(num_ended - bar.n)
+                bar.set_postfix_str(f"{sum(s.num_output_tokens for s in samples)} tokens")
+        finally:
+            if bar is not None:
+                bar.close()
 
     def _params_for(
         self, count: int, params: SamplingParams | Sequence[SamplingParams] | None

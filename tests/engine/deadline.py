@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 # Far more than any of these tests needs on a busy machine, far less than pytest's own limit.
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 
 
 def within_deadline(test: Callable[..., None]) -> Callable[..., None]:

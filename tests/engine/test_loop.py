@@ -100,20 +100,23 @@ def test_starting_twice_starts_one_thread(engine: Engine):
     assert len(loop_threads()) == before + 1
 
 
-@pytest.mark.parametrize("repetition", range(20))
 @within_deadline
-def test_starting_from_many_threads_starts_one_thread(engine: Engine, repetition: int):
-    before = len(loop_threads())
+def test_starting_from_many_threads_starts_one_thread():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        barrier = threading.Barrier(8)
-        threads = [in_thread(lambda: (barrier.wait(), engine.start())) for _ in range(8)]
-        for thread in threads:
-            thread.join()
+        for _ in range(10):
+            engine = make_engine()
+            before = len(loop_threads())
+            barrier = threading.Barrier(8)
+            threads = [in_thread(lambda: (barrier.wait(), engine.start())) for _ in range(8)]  # noqa: B023
+            for thread in threads:
+                thread.join()
+            num_started = len(loop_threads()) - before
+            engine.close()
+            assert num_started == 1
     finally:
         sys.setswitchinterval(interval)
-    assert len(loop_threads()) == before + 1
 
 
 @within_deadline

@@ -23,7 +23,7 @@ __all__ = ["app", "main"]
 class _Commands(TyperGroup):
     """Says in one line what went wrong; --traceback shows where."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)

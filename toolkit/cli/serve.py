@@ -61,8 +61,6 @@ def serve(
     """Serve a model with OpenAI's API; Ctrl-C or SIGTERM stops it."""
     from toolkit.server import serve as start_server
 
-    # From here on: a signal that comes while the model loads is not lost either.
-    stop = _stop_signal()
     with start_server(
         model,
         host=host,
@@ -89,8 +87,10 @@ def serve(
             revision=revision,
         ),
     ) as server:
+        stop = _stop_signal()
         _announce(server, needs_key=api_key is not None)
-        stop.wait()
+        while not stop.wait(timeout=1.0):  # Windows delivers no signal to a wait without an end
+            pass
         out.print("stopping; running answers may end first", style="dim")
 
 
@@ -98,8 +98,7 @@ def _announce(server: Any, *, needs_key: bool) -> None:
     out.print(f"[bold]{escape(server.model_name)}[/] is served at [bold]{server.url}/v1[/]\n")
     key = ' \\\n  -H "Authorization: Bearer $TOOLKIT_API_KEY"' if needs_key else ""
     body = (
-        f'{{"model": "{server.model_name}", '
-        '"messages": [{"role": "user", "content": "Hello!"}]}'
+        f'{{"model": "{server.model_name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     )
     write(
         f"curl {server.url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"

@@ -76,7 +76,7 @@ class Rejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Waited(RequestEvent):
-    """A request could not start in this step: "budget", "seqs", "blocks" or "policy"."""
+    """A request could not start in this step: "blocks", "policy" or "sibling"."""
 
     cause: str
 

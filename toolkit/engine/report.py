@@ -90,7 +90,7 @@ class StepReport:
             f"  {name:<12} {what:<18} {why:<28} {got}" for name, what, why, got in self.rows()
         ]
         lines += [f"  {name:<12} preempted" for name in self.plan.preempted_ids]
-        lines += [f"  {name:<12} waits for {cause}" for name, cause in self.waiting]
+        lines += [f"  {name:<12} waits: {cause}" for name, cause in self.waiting]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -99,7 +99,7 @@ class StepReport:
             for row in self.rows()
         )
         notes = [f"{name}: preempted" for name in self.plan.preempted_ids]
-        notes += [f"{name}: waits for {cause}" for name, cause in self.waiting]
+        notes += [f"{name}: waits: {cause}" for name, cause in self.waiting]
         return (
             f"<div><b>{escape(self.summary())}</b><table><tr><th>request</th><th>computed</th>"
             f"<th>why</th><th>got</th></tr>{body}</table>{escape('; '.join(notes))}</div>"

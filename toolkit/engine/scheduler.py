@@ -159,13 +159,13 @@ class Scheduler:
             self._queue.rerank(self._policy, view)
             self._sort_running(view)
         self._continue_running(draft, view)
-        if not draft.preempted:
+        if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer
+            draft.limited_by = "blocks"
+        else:
             self._admit_waiting(draft, view, now_s)
         if not draft.chunks and self._running:
             self._warn_once("gave nobody a token; each request gets what it lacks in this step")
             self._continue_running(draft, view, ask_policy=False)
-        elif draft.limited_by == "none":
-            draft.limited_by = "blocks"
         self._waits.end_step(draft.limited_by, draft.refused)
         self.last_decision = draft
         plan = StepPlan(
@@ -325,9 +325,10 @@ class Scheduler:
             if entry is None:
                 break
             request = entry[2]
-            if self._must_wait(request, view):
+            cause = self._stands_back_for(request, view)
+            if cause is not None:
                 passed_over.append(entry)
-                draft.refused.append((request.id, "policy"))
+                draft.refused.append((request.id, cause))
             elif not self._admit(request, entry, draft, view, now_s):
                 # Nobody overtakes: else a long prompt could wait for ever behind short ones.
                 passed_over.append(entry)
@@ -339,8 +340,8 @@ class Scheduler:
         if draft.limited_by == "none" and passed_over:
             draft.limited_by = "policy"
 
-    def _must_wait(self, request: Request, view: SchedulerView) -> bool:
-        """Whether a request stands back though there is room.
+    def _stands_back_for(self, request: Request, view: SchedulerView) -> str | None:
+        """Return why a request waits though there may be room: "sibling", "policy" or None.
 
         A sample whose sibling is computing their prompt waits for it, to share its blocks. With
         nothing running the policy is overruled, so that the engine never idles beside a queue.
@@ -348,9 +349,9 @@ class Scheduler:
         if len(request.samples) > 1 and request.num_output_tokens == 0:
             sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
             if sibling_runs and self._fork_source(request) is None:
-                return True
+                return "sibling"
         refused = self._policy.admit is not None and not self._policy.admit(request, view)
-        return refused and bool(self._running)
+        return "policy" if refused and self._running else None
 
     def _fork_source(self, request: Request) -> Request | None:
         """Return a sibling whose prompt is computed, if this request still needs that prompt."""

@@ -35,8 +35,10 @@ class WaitClock:
         if self._last_s is not None:
             elapsed_s = now_s - self._last_s
             self._totals_s[self._cause] += elapsed_s
-            for request_id, cause in self._own_causes.items():
+            for request_id, own_cause in self._own_causes.items():
                 request = waiting.get(request_id)
+                # Waiting for a sibling's prompt is a rule of the scheduler's, so it counts as one.
+                cause = "policy" if own_cause == "sibling" else own_cause
                 if request is not None and cause != self._cause:
                     _add(request, cause, elapsed_s)
                     _add(request, self._cause, -elapsed_s)
