@@ -6,6 +6,7 @@ import _thread
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -173,8 +174,6 @@ def test_serve_answers_until_a_signal_and_exits_cleanly(model: str, number: sign
 
 
 def test_a_taken_port_is_one_line(model: str) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         result = runner.invoke(app, ["serve", model, "--port", port])

@@ -35,7 +35,7 @@ def server(llm: LLM) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[openai.OpenAI]:
-    with server.client(max_retries=0) as client:
+    with server.client(max_retries=0, timeout=60) as client:
         yield client
 
 

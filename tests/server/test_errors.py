@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from tests.builders import LedgerRunner, make_engine
 from toolkit.engine import Engine
 from toolkit.llm import LLM
 from toolkit.server import Server
 from toolkit.server.http_thread import listen
+from toolkit.server.identity import Identity
 from toolkit.server.served import ServedModel
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -201,6 +204,22 @@ def test_a_failure_in_the_middle_of_a_stream_is_an_event_and_the_end(broken: Ser
         with pytest.raises(openai.APIError, match="the machine broke"):
             list(stream)
         assert client.completions.create(**ASKED).choices[0].finish_reason == "length"
+
+
+def test_a_bug_of_ours_is_a_500_with_an_id_and_a_log_line() -> None:
+    async def buggy(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("a bug")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=Identity(buggy, log=lines.append))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/v1/completions", headers={"x-request-id": "mine"})
+
+    lines: list[str] = []
+    answer = asyncio.run(ask())
+    assert error_of(answer, status=500)["code"] == "internal_error"
+    assert answer.headers["x-request-id"] == "mine"
+    assert lines[0].startswith("POST /v1/completions 500")
 
 
 def test_after_the_engine_closed_the_answer_is_503(broken: Server) -> None:

@@ -107,7 +107,7 @@ class Conversation:
 def _one_turn(conversation: Conversation) -> bool:
     """Read a line and act on it; return whether to go on."""
     try:
-        line = out.input("[bold cyan]> [/]").strip()
+        line = input("> ").strip()
     except KeyboardInterrupt:
         out.print("\n[dim]Ctrl-D or /quit leaves.[/]")
         return True

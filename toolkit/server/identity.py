@@ -41,33 +41,52 @@ class Identity:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start_s = time.perf_counter()
-        api_id = _PREFIXES.get(scope["path"], "req-") + secrets.token_hex(12)
-        sent_id = Headers(scope=scope).get("x-request-id", "")
-        client_id = sent_id if 0 < len(sent_id) <= _MAX_ID_LENGTH else None
-        scope.setdefault("state", {}).update(api_id=api_id, client_request_id=client_id)
-        status: int | None = None
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = client_id or api_id
-            await send(message)
-
+        call = _Answering(scope, send, self._log)
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, call.send)
         except Exception as error:
-            logger.exception("%s failed", api_id)
-            if status is None:
-                await as_refusal(error).response(scope)(scope, receive, send_with_id)
+            logger.exception("%s failed", call.api_id)
+            if call.status is None:
+                await as_refusal(error).response(scope)(scope, receive, call.send)
         finally:
-            duration_ms = 1e3 * (time.perf_counter() - start_s)
-            path = scope["raw_path"].decode("ascii", "backslashreplace")
-            line = f"{scope['method']} {path} {status} {duration_ms:.0f} ms {api_id}"
-            line += f" {client_id!r}" if client_id else ""
-            failure = " ".join((scope["state"].get("failure") or "").split())
-            self._log(f"{line}: {failure[:_MAX_FAILURE_LENGTH]}" if failure else line)
+            call.log()
+
+
+class _Answering:
+    """One call under its id, until its line is in the log."""
+
+    def __init__(self, scope: Scope, send: Send, log: Callable[[str], object]) -> None:
+        self.api_id = _PREFIXES.get(scope["path"], "req-") + secrets.token_hex(12)
+        self.status: int | None = None
+        self._scope = scope
+        self._send = send
+        self._log = log
+        self._is_logged = False
+        self._start_s = time.perf_counter()
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        self._client_id = sent_id if 0 < len(sent_id) <= _MAX_ID_LENGTH else None
+        scope.setdefault("state", {}).update(api_id=self.api_id, client_request_id=self._client_id)
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer, with the id; log the call before its last part."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self._client_id or self.api_id
+        elif not message.get("more_body"):
+            self.log()  # whoever has the answer finds the line
+        await self._send(message)
+
+    def log(self) -> None:
+        """Write the line, once."""
+        if self._is_logged:
+            return
+        self._is_logged = True
+        duration_ms = 1e3 * (time.perf_counter() - self._start_s)
+        path = self._scope["raw_path"].decode("ascii", "backslashreplace")
+        line = f"{self._scope['method']} {path} {self.status} {duration_ms:.0f} ms {self.api_id}"
+        line += f" {self._client_id!r}" if self._client_id else ""
+        failure = " ".join(self._scope["state"].get("failure", "").split())
+        self._log(f"{line}: {failure[:_MAX_FAILURE_LENGTH]}" if failure else line)
 
 
 class KeyCheck:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -32,15 +33,15 @@ class AnswerStream(StreamingResponse):
             headers={**call.headers, "cache-control": "no-cache", "x-accel-buffering": "no"},
         )
         self._generation = generation
-        self._failure: str | None = None
+        self._notes: dict[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; starlette cancels it when the client disconnects."""
+        self._notes = scope["state"]
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._generation.abandon()
-            scope["state"]["failure"] = self._failure
 
     async def _events(self, chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
         try:
@@ -52,7 +53,7 @@ class AnswerStream(StreamingResponse):
             if not isinstance(error, Refusal):
                 logger.exception("a stream failed")
             refusal = as_refusal(error)
-            self._failure = refusal.message
+            self._notes["failure"] = refusal.message
             yield _event(json.dumps(refusal.body))
 
 

@@ -1,0 +1,122 @@
+"""What a step says of itself, and what a reader on another thread sees."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.builders import make_engine, params
+from tests.engine.letters import Letters
+from toolkit.engine import Engine, StepReport
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return make_engine(text=Letters(), num_blocks=5, block_size=2, max_num_batched_tokens=5)
+
+
+def test_a_report_prints_what_ran_and_why(engine: Engine):
+    engine.add("ABCDEFG", params(3))
+    first, second, third = engine.step(), engine.step(), engine.step()
+    assert "req-0" in repr(first)
+    assert "tokens 0-4" in repr(first)
+    assert "a part of its known tokens" in repr(first)
+    assert "up to its last known token" in repr(second)
+    assert "its newest token" in repr(third)
+    assert "blocks used 0 -> 3, free 5 -> 2" in repr(first)
+
+
+def test_a_report_names_what_waited_and_for_what(engine: Engine):
+    engine.add("ABCDE", params(3))
+    engine.add("BBBBB", params(3))
+    engine.step()
+    report = engine.step()
+    assert report.waiting == (("req-1", "blocks"),)
+    (line,) = [line for line in repr(report).splitlines() if "req-1" in line]
+    assert "blocks" in line
+    assert "limited by blocks" in report.summary()
+
+
+def test_a_report_names_the_preempted(engine: Engine):
+    for index in range(3):
+        engine.add([index, 7, 9], params(6))
+    reports = []
+    while engine.scheduler.has_work:
+        reports.append(engine.step())
+    told = [report for report in reports if report.plan.preempted_ids]
+    assert told
+    for report in told:
+        assert f"{report.plan.preempted_ids[0]:<12} preempted" in repr(report)
+        assert f"{report.plan.preempted_ids[0]}: preempted" in report._repr_html_()
+
+
+def test_a_reports_html_escapes_text():
+    engine = make_engine()
+
+    class Script(Letters):
+        def output_text(self, prompt_token_ids, params):
+            text = super().output_text(prompt_token_ids, params)
+            text._pieces.step = lambda token_id: "<script>"
+            return text
+
+    engine = make_engine(text=Script())
+    engine.add("AB", params(1))
+    html = engine.step()._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_report_counts_blocks_and_requests(engine: Engine):
+    engine.add("ABC", params(3))
+    engine.add("BBC", params(3))
+    report = engine.step()
+    assert (report.num_running, report.num_waiting) == (2, 0)
+    assert report.blocks_before == (0, 0, 5)
+    assert sum(report.blocks_after) == 5
+    while engine.scheduler.has_work:
+        report = engine.step()
+        assert sum(report.blocks_after) == 5
+    assert report.blocks_after.used == 0
+
+
+def test_a_reports_times_lie_on_the_engines_clock(engine: Engine):
+    engine.clock.advance(3.0)
+    engine.add("AB", params(1))
+    report = engine.step()
+    assert report.start_s == 3.0
+    assert report.duration_s == pytest.approx(0.01)
+
+
+def test_an_idle_step_is_empty_and_harmless(engine: Engine):
+    report = engine.step()
+    assert isinstance(report, StepReport)
+    assert report.plan.is_empty
+    assert report.plan.limited_by == "none"
+    assert report.updates == ()
+
+
+def test_a_snapshot_is_frozen_and_complete(engine: Engine):
+    engine.add("ABC", params(3), priority=4)
+    engine.add("BBCDE", params(3))
+    engine.step()
+    snapshot = engine.snapshot()
+    running, waiting = snapshot.running, snapshot.waiting
+    assert [request.request_id for request in (*running, *waiting)] == ["req-0", "req-1"]
+    assert running[0].priority == 4
+    assert running[0].num_output_tokens == 1
+    assert running[0].block_ids == tuple(engine.cache.table("req-0"))
+    assert snapshot.policy == "fcfs"
+    before = dataclasses.asdict(snapshot)
+    engine.run_until_idle()
+    assert dataclasses.asdict(snapshot) == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        snapshot.step = 7  # type: ignore[misc]
+
+
+def test_an_engine_prints_its_state(engine: Engine):
+    assert repr(engine).startswith("Engine(idle, step 0: 0 running, 0 waiting")
+    engine.add("AB", params(1))
+    assert "1 waiting" in repr(engine)
+    engine.close()
+    assert repr(engine).startswith("Engine(closed")
