@@ -9,12 +9,14 @@ from typing import Any
 
 from toolkit.errors import InvalidParameter
 
-__all__ = ["GREEDY_TEMPERATURE", "MAX_LOGPROBS", "SamplingParams"]
+__all__ = ["GREEDY_TEMPERATURE", "MAX_LOGPROBS", "MAX_SAMPLES", "SamplingParams"]
 
 # Below this temperature the softmax is one-hot in float32, so the request is greedy.
 GREEDY_TEMPERATURE = 1e-5
 # vLLM's cap on top logprobs per token: each costs a dict entry per token and request.
 MAX_LOGPROBS = 20
+# Each sample is a request of its own; more than this is a typing error.
+MAX_SAMPLES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class SamplingParams:
     logits_processors: Sequence[Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
-        _integer(self, "n", low=1)
+        _integer(self, "n", low=1, high=MAX_SAMPLES)
         _number(self, "presence_penalty", low=-2.0, high=2.0)
         _number(self, "frequency_penalty", low=-2.0, high=2.0)
         _number(self, "repetition_penalty", above=0.0)

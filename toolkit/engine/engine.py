@@ -343,7 +343,9 @@ class Engine:
             sink = self._sinks.get(request.parent_id or request.id) if self._sinks else None
             if sink is not None:
                 sink(_piece(request, first_index, token_ids, text))
-            if ended:
+        # Afterwards: two samples of one request may end in the same step, and both are to be heard.
+        for request, _, _ in progress:
+            if request.finish_reason is not None:
                 self._forget(request)
         return tuple(updates)
 

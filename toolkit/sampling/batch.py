@@ -43,8 +43,9 @@ class SamplingBatch:
         self.random_rows = self._indices(drawing)
         self.temperature = self._floats([params[i].temperature for i in drawing])
         # A cut-off that is off keeps everything.
-        self.top_k = self._indices([params[i].top_k or vocab_size for i in drawing])
-        self.max_top_k = max((params[i].top_k or vocab_size for i in drawing), default=0)
+        top_k = [min(params[i].top_k or vocab_size, vocab_size) for i in drawing]
+        self.top_k = self._indices(top_k)
+        self.max_top_k = max(top_k, default=0)
         self.top_p = self._floats([params[i].top_p for i in drawing])
         self.min_p = self._floats([params[i].min_p for i in drawing])
         self.has_top_k = any(0 < params[i].top_k < vocab_size for i in drawing)

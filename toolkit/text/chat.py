@@ -59,9 +59,10 @@ def render_chat(
     if template is None:
         template = PLAIN_TEMPLATE
         _warn_once(str(getattr(tokenizer, "name_or_path", "this model")))
+    normal = [_normal(message, index) for index, message in enumerate(messages)]
     try:
         rendered: str = tokenizer.apply_chat_template(
-            [_normal(message, index) for index, message in enumerate(messages)],
+            normal,
             tools=list(tools) if tools else None,
             chat_template=template,
             add_generation_prompt=add_generation_prompt and not continue_final_message,
@@ -85,6 +86,9 @@ def _normal(message: Mapping[str, Any], index: int) -> dict[str, Any]:
     normal = {**message, "content": _text(message.get("content"), index)}
     calls = message.get("tool_calls")
     if calls:
+        if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+            place = f"messages[{index}].tool_calls"
+            raise InvalidRequest(f"{place} must be a list of objects", param=place)
         normal["tool_calls"] = [_with_parsed_arguments(call) for call in calls]
     return normal
 

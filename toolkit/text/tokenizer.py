@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from toolkit.errors import CheckpointError
+from toolkit.errors import CheckpointError, InvalidRequest
 from toolkit.request import SamplingParams
 from toolkit.text.chat import render_chat
 from toolkit.text.detokenizer import IncrementalText, StreamDecoder, WindowDecoder
@@ -72,7 +72,16 @@ class Tokenizer:
         return self._eos_token_ids
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Turn text into token ids."""
+        """Turn text into token ids.
+
+        Raises:
+            InvalidRequest: the text holds half a surrogate pair, which is no character.
+        """
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidRequest(f"the text is not valid Unicode: {error}") from error
         return list(self.backend.encode(text, add_special_tokens=add_special_tokens))
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
