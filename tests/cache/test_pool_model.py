@@ -32,9 +32,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @property
     def empty(self) -> set[int]:
-        return {
-            i for i in range(NUM_BLOCKS) if self.holders_of(i) == 0 and i not in self.cached
-        }
+        return {i for i in range(NUM_BLOCKS) if self.holders_of(i) == 0 and i not in self.cached}
 
     @rule(holder=HOLDERS, count=st.integers(0, 4))
     def take(self, holder: str, count: int) -> None:
@@ -129,4 +127,4 @@ TestPool.settings = settings(max_examples=60, stateful_step_count=40)
 
 @pytest.mark.slow
 class TestPoolForLonger(PoolMachine.TestCase):
-    settings = settings(max_examples=600, stateful_step_count=60)
+    settings = settings(max_examples=300, stateful_step_count=50)

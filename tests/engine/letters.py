@@ -32,7 +32,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(character) - ord("A") for character in text]
 
-    def output_text(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> IncrementalText:
+    def output_text(
+        self, prompt_token_ids: Sequence[int], params: SamplingParams
+    ) -> IncrementalText:
         return IncrementalText(
             LetterPieces(),
             spell,

@@ -268,7 +268,9 @@ def play(world: World, *, attach: Callable[[Engine], object] | None = None) -> R
         _check_plan(engine, world, report, computed)
         for chunk in report.plan.chunks:
             again = min(chunk.end, reached.get(chunk.request_id, 0)) - chunk.start
-            run.recomputed[chunk.request_id] = run.recomputed.get(chunk.request_id, 0) + max(0, again)
+            run.recomputed[chunk.request_id] = run.recomputed.get(chunk.request_id, 0) + max(
+                0, again
+            )
             reached[chunk.request_id] = max(chunk.end, reached.get(chunk.request_id, 0))
         step += 1
     return run
@@ -310,9 +312,7 @@ def _interfere(run: Run, step: int) -> None:
         engine.reset_prefix_cache()
 
 
-def _check_plan(
-    engine: Engine, world: World, report: StepReport, computed: dict[str, int]
-) -> None:
+def _check_plan(engine: Engine, world: World, report: StepReport, computed: dict[str, int]) -> None:
     plan = report.plan
     assert plan.num_tokens == sum(chunk.num_tokens for chunk in plan.chunks)
     assert plan.num_tokens <= world.max_num_batched_tokens

@@ -288,7 +288,9 @@ class BlockLedger:
     def compare(self) -> None:
         told = {name: sorted(blocks) for name, blocks in self.held.items() if blocks}
         assert told == {name: sorted(ids) for name, ids in self.engine.cache.tables.items()}
-        cached = {i for i in range(self.engine.cache.num_blocks) if self.engine.cache.pool.is_cached(i)}
+        cached = {
+            i for i in range(self.engine.cache.num_blocks) if self.engine.cache.pool.is_cached(i)
+        }
         assert cached <= self.named
 
 

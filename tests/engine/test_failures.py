@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -24,7 +25,7 @@ from toolkit.engine.events import (
     TokenSampled,
 )
 from toolkit.engine.streams import Stream
-from toolkit.errors import InvalidRequest
+from toolkit.errors import EngineClosed, InvalidRequest
 from toolkit.request import OutputPiece, Request, Status
 
 
@@ -94,6 +95,23 @@ def test_a_request_the_runner_refuses_leaves_nothing_behind():
         engine.add([99], params(1, n=3))
     assert kept_by(engine) == {}
     check_it_serves(engine)
+
+
+class RefusesTheThird(LedgerRunner):
+    """Finds out late that it cannot serve a request."""
+
+    def prepare(self, request: Request) -> None:
+        if request.sample_index == 2:
+            raise InvalidRequest("three are too many", param="n")
+        super().prepare(request)
+
+
+def test_samples_prepared_before_one_was_refused_are_released():
+    engine = make_engine()
+    engine.runner = RefusesTheThird(4)
+    with pytest.raises(InvalidRequest, match="too many"):
+        engine.add([1], params(1, n=3))
+    assert kept_by(engine) == {}
 
 
 class ForgetfulRunner(LedgerRunner):
@@ -211,6 +229,45 @@ def test_an_observer_may_act_on_the_engine_at_any_moment(kind: type[Event], acti
             assert sample.output_token_ids == promised[: sample.num_output_tokens]
             assert (sample.status is Status.FINISHED) == (sample.num_output_tokens == 4)
     check_it_serves(engine)
+
+
+@pytest.mark.parametrize("kind", [StepStarted, BlockTaken, TokenSampled, StepFinished])
+def test_an_observer_that_steps_inside_a_step_spoils_nothing(kind: type[Event]):
+    engine = make_engine(num_blocks=8, block_size=2)
+    seen: list[Event] = []
+
+    def step(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 2:
+            engine.step()
+
+    engine.on(kind, step)
+    requests = [engine.add([i, 7, 9, 11, 13], params(4)) for i in range(4)]
+    engine.run_until(lambda report: report.step > 100)
+    for request in requests:
+        assert request.output_token_ids == expected_output([*request.prompt_token_ids], 4)
+    check_it_serves(engine)
+
+
+@pytest.mark.parametrize("kind", [StepStarted, BlockTaken, TokenSampled, StepFinished])
+def test_an_observer_may_close_the_engine_in_the_middle_of_a_step(kind: type[Event]):
+    engine = make_engine(num_blocks=8, block_size=2)
+    seen: list[Event] = []
+
+    def close(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 2:
+            engine.close()
+
+    engine.on(kind, close)
+    requests = [engine.add([i, 7, 9, 11, 13], params(4)) for i in range(4)]
+    with suppress(EngineClosed):
+        engine.run_until(lambda report: report.step > 100)
+    engine.close()
+    assert all(request.is_finished for request in requests)
+    assert not engine.scheduler.has_work
+    engine.scheduler.check()
+    assert engine.cache.pool.num_used == 0
 
 
 def test_an_observer_may_add_a_request():

@@ -157,7 +157,9 @@ def test_interrupts_from_a_timer_at_any_moment_lose_nothing(ctrl_c: CtrlC):
     engine.scheduler.check()
     for request in requests:
         for index, sample in enumerate(request.samples):
-            assert sample.output_token_ids == expected_output([*request.prompt_token_ids], 12, index)
+            assert sample.output_token_ids == expected_output(
+                [*request.prompt_token_ids], 12, index
+            )
     assert kept_by(engine) == {}
 
 

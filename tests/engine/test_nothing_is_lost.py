@@ -1,4 +1,4 @@
-"""Whatever arrives, fails or is aborted, with whatever policy: every request gets what is its due."""
+"""Whatever arrives, fails or is aborted, under any policy: every request gets its due."""
 
 from __future__ import annotations
 

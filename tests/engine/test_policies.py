@@ -1,4 +1,4 @@
-"""A policy ranks and advises; the scheduler keeps every request moving, and says when it overrules."""
+"""A policy ranks and advises; the scheduler keeps every request moving, and says so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tests.builders import expected_output, make_engine, params
 from tests.engine.scenarios import kept_by
 from toolkit.engine import POLICIES, Engine, SchedulerView
 from toolkit.engine.events import Preempted, Scheduled
-from toolkit.engine.policies import resolve_policy
 from toolkit.errors import InvalidConfig
 from toolkit.request import Request
 
@@ -73,7 +72,7 @@ def test_a_policy_without_a_rank_is_first_come_first_served():
 
 @pytest.mark.parametrize("policy", ["shortest", 7, None, object()])
 def test_anything_else_is_refused_with_the_choices(policy: Any):
-    with pytest.raises(InvalidConfig, match="rank|fcfs"):
+    with pytest.raises(InvalidConfig, match=r"rank|fcfs"):
         make_engine(policy=policy)
 
 

@@ -13,9 +13,7 @@ from toolkit.errors import InvalidRequest, PromptTooLong
 from toolkit.request import SamplingParams, Status
 
 
-@pytest.mark.parametrize(
-    "prompt", [[], "", [-1], [1, -2], [1.5], ["A"], [None], None, 7, [[1]]]
-)
+@pytest.mark.parametrize("prompt", [[], "", [-1], [1, -2], [1.5], ["A"], [None], None, 7, [[1]]])
 def test_a_prompt_that_is_none_is_refused_alone(prompt: object):
     engine = make_engine(text=Letters())
     with pytest.raises(InvalidRequest) as caught:
@@ -203,6 +201,4 @@ def test_a_request_prints_where_it_stands():
     engine = make_engine()
     request = engine.add([1, 2, 3], params(4))
     engine.step()
-    assert repr(request) == (
-        "Request('req-0', running, computed 3 of 4 tokens, 1 sampled)"
-    )
+    assert repr(request) == ("Request('req-0', running, computed 3 of 4 tokens, 1 sampled)")

@@ -89,7 +89,7 @@ def test_requests_that_were_just_added_can_be_aborted_one_by_one():
     for num_waiting in (FEW, MANY):
         engine = make_busy(0)
         added = [engine.add([1, 2], params(5)) for _ in range(num_waiting)]
-        costs.append(instructions(lambda last=added[-1]: engine.abort(last.id)))
+        costs.append(instructions(lambda engine=engine, last=added[-1]: engine.abort(last.id)))
     assert costs[1] < NOTICEABLE * costs[0]
 
 

@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
     Each worker makes its share of the matrices orthogonal, then they exchange the directions.
 
     >>> weight = torch.nn.Parameter(torch.eye(2))
-    >>> Muon([weight], lr=0.02, worker=0, num_workers=1)
+    >>> optimiser = Muon([weight], lr=0.02, worker=0, num_workers=1)
     """
 
     def __init__(

@@ -197,10 +197,7 @@ def noun_phrase(
     adjective: Adjective | None = None,
 ) -> Phrase:
     """Build a noun phrase from an English determiner ("the", "my") or a number given in every
-    language.
-
-    >>> noun_phrase(cat, "this")
-    {'en': 'this cat', 'it': 'questo gatto', 'es': 'este gato', 'fr': 'ce chat'}
+    language: "this" and the noun cat give "this cat", "questo gatto", "este gato", "ce chat".
     """
     phrase = {}
     for language, forms in noun.forms.items():

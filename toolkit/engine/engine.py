@@ -24,6 +24,7 @@ from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
 from toolkit.engine.plan import StepPlan, StepResult
+from toolkit.engine.policies import resolve_policy
 from toolkit.engine.protocols import RecordsEvents, Runner, TextPort
 from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
 from toolkit.engine.scheduler import Progress, Scheduler
@@ -43,6 +44,7 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=events.Event)
+T = TypeVar("T")
 
 
 class Engine:
@@ -71,12 +73,18 @@ class Engine:
         self.config = config
         self.clock = clock or WallClock()
         self.cache = PagedCache(config.cache, clock=self.clock)
-        self.scheduler = Scheduler(config.scheduler, self.cache, config.policy)
+        self.scheduler = Scheduler(
+            config.scheduler,
+            self.cache,
+            config.policy,
+            policy_changed=self._on_policy_changed,
+        )
         self.sampler = sampler
         self.events = events.EventBus()
         self.step_number = 0
         self._intake = Intake(config, self.clock, text)
-        self._sinks: dict[str, PieceSink] = {}
+        self._sinks: dict[str, PieceSink] = {}  # by the id of a request's first sample
+        self._leaders: dict[str, Request] = {}  # first samples of unfinished requests
         self._closed = False
         self._is_kept = False
         self._num_drivers = 0
@@ -140,12 +148,14 @@ class Engine:
         if sink is not None:
             self._sinks[samples[0].id] = sink
         # Not waiting for the step in progress: an event loop may be calling.
-        self._loop.post(lambda: self._enqueue(samples))
+        with interrupts_held():
+            self._loop.post(lambda: self._enqueue(samples))
         return samples[0]
 
     def abort(self, request_id: str, *, by: str = "user") -> bool:
         """End a request and all its samples now; return whether it was unfinished."""
-        return self._loop.call(lambda: self._abort(request_id, by))
+        is_unfinished = self._find(request_id) is not None
+        return self._change(lambda: self._abort(request_id, by), is_unfinished)
 
     # ---- steps
 
@@ -161,8 +171,7 @@ class Engine:
                 "the engine's thread is running it; wrap this in `with engine.paused():` "
                 "or call engine.pause() first"
             )
-        with interrupts_held(), self._loop.exclusive():
-            self._loop.drain()
+        with interrupts_held(), self._loop.stepping():
             return self._step()
 
     def run_until_idle(self) -> StepReport | None:
@@ -260,23 +269,22 @@ class Engine:
         return self._loop.call(self._snapshot)
 
     def set_policy(self, policy: Any) -> None:
-        """Change the scheduling policy from the next step on; safe while the loop runs."""
-        self._loop.call(lambda: self._set_policy(policy))
+        """Assign ``scheduler.policy`` between two steps, from any thread, while the loop runs."""
+        resolved = resolve_policy(policy)
+        self._change(lambda: setattr(self.scheduler, "policy", resolved), None)
 
     def reset_prefix_cache(self) -> int:
         """Forget reusable blocks; return how many were evicted."""
-        return self._loop.call(self.cache.reset)
+        return self._change(self.cache.reset, self.cache.pool.num_cached)
 
     def close(self) -> None:
         """Abort what is unfinished, stop the thread and give the memory back; idempotent."""
-        if self._closed:
-            return
+        with self._drivers_lock:
+            if self._closed:
+                return
+            self._closed = True  # from here on nobody is let in
         self._loop.stop()
-        for request in (*self.scheduler.running, *self.scheduler.waiting):
-            self._abort(request.id, "close")
-        self._closed = True
-        self._sinks.clear()
-        self.runner.close()
+        self._loop.post(self._clear)  # at once, or after the step from inside which we are called
 
     # ---- inside a step
 
@@ -340,26 +348,41 @@ class Engine:
             text = request.text.take() if request.text is not None else ""
             reason = str(request.finish_reason) if ended else None
             updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
-            sink = self._sinks.get(request.parent_id or request.id) if self._sinks else None
-            if sink is not None:
-                sink(_piece(request, first_index, token_ids, text))
+            if self._sinks:
+                self._hand_over(request, first_index, token_ids, text)
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
         for request, _, _ in progress:
             if request.finish_reason is not None:
                 self._forget(request)
         return tuple(updates)
 
+    def _hand_over(
+        self, request: Request, first_index: int, token_ids: tuple[int, ...], text: str
+    ) -> None:
+        """Give a piece to whoever streams the request; a sink that raises gets no more."""
+        leader_id = request.parent_id or request.id
+        sink = self._sinks.get(leader_id)
+        if sink is None:
+            return
+        try:
+            sink(_piece(request, first_index, token_ids, text))
+        except Exception:
+            logger.warning("%s is aborted because its stream raised:", leader_id, exc_info=True)
+            del self._sinks[leader_id]
+            self.abort(leader_id, by="stream")
+
     def _forget(self, request: Request) -> None:
         self.runner.release(request.id)
-        leader_id = request.parent_id or request.id
-        if leader_id in self._sinks and all(sample.is_finished for sample in request.samples):
-            del self._sinks[leader_id]
+        if all(sample.is_finished for sample in request.samples):
+            leader_id = request.parent_id or request.id
+            self._sinks.pop(leader_id, None)
+            self._leaders.pop(leader_id, None)
 
     def _guarded_step(self) -> None:
-        """Run a step on the loop's thread: whatever goes wrong, the thread lives."""
+        """Run a step on the loop's thread: whatever goes wrong, no request is left waiting."""
         try:
             self._step()
-        except Exception as error:
+        except BaseException as error:
             logger.exception("the engine failed in step %d; all requests end", self.step_number)
             for request in (*self.scheduler.running, *self.scheduler.waiting):
                 self._end_early(request, Status.FAILED, FinishReason.ERROR, error)
@@ -369,12 +392,20 @@ class Engine:
 
     def _enqueue(self, samples: Sequence[Request]) -> None:
         now_s = self.clock.now()
+        self._leaders[samples[0].id] = samples[0]
         for sample in samples:
             self.scheduler.add(sample, now_s)
+        for sample in samples:
             self._emit(events.RequestAdded, request_id=sample.id, request=sample)
+        if self._closed:  # accepted before the engine was closed, and arrived after
+            self._abort(samples[0].id, "close")
+
+    def _find(self, request_id: str) -> Request | None:
+        """Return a request that is unfinished, or of which a sample is."""
+        return self._leaders.get(request_id) or self.scheduler.get(request_id)
 
     def _abort(self, request_id: str, by: str) -> bool:
-        request = self.scheduler.get(request_id)
+        request = self._find(request_id)
         if request is None:
             return False
         for sample in request.samples if request.parent_id is None else (request,):
@@ -392,8 +423,6 @@ class Engine:
     ) -> None:
         request.error = error
         self.scheduler.end(request, status, reason, self.clock.now())
-        if request.text is not None:
-            request.text.finish()
         self._deliver([Progress(request, request.num_output_tokens, 0)])
         if error is None:
             self._emit(events.Aborted, request_id=request.id, by=by)
@@ -402,10 +431,24 @@ class Engine:
 
     # ---- small things
 
-    def _set_policy(self, policy: Any) -> None:
-        old = self.scheduler.policy.name
-        self.scheduler.policy = policy
-        self._emit(events.PolicyChanged, old=old, new=self.scheduler.policy.name)
+    def _change(self, action: Callable[[], T], foreseen: T) -> T:
+        """Change the engine's state between two steps; from inside one, afterwards.
+
+        ``foreseen`` is what is returned then, in place of the action's own answer.
+        """
+        if self._loop.is_inside_step:
+            self._loop.post(action)
+            return foreseen
+        return self._loop.call(action)
+
+    def _clear(self) -> None:
+        for request in (*self.scheduler.running, *self.scheduler.waiting):
+            self._abort(request.id, "close")
+        self._sinks.clear()
+        self.runner.close()
+
+    def _on_policy_changed(self, old: str, new: str) -> None:
+        self._emit(events.PolicyChanged, old=old, new=new)
 
     def _emit(self, kind: type[events.Event], **fields: Any) -> None:
         if self.events.wants(kind):

@@ -7,6 +7,7 @@ is free for a kind nobody listens to: ask ``bus.wants(Kind)`` before building on
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -230,12 +231,20 @@ class EventBus:
 
     def __init__(self) -> None:
         self._listeners: dict[type[Event], list[Callable[[Any], object]]] = {}
+        self._lock = threading.Lock()  # held to change the lists, not to read them
 
     def on(self, kind: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call ``listener`` with every event of this kind; return how to stop it."""
         # A new list each time: an emit under way goes on with the old one.
-        self._listeners[kind] = [*self._listeners.get(kind, ()), listener]
-        return lambda: self._detach(kind, listener)
+        with self._lock:
+            self._listeners[kind] = [*self._listeners.get(kind, ()), listener]
+        subscribed = [True]
+
+        def unsubscribe() -> None:
+            if subscribed and subscribed.pop():
+                self._detach(kind, listener)
+
+        return unsubscribe
 
     def wants(self, kind: type[Event]) -> bool:
         """Whether anybody listens to this kind."""
@@ -253,8 +262,12 @@ class EventBus:
                 self._detach(kind, listener)
 
     def _detach(self, kind: type[Event], listener: Callable[[Any], object]) -> None:
-        left = [other for other in self._listeners.get(kind, ()) if other is not listener]
-        if left:
-            self._listeners[kind] = left
-        else:
-            self._listeners.pop(kind, None)
+        # A new list each time, as in ``on``; of twins, one goes.
+        with self._lock:
+            left = list(self._listeners.get(kind, ()))
+            if listener in left:
+                left.remove(listener)
+            if left:
+                self._listeners[kind] = left
+            else:
+                self._listeners.pop(kind, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from hashlib import blake2b
+from operator import index
 from typing import Any
 
 from toolkit.clock import Clock
@@ -60,10 +61,10 @@ class Intake:
             seed = _derived_seed(self._config.seed, number)
         group = tuple(
             Request(
-                id=f"req-{number}" if index == 0 else f"req-{number}.{index}",
+                id=f"req-{number}" if sample == 0 else f"req-{number}.{sample}",
                 prompt_token_ids=token_ids,
                 params=params,
-                arrival_index=first_arrival + index,
+                arrival_index=first_arrival + sample,
                 arrival_s=start_s if arrival_s is None else arrival_s,
                 seed=seed,
                 prompt=prompt if isinstance(prompt, str) else None,
@@ -72,19 +73,19 @@ class Intake:
                 hooks=hooks,
                 cache_salt=cache_salt,
                 origin=origin,
-                parent_id=None if index == 0 else f"req-{number}",
-                sample_index=index,
+                parent_id=None if sample == 0 else f"req-{number}",
+                sample_index=sample,
                 eos_token_ids=self._text.eos_token_ids if self._text else frozenset(),
                 max_tokens=min(params.max_tokens or room, room),
                 tokenize_s=tokenize_s,
             )
-            for index in range(params.n)
+            for sample in range(params.n)
         )
-        for sample in group:
-            sample.samples = group
-            sample.logprobs = [] if params.logprobs is not None else None
+        for request in group:
+            request.samples = group
+            request.logprobs = [] if params.logprobs is not None else None
             if self._text is not None and params.detokenize:
-                sample.text = self._text.output_text(token_ids, params)
+                request.text = self._text.output_text(token_ids, params)
         return group
 
     def _token_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
@@ -92,11 +93,16 @@ class Intake:
             if self._text is None:
                 raise InvalidRequest("this engine has no tokenizer: give token ids", param="prompt")
             prompt = self._text.encode(prompt)
-        token_ids = tuple(prompt)
+        try:
+            token_ids = tuple(map(index, prompt))  # NumPy's and torch's integers are welcome
+        except TypeError as error:
+            raise InvalidRequest(
+                f"a prompt is text or a list of token ids, not {prompt!r:.80}", param="prompt"
+            ) from error
         if not token_ids:
             raise InvalidRequest("the prompt is empty: give at least one token", param="prompt")
-        if not all(isinstance(token_id, int) and token_id >= 0 for token_id in token_ids):
-            raise InvalidRequest("a prompt is text or a list of token ids >= 0", param="prompt")
+        if min(token_ids) < 0:
+            raise InvalidRequest(f"token id {min(token_ids)} is negative", param="prompt")
         return token_ids
 
     def _room(self, token_ids: Sequence[int]) -> int:

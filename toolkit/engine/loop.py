@@ -1,7 +1,8 @@
-"""Drive an engine from a thread of its own; let other threads act between its steps.
+"""Drive an engine from a thread of its own; let others act between its steps.
 
 Only the thread that runs the steps touches the engine's state. Everybody else leaves a function
-in the inbox, which runs between two steps; with the loop stopped or paused it runs at once.
+in the inbox, which runs between two steps; with the loop stopped or paused it runs at once. An
+observer that acts in the middle of a step is heard when the step is over.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ class EngineLoop:
         self._has_work = has_work
         self._inbox: deque[Callable[[], object]] = deque()
         self._lock = threading.RLock()  # held while the engine's state changes
+        self._stepper: threading.Thread | None = None  # who is inside a step
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._pauses = 0
         self._parked = threading.Event()
+
+    # ---- state
 
     @property
     def is_started(self) -> bool:
@@ -59,26 +63,40 @@ class EngineLoop:
         """Whether the caller is the loop's thread."""
         return threading.current_thread() is self._thread
 
+    @property
+    def is_inside_step(self) -> bool:
+        """Whether the caller was called from inside a step, as observers and sinks are."""
+        return threading.current_thread() is self._stepper
+
+    # ---- who drives
+
     def start(self) -> None:
         """Start the thread if there is none."""
-        if not self.is_started:
-            self.stop()
+        with self._wake:
+            if self.is_started:
+                return
+            ending = self._thread
+        if ending is not None and not self.is_own_thread:
+            ending.join()
+        with self._wake:
+            if self.is_started:  # somebody else was faster
+                return
             self._stopping = False
+            self._parked.clear()
             self._thread = threading.Thread(target=self._run, name="toolkit-engine", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the step it is in, and wait for it."""
+        """End the thread after the step it is in, and wait for it unless it is the caller."""
         thread = self._thread
-        if thread is None or self.is_own_thread:
+        if thread is None:
             return
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        thread.join()
-        self._thread = None
-        self._pauses = 0
-        self.drain()
+        if not self.is_own_thread:
+            thread.join()
+            self.drain()
 
     def pause(self) -> None:
         """Hold the thread between two steps; pauses nest."""
@@ -87,13 +105,18 @@ class EngineLoop:
             self._wake.notify_all()
         while self.is_started and not self.is_own_thread:
             if self._parked.wait(timeout=0.1):  # the thread may be ending instead of parking
-                return
+                break
 
     def resume(self) -> None:
         """Undo one pause."""
         with self._wake:
             self._pauses = max(0, self._pauses - 1)
+            if self._pauses == 0:
+                # Here, not when the thread wakes: the next pause() must not find it still set.
+                self._parked.clear()
             self._wake.notify_all()
+
+    # ---- acting between steps
 
     def post(self, action: Callable[[], object]) -> None:
         """Run ``action`` between two steps, without waiting for it."""
@@ -106,7 +129,10 @@ class EngineLoop:
                 self._wake.notify_all()
 
     def call(self, action: Callable[[], T]) -> T:
-        """Run ``action`` between two steps and return what it returns."""
+        """Run ``action`` between two steps and return what it returns.
+
+        From inside a step it runs at once, so it must only read then: see ``is_inside_step``.
+        """
         if not self.is_running or self.is_own_thread:
             with self._lock:
                 return action()
@@ -122,15 +148,21 @@ class EngineLoop:
         return future.result()
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep everybody else from the engine's state for the length of the block."""
+    def stepping(self) -> Iterator[None]:
+        """Keep everybody else from the engine's state while the block runs a step."""
         with self._lock:
-            yield
+            self.drain()
+            self._stepper = threading.current_thread()
+            try:
+                yield
+            finally:
+                self._stepper = None
+                self.drain()
 
     def drain(self) -> None:
-        """Run what is in the inbox, on this thread."""
+        """Run what is in the inbox, on this thread; inside a step, leave it for the step's end."""
         with self._lock:
-            while self._inbox:
+            while self._inbox and self._stepper is None:
                 action = self._inbox.popleft()
                 try:
                     action()
@@ -138,18 +170,25 @@ class EngineLoop:
                     logger.exception("an action between two steps raised")
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._stopping and (
-                    self._pauses or not (self._inbox or self._has_work())
-                ):
-                    if self._pauses:
-                        self._parked.set()
-                    self._wake.wait()
-                self._parked.clear()
-                if self._stopping:
-                    return
+        while self._wait_for_work():
             with self._lock:
-                self.drain()
-                if self._has_work() and not self._pauses:
-                    self._step()
+                if not self._pauses and self._has_work():
+                    with self.stepping():
+                        self._step()
+
+    def _wait_for_work(self) -> bool:
+        """Return True when a step can run, False when the thread is to end."""
+        while True:
+            self.drain()
+            with self._wake:
+                if self._stopping:
+                    return False
+                if self._inbox:
+                    continue
+                if self._pauses:
+                    self._parked.set()
+                    self._wake.wait()
+                elif self._has_work():
+                    return True
+                else:
+                    self._wake.wait()

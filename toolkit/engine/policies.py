@@ -118,26 +118,45 @@ def _from_object(policy: Any, name: str) -> Policy:
     )
 
 
+class _Rank:
+    """A user's rank that compares with any other: those that do not compare count as equal."""
+
+    __slots__ = ("guard", "value")
+
+    def __init__(self, value: Any, guard: _Guard) -> None:
+        self.value = value
+        self.guard = guard
+
+    def __lt__(self, other: _Rank) -> bool:
+        try:
+            return bool(self.value < other.value)
+        except Exception:
+            self.guard.warn("rank")
+            return False
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, _Rank)
+        return not self < other and not other < self
+
+    __hash__ = None  # type: ignore[assignment]  # equal ranks need not hash alike
+
+
 class _Guard:
     """Keeps a user's policy from breaking a step: what raises is overruled, with one warning."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._warned: set[str] = set()
-        self._first_rank: list[Any] = []
 
     def rank(self, rank: Callable[[Request, SchedulerView], Any]) -> Callable[..., Any]:
-        """Make ranks that always compare: those that do not, or that raise, come last."""
+        """Make ranks that always compare; a request whose rank raises comes last."""
 
         def guarded(request: Request, view: SchedulerView) -> tuple[int, Any]:
             try:
-                value = rank(request, view)
-                self._first_rank = self._first_rank or [value]
-                value < self._first_rank[0]  # noqa: B015 (raises what a heap would raise later)
+                return (0, _Rank(rank(request, view), self))
             except Exception:
-                self._warn("rank")
+                self.warn("rank")
                 return (1, 0)
-            return (0, value)
 
         return guarded
 
@@ -153,12 +172,13 @@ class _Guard:
             try:
                 return own(*arguments)
             except Exception:
-                self._warn(method)
+                self.warn(method)
                 return fallback(*arguments)
 
         return guarded
 
-    def _warn(self, method: str) -> None:
+    def warn(self, method: str) -> None:
+        """Say once per method that it is overruled; called while the error is handled."""
         if method not in self._warned:
             self._warned.add(method)
             message = "policy %s: %s raised and is overruled from now on where it does:"

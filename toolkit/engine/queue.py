@@ -44,6 +44,14 @@ class WaitingQueue:
         entry = (policy.rank(request, view), request.arrival_index, request)
         heapq.heappush(self._heap, entry)
 
+    def peek(self) -> Request | None:
+        """Return the first request without taking it."""
+        entry = self.pop()
+        if entry is None:
+            return None
+        self.push_back(entry)
+        return entry[2]
+
     def push_back(self, entry: Entry) -> None:
         """Put an entry that ``pop`` gave back where it was."""
         self._members[entry[2].id] = entry[2]

@@ -12,7 +12,7 @@ alone, so every request ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -62,10 +62,18 @@ class Progress(NamedTuple):
 class Scheduler:
     """The requests that wait and run, and the choice of what to compute next."""
 
-    def __init__(self, config: SchedulerConfig, cache: PagedCache, policy: Any = "fcfs") -> None:
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        cache: PagedCache,
+        policy: Any = "fcfs",
+        *,
+        policy_changed: Callable[[str, str], object] | None = None,
+    ) -> None:
         self.config = config
         self.cache = cache
         self._policy = resolve_policy(policy)
+        self._policy_changed = policy_changed
         self._queue = WaitingQueue()
         self._running: list[Request] = []
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
@@ -115,12 +123,14 @@ class Scheduler:
 
     @policy.setter
     def policy(self, policy: Any) -> None:
-        self._policy = resolve_policy(policy)
+        old, self._policy = self._policy, resolve_policy(policy)
         self._ranks.clear()
         view = self._view(self._now_s)
         self._queue.rerank(self._policy, view)
         if self._policy.static:
             self._sort_running(view)
+        if self._policy_changed is not None:
+            self._policy_changed(old.name, self._policy.name)
 
     def get(self, request_id: str) -> Request | None:
         """Return an unfinished request by id."""
@@ -145,6 +155,8 @@ class Scheduler:
             self._waits.leave(request)
         self.cache.close(request)
         del self._requests[request.id]
+        if request.text is not None:
+            request.text.finish()  # what was held back for a stop string is certain now
         request.status, request.finish_reason, request.finished_s = status, reason, now_s
 
     # ---- the step
@@ -194,6 +206,9 @@ class Scheduler:
             request.num_steps += 1
             if result.errors and request.id in result.errors:
                 request.error = result.errors[request.id]
+                self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+            elif chunk.samples and not result.tokens.get(request.id):
+                request.error = InvariantViolation(f"the runner returned no token for {request.id}")
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
             elif chunk.samples:
                 num_new = self._append(request, first, result, now_s)
@@ -290,6 +305,7 @@ class Scheduler:
         self._ranks.pop(victim.id, None)
         self.cache.close(victim)
         victim.status = Status.PREEMPTED
+        victim.num_lost_tokens = max(victim.num_lost_tokens, victim.num_computed_tokens)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
         self._queue.push(victim, self._policy, view)
@@ -315,17 +331,17 @@ class Scheduler:
     def _admit_waiting(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
         passed_over: list[Entry] = []
         while len(self._queue):
-            if draft.budget == 0:
-                draft.limited_by = "budget"
-                break
-            if len(self._running) >= self.config.max_num_seqs:
-                draft.limited_by = "seqs"
+            if draft.budget == 0 or len(self._running) >= self.config.max_num_seqs:
+                draft.limited_by = "budget" if draft.budget == 0 else "seqs"
+                first = self._queue.peek()
+                if first is not None:
+                    draft.refused.append((first.id, draft.limited_by))
                 break
             entry = self._queue.pop()
             if entry is None:
                 break
             request = entry[2]
-            cause = self._stands_back_for(request, view)
+            cause = self._stands_back_for(request, draft, view)
             if cause is not None:
                 passed_over.append(entry)
                 draft.refused.append((request.id, cause))
@@ -340,7 +356,9 @@ class Scheduler:
         if draft.limited_by == "none" and passed_over:
             draft.limited_by = "policy"
 
-    def _stands_back_for(self, request: Request, view: SchedulerView) -> str | None:
+    def _stands_back_for(
+        self, request: Request, draft: Decision, view: SchedulerView
+    ) -> str | None:
         """Return why a request waits though there may be room: "sibling", "policy" or None.
 
         A sample whose sibling is computing their prompt waits for it, to share its blocks. With
@@ -348,25 +366,34 @@ class Scheduler:
         """
         if len(request.samples) > 1 and request.num_output_tokens == 0:
             sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
-            if sibling_runs and self._fork_source(request) is None:
+            if sibling_runs and self._fork_source(request, draft) is None:
                 return "sibling"
-        refused = self._policy.admit is not None and not self._policy.admit(request, view)
-        return "policy" if refused and self._running else None
+        if self._policy.admit is None or self._policy.admit(request, view):
+            return None
+        if self._running:
+            return "policy"
+        self._warn_once("admits nobody though nothing runs")
+        return None
 
-    def _fork_source(self, request: Request) -> Request | None:
-        """Return a sibling whose prompt is computed, if this request still needs that prompt."""
+    def _fork_source(self, request: Request, draft: Decision) -> Request | None:
+        """Return a sibling whose prompt is computed, if this request still needs that prompt.
+
+        Not one that was admitted in this step: it may have matched blocks that this very step
+        computes, and a block is copied before it.
+        """
         if request.num_output_tokens:
             return None
         for other in request.samples:
             is_running = other is not request and other.status is Status.RUNNING
-            if is_running and other.num_computed_tokens >= other.num_prompt_tokens:
+            has_prompt = other.num_computed_tokens >= other.num_prompt_tokens
+            if is_running and has_prompt and not any(other is new for new in draft.admitted):
                 return other
         return None
 
     def _admit(
         self, request: Request, entry: Entry, draft: Decision, view: SchedulerView, now_s: float
     ) -> bool:
-        source = self._fork_source(request)
+        source = self._fork_source(request, draft)
         # Everything but the last token, whose logits are needed.
         num_shared = request.num_prompt_tokens - 1
         if source is not None and num_shared > 0:
@@ -399,8 +426,10 @@ class Scheduler:
             request.num_cached_tokens = num_cached
             self._waits.leave(request)
         else:
-            draft.num_recomputed_tokens += request.num_tokens - 1 - num_cached
-            request.num_recomputed_tokens += request.num_tokens - 1 - num_cached
+            again = max(0, request.num_lost_tokens - num_cached)
+            request.num_lost_tokens = 0
+            request.num_recomputed_tokens += again
+            draft.num_recomputed_tokens += again
         if num_cached:
             draft.prefix_hits.append((request.id, num_cached))
         draft.admitted.append(request)

@@ -34,6 +34,4 @@ def append_token(
             request.stop_reason = stop_string
     if reason is None and (num_output >= request.max_tokens or request.num_tokens >= max_model_len):
         reason = FinishReason.LENGTH
-    if reason is not None and request.text is not None:
-        request.text.finish()
     return reason

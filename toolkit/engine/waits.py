@@ -21,14 +21,14 @@ class WaitClock:
     def __init__(self) -> None:
         self._totals_s = dict.fromkeys(WAIT_CAUSES, 0.0)
         self._joined: dict[str, dict[str, float]] = {}
-        self._unseen: list[Request] = []
+        self._unseen: dict[str, Request] = {}
         self._last_s: float | None = None
         self._cause = "host"
         self._own_causes: dict[str, str] = {}
 
     def join(self, request: Request) -> None:
         """A request joins the line; it is seen by the next step."""
-        self._unseen.append(request)
+        self._unseen[request.id] = request
 
     def begin_step(self, now_s: float, waiting: Mapping[str, Request]) -> None:
         """Charge the time since the last step to what that step was limited by."""
@@ -39,12 +39,13 @@ class WaitClock:
                 request = waiting.get(request_id)
                 # Waiting for a sibling's prompt is a rule of the scheduler's, so it counts as one.
                 cause = "policy" if own_cause == "sibling" else own_cause
-                if request is not None and cause != self._cause:
+                if request is not None and cause != self._cause and request_id in self._joined:
                     _add(request, cause, elapsed_s)
                     _add(request, self._cause, -elapsed_s)
         self._last_s = now_s
-        for request in self._unseen:
-            _add(request, "host", max(0.0, now_s - (request.queued_s or now_s)))
+        for request in self._unseen.values():
+            joined_s = now_s if request.queued_s is None else request.queued_s
+            _add(request, "host", max(0.0, now_s - joined_s))
             self._joined[request.id] = dict(self._totals_s)
         self._unseen.clear()
 
@@ -57,7 +58,7 @@ class WaitClock:
         """A request starts to run, or ends while it waits: settle its account."""
         joined = self._joined.pop(request.id, None)
         if joined is None:  # it left before any step saw it
-            self._unseen = [other for other in self._unseen if other is not request]
+            self._unseen.pop(request.id, None)
             return
         for cause, total_s in self._totals_s.items():
             if total_s != joined[cause]:

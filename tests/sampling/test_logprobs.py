@@ -1,0 +1,106 @@
+"""Log-probabilities: the model's own, whatever the sampler does to the logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.sampling.rows import make_request, normal, sample
+from toolkit.sampling.logprobs import gather_logprobs
+
+VOCAB = 40
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])
+@pytest.mark.parametrize("num_top", [0, 1, 5, 20])
+def test_values_and_ranks_are_those_of_the_softmax(num_top: int, scale: float):
+    logits = normal(16, VOCAB, seed=num_top, scale=scale)
+    requests = [make_request(seed=row, logprobs=num_top) for row in range(16)]
+    output = sample(logits, requests)
+    expected = logits.double().log_softmax(dim=1)
+    for row, token_id in enumerate(output.token_ids):
+        entries = output.logprobs[row]
+        order = logits[row].argsort(descending=True).tolist()
+        assert next(iter(entries)) == token_id
+        assert set(entries) == {token_id, *order[:num_top]}
+        for entry_id, entry in entries.items():
+            assert entry.logprob == pytest.approx(float(expected[row, entry_id]), abs=1e-4)
+            assert entry.rank == order.index(entry_id) + 1
+
+
+def test_the_chosen_token_comes_first_and_the_others_by_rank():
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
+    (entries,) = gather_logprobs(logits, torch.tensor([2]), [3], None)
+    assert list(entries) == [2, 1, 3]
+    assert [entry.rank for entry in entries.values()] == [3, 1, 2]
+
+
+def test_a_chosen_token_among_the_top_is_listed_once():
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
+    (entries,) = gather_logprobs(logits, torch.tensor([1]), [2], None)
+    assert list(entries) == [1, 3]
+
+
+def test_sampling_steps_do_not_change_them():
+    logits = normal(2, VOCAB, seed=1)
+    plain = make_request(logprobs=3, temperature=0.0)
+    shaped = make_request(
+        logprobs=3,
+        temperature=0.3,
+        top_k=1,
+        logit_bias={int(logits[1].argmax()): 9.0},
+        repetition_penalty=1.1,
+        prompt=[4],
+        logits_processors=[lambda logits, at: logits * 2],
+    )
+    output = sample(logits, [plain, shaped])
+    expected = logits.log_softmax(dim=1)
+    for row in (0, 1):
+        for token_id, entry in output.logprobs[row].items():
+            assert entry.logprob == pytest.approx(float(expected[row, token_id]), abs=1e-5)
+
+
+def test_raw_processors_do_not_change_them_either():
+    def double(logits, at):
+        return 2 * logits
+
+    double.stage = "raw"
+    logits = normal(1, VOCAB, seed=2)
+    output = sample(logits, [make_request(logprobs=0, temperature=0.0, logits_processors=[double])])
+    ((token_id, entry),) = output.logprobs[0].items()
+    assert entry.logprob == pytest.approx(float(logits.log_softmax(dim=1)[0, token_id]), abs=1e-5)
+
+
+def test_only_rows_that_ask_get_them_and_as_many_as_they_ask_for():
+    logits = normal(5, VOCAB, seed=3)
+    wanted = [None, 0, 7, None, 2]
+    requests = [make_request(logprobs=count, temperature=0.0) for count in wanted]
+    output = sample(logits, requests)
+    assert {row: len(entries) for row, entries in output.logprobs.items()} == {1: 1, 2: 7, 4: 2}
+
+
+def test_more_than_the_vocabulary_is_the_vocabulary():
+    output = sample(normal(1, 3, seed=4), [make_request(logprobs=20)])
+    assert set(output.logprobs[0]) == {0, 1, 2}
+
+
+def test_a_dominating_token_has_all_the_probability():
+    logits = torch.zeros(1, VOCAB)
+    logits[0, 7] = 200.0
+    output = sample(logits, [make_request(logprobs=1)])
+    assert output.logprobs[0][7].logprob == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_impossible_token_has_none():
+    logits = torch.tensor([[0.0, -torch.inf, 1.0]])
+    (entries,) = gather_logprobs(logits, torch.tensor([2]), [3], None)
+    assert entries[1].logprob == -torch.inf
+
+
+def test_tokens_are_spelled_where_a_decoder_is_given():
+    logits = normal(1, VOCAB, seed=5)
+    request = make_request(logprobs=2, temperature=0.0)
+    spelled = sample(logits, [request], decode_token=lambda token_id: f"<{token_id}>").logprobs[0]
+    assert all(entry.decoded_token == f"<{token_id}>" for token_id, entry in spelled.items())
+    silent = sample(logits, [request]).logprobs[0]
+    assert all(entry.decoded_token is None for entry in silent.values())

@@ -1,0 +1,232 @@
+"""One token per row: greedy, drawn, and never changed by who stands beside it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.sampling.rows import CPU, kept, make_request, normal, sample
+from toolkit.request import Request
+from toolkit.sampling import RowState, Sampler
+from toolkit.sampling.steps import draw
+
+# ---- greedy
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 7, 64, 1_000, 50_001])
+def test_greedy_takes_the_most_likely_token_and_the_lowest_id_on_a_tie(vocab_size: int):
+    generator = torch.Generator().manual_seed(vocab_size)
+    logits = torch.randint(0, 4, (32, vocab_size), generator=generator).float()
+    requests = [make_request(temperature=0.0) for _ in range(32)]
+    expected = [row.index(max(row)) for row in logits.tolist()]
+    assert sample(logits, requests).token_ids == expected
+
+
+def test_a_tiny_temperature_is_greedy():
+    logits = normal(20, 50, seed=0, scale=0.01)
+    requests = [make_request(temperature=1e-6, seed=seed) for seed in range(20)]
+    assert sample(logits, requests).token_ids == logits.argmax(dim=1).tolist()
+
+
+def test_greedy_rows_ignore_cut_offs_and_seed():
+    logits = normal(10, 50, seed=1)
+    requests = [
+        make_request(temperature=0.0, seed=s, top_k=3, top_p=0.1, min_p=0.5) for s in range(10)
+    ]
+    assert sample(logits, requests).token_ids == logits.argmax(dim=1).tolist()
+
+
+def test_no_rows_is_no_tokens():
+    output = Sampler(9, CPU).sample(torch.zeros(0, 9), [])
+    assert output.token_ids == []
+    assert output.logprobs == {}
+
+
+# ---- draws
+
+
+def chi_square(counts: Tensor, probs: Tensor) -> float:
+    """Sum over tokens that can occur; raises if one did that cannot."""
+    assert counts[probs == 0].sum() == 0, "a token of probability zero was drawn"
+    possible = probs > 0
+    expected = probs[possible] * counts.sum()
+    assert expected.min() > 5, "the test's bins are too small"
+    return float(((counts[possible] - expected) ** 2 / expected).sum())
+
+
+NUM_DRAWS = 20_000
+# Twelve tokens, of which the least likely has about one percent.
+LOGITS = torch.linspace(0.0, 2.6, 12)[
+    torch.randperm(12, generator=torch.Generator().manual_seed(1))
+]
+
+
+def probabilities(temperature: float = 1.0, **cut_offs: Any) -> Tensor:
+    ids = sorted(kept(LOGITS, temperature=temperature, **cut_offs))
+    probs = torch.zeros(12, dtype=torch.float64)
+    probs[ids] = (LOGITS.double() / temperature)[ids].softmax(dim=0)
+    return probs
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 1.6},
+        {"top_k": 5},
+        {"top_p": 0.7},
+        {"min_p": 0.3},
+        {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "min_p": 0.1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("axis", ["position", "seed"])
+def test_draws_have_the_right_distribution(params: dict[str, Any], axis: str):
+    counts = torch.zeros(12, dtype=torch.float64)
+    sampler = Sampler(12, CPU)
+    per_call = 2_000
+    for call in range(NUM_DRAWS // per_call):
+        numbers = range(call * per_call, (call + 1) * per_call)
+        if axis == "position":
+            request = make_request(seed=11, **params)
+            rows = [RowState(request, number) for number in numbers]
+        else:
+            rows = [RowState(make_request(seed=number, **params), 3) for number in numbers]
+        output = sampler.sample(LOGITS.repeat(per_call, 1), rows)
+        counts += torch.bincount(torch.tensor(output.token_ids), minlength=12)
+    # 11 degrees of freedom: beyond 37 once in ten thousand; these draws never change.
+    assert chi_square(counts, probabilities(**params)) < 37
+
+
+def test_samples_of_one_request_are_independent():
+    requests = [make_request(seed=5, sample_index=index) for index in range(2_000)]
+    tokens = sample(LOGITS.repeat(2_000, 1), requests).token_ids
+    counts = torch.bincount(torch.tensor(tokens), minlength=12).double()
+    assert chi_square(counts, probabilities()) < 37
+
+
+def test_a_draw_depends_on_seed_sample_and_position():
+    logits = torch.zeros(1, 1_000)
+    base: dict[str, Any] = {"seed": 1, "sample_index": 0}
+    draws = [
+        sample(logits, [make_request(**base)], positions=[5]).token_ids[0],
+        sample(logits, [make_request(**base)], positions=[6]).token_ids[0],
+        sample(logits, [make_request(seed=2)], positions=[5]).token_ids[0],
+        sample(logits, [make_request(seed=1, sample_index=1)], positions=[5]).token_ids[0],
+    ]
+    assert len(set(draws)) == 4
+    again = sample(logits, [make_request(**base)], positions=[5]).token_ids[0]
+    assert again == draws[0]
+
+
+def test_a_draw_inverts_the_cumulative_distribution():
+    probs = torch.tensor([[0.1, 0.0, 0.4, 0.5]]).log()
+    for number, token_id in (
+        (0.0, 0),
+        (0.0999, 0),
+        (0.1001, 2),
+        (0.4999, 2),
+        (0.501, 3),
+        (0.999, 3),
+    ):
+        assert draw(probs, torch.tensor([number], dtype=torch.float64)).tolist() == [token_id]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_largest_number_draws_no_token_of_probability_zero(seed: int):
+    """The last tokens are impossible, and the number is as close to one as they come."""
+    logits = normal(1, 50, seed=seed, scale=4.0)
+    logits[:, 45:] = -torch.inf
+    largest = torch.tensor([1.0 - 2.0**-53], dtype=torch.float64)
+    assert draw(logits, largest).item() < 45
+
+
+# ---- independence of the batch
+
+
+def crowd(rng: random.Random, vocab_size: int, size: int) -> list[Request]:
+    """Requests that use everything the sampler can do."""
+    requests = []
+    for _ in range(size):
+        params: dict[str, Any] = {"temperature": rng.choice([0.0, 0.5, 1.0, 1.5])}
+        if rng.random() < 0.4:
+            params["top_k"] = rng.choice([1, 5, 300, vocab_size])
+        if rng.random() < 0.4:
+            params["top_p"] = rng.choice([0.3, 0.9, 0.999])
+        if rng.random() < 0.3:
+            params["min_p"] = 0.05
+        if rng.random() < 0.3:
+            params["repetition_penalty"] = 1.3
+        if rng.random() < 0.3:
+            params["frequency_penalty"] = 0.7
+        if rng.random() < 0.3:
+            params["logit_bias"] = {rng.randrange(vocab_size): 3.0}
+        if rng.random() < 0.3:
+            params["logprobs"] = rng.randrange(4)
+        if rng.random() < 0.2:
+            params["min_tokens"] = 9
+        if rng.random() < 0.2:
+            params["logits_processors"] = [lambda logits, at: logits.roll(at.position)]
+        requests.append(
+            make_request(
+                prompt=rng.choices(range(vocab_size), k=5),
+                output=rng.choices(range(vocab_size), k=rng.randrange(6)),
+                seed=rng.randrange(2**64),
+                eos=[3],
+                **params,
+            )
+        )
+    return requests
+
+
+@pytest.mark.parametrize("vocab_size", [17, 700])
+@pytest.mark.parametrize("seed", range(6))
+def test_batch_mates_and_their_order_change_nothing(seed: int, vocab_size: int):
+    rng = random.Random(seed)
+    requests = crowd(rng, vocab_size, 32)
+    logits = normal(32, vocab_size, seed=seed, scale=rng.choice([0.3, 2.0, 6.0]))
+    together = sample(logits, requests)
+    order = list(range(32))
+    rng.shuffle(order)
+    shuffled = sample(logits[order], [requests[i] for i in order])
+    half = sample(logits[:16], requests[:16])
+    for index, request in enumerate(requests):
+        alone = sample(logits[index : index + 1], [request])
+        place = order.index(index)
+        assert alone.token_ids[0] == together.token_ids[index] == shuffled.token_ids[place]
+        assert alone.logprobs.get(0) == together.logprobs.get(index)
+        assert alone.logprobs.get(0) == shuffled.logprobs.get(place)
+        if index < 16:
+            assert alone.token_ids[0] == half.token_ids[index]
+
+
+def test_one_sampler_serves_changing_batches():
+    """Rows join, leave and change places from step to step, as in an engine."""
+    rng = random.Random(8)
+    vocab_size = 60
+    sampler = Sampler(vocab_size, CPU)
+    requests = crowd(rng, vocab_size, 12)
+    for request in requests:
+        sampler.history.start(request)
+    for step in range(30):
+        batch = rng.sample(requests, rng.randint(1, 12))
+        if step % 3 == 0 and step:
+            batch = last
+        logits = normal(len(batch), vocab_size, seed=step)
+        rows = [RowState(request, request.num_tokens) for request in batch]
+        expected = sample(logits, batch)
+        output = sampler.sample(logits.clone(), rows)
+        assert output.token_ids == expected.token_ids
+        assert output.logprobs == expected.logprobs
+        for request, token_id in zip(batch, output.token_ids, strict=True):
+            request.token_ids.append(token_id)
+        last = batch
+
+
+def test_a_sampler_prints_its_chain():
+    assert Sampler(4, CPU).chain in repr(Sampler(4, CPU))
