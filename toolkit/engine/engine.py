@@ -129,6 +129,7 @@ class Engine:
         """
         self._require_open()
         params = params if params is not None else SamplingParams()
+        samples: tuple[Request, ...] = ()
         try:
             samples = self._intake.samples(
                 prompt,
@@ -143,6 +144,8 @@ class Engine:
             for sample in samples:
                 self.runner.prepare(sample)
         except InvalidRequest as error:
+            for sample in samples:
+                self.runner.release(sample.id)
             self._emit(events.Rejected, error=error)
             raise
         if sink is not None:
@@ -171,6 +174,8 @@ class Engine:
                 "the engine's thread is running it; wrap this in `with engine.paused():` "
                 "or call engine.pause() first"
             )
+        if self._loop.is_inside_step:
+            raise EngineIsRunning("a step is in progress: an observer cannot run another one")
         with interrupts_held(), self._loop.stepping():
             return self._step()
 
@@ -384,7 +389,7 @@ class Engine:
             self._step()
         except BaseException as error:
             logger.exception("the engine failed in step %d; all requests end", self.step_number)
-            for request in (*self.scheduler.running, *self.scheduler.waiting):
+            for request in self.scheduler.unfinished:
                 self._end_early(request, Status.FAILED, FinishReason.ERROR, error)
             self.cache.reset()
 
@@ -442,7 +447,7 @@ class Engine:
         return self._loop.call(action)
 
     def _clear(self) -> None:
-        for request in (*self.scheduler.running, *self.scheduler.waiting):
+        for request in self.scheduler.unfinished:
             self._abort(request.id, "close")
         self._sinks.clear()
         self.runner.close()

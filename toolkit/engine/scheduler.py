@@ -107,6 +107,11 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def unfinished(self) -> tuple[Request, ...]:
+        """Everybody, running or waiting, in the order of arrival."""
+        return tuple(self._requests.values())
+
+    @property
     def next_step(self) -> int:
         """The number of the step to come, from 0."""
         return self._step
@@ -148,7 +153,7 @@ class Scheduler:
     def end(self, request: Request, status: Status, reason: FinishReason, now_s: float) -> None:
         """End a request at any moment: its blocks are free when this returns."""
         if request.status is Status.RUNNING:
-            self._running.remove(request)
+            self._running = [other for other in self._running if other is not request]
             self._ranks.pop(request.id, None)
         else:
             self._queue.remove(request)
