@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, SupportsIndex, TypeAlias, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -112,7 +112,7 @@ class LLM:
             torch.set_num_threads(num_threads)
         self.model_name = model or DEMO_NAME
         path = model or str(WEIGHTS)
-        self.device = torch.device(_best_device() if device == "auto" else device)
+        self.device = _device(device)
         config = read_config(path, revision, trust_remote_code)
         found_dtype = resolve_dtype(dtype, config, path, device=self.device, revision=revision)
         try:
@@ -146,6 +146,21 @@ class LLM:
             policy=policy,
             seed=seed,
         )
+        generation = load_generation_defaults(path, revision)
+        self.default_params = _default_params(generation)
+        self._tokenizer = _tokenizer(
+            path if tokenizer is None else tokenizer,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            eos_token_ids=_eos_token_ids(generation, config),
+            chat_template=chat_template,
+        )
+        if self._tokenizer is not None and len(self._tokenizer) > spec.vocab_size:
+            logger.warning(
+                "the tokenizer has %d tokens, the model %d: text with others is refused",
+                len(self._tokenizer),
+                spec.vocab_size,
+            )
         decoder = load_decoder(
             path,
             dtype=found_dtype,
@@ -155,15 +170,6 @@ class LLM:
             revision=revision,
             trust_remote_code=trust_remote_code,
             progress=model is not None,
-        )
-        generation = load_generation_defaults(path, revision)
-        self.default_params = _default_params(generation)
-        self._tokenizer = _tokenizer(
-            path if tokenizer is None else tokenizer,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            eos_token_ids=_eos_token_ids(generation, config),
-            chat_template=chat_template,
         )
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
         sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text)
@@ -245,6 +251,11 @@ class LLM:
 
         Without ``params`` an answer may take what is left of the context.
         """
+        if isinstance(messages, (str, Mapping)):
+            raise InvalidRequest(
+                'a conversation is a list of messages: [{"role": "user", "content": "Hello!"}]',
+                param="messages",
+            )
         conversations = cast(
             "list[Messages]", [messages] if _is_conversation(messages) else list(messages)
         )
@@ -387,6 +398,13 @@ class LLM:
             return [self.sampling_params()] * count
         if isinstance(params, SamplingParams):
             return [params] * count
+        if isinstance(params, (str, Mapping)) or not all(
+            isinstance(one, SamplingParams) for one in params
+        ):
+            raise InvalidRequest(
+                f"params must be SamplingParams(...), or one for each prompt, not {params!r:.80}",
+                param="params",
+            )
         if len(params) != count:
             raise InvalidRequest(f"{count} prompts but {len(params)} params", param="params")
         return params
@@ -408,7 +426,9 @@ def _raising(pieces: Iterator[OutputPiece] | Stream, request: Request) -> Iterat
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], int)):
+    if isinstance(prompts, Mapping):
+        raise InvalidRequest("a prompt is text or a list of token ids, not a mapping")
+    if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], SupportsIndex)):
         return [cast("Prompt", prompts)]
     return list(cast("Sequence[Prompt]", prompts))
 
@@ -428,8 +448,20 @@ def _refuse_unavailable(
         raise InvalidConfig(f"tensor_parallel={tensor_parallel} is not available in this version")
 
 
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _device(name: str) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidConfig(f"device={name!r} is not one that torch knows: {error}") from error
+    if device.type == "cuda" and not has_cuda:
+        raise InvalidConfig(
+            f"device={name!r}: torch sees no CUDA device here (`toolkit doctor` says more); "
+            "use device='cpu' or 'auto'"
+        )
+    return device
 
 
 def _default_params(generation: Mapping[str, Any]) -> dict[str, Any]:

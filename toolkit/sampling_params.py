@@ -91,6 +91,16 @@ class SamplingParams:
 
     def _normalise(self) -> None:
         """Bring sequences and mappings into one immutable form."""
+        for name in ("stop", "stop_token_ids", "logits_processors"):
+            if not isinstance(getattr(self, name), (str, Sequence, type(None))):
+                raise InvalidParameter(
+                    f"{name} must be a list, not {getattr(self, name)!r}", param=name
+                )
+        if not isinstance(self.logit_bias, (Mapping, type(None))):
+            raise InvalidParameter(
+                f"logit_bias must map token ids to numbers, not {self.logit_bias!r}",
+                param="logit_bias",
+            )
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if not all(isinstance(text, str) and text for text in stop):
             raise InvalidParameter(f"stop must be non-empty strings, not {stop!r}", param="stop")

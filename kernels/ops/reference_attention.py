@@ -1,4 +1,6 @@
-"""Attend over a paged cache in plain PyTorch: the oracle for the Triton and C++ versions.
+"""Attend over a paged cache in plain PyTorch: the oracle for faster versions to come.
+
+Request path 7/8: from models.layers; what it returns goes back up, and logits to sampling.sampler.
 
 Scores and their softmax are float32 whatever the dtype of the cache. The conventions of shapes are
 those of reference.py, where these ops are found.

@@ -48,9 +48,14 @@ def generate(
             **given(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed),
         )
         if n == 1:
+            num_characters = 0
             for piece in llm.stream(text, params):
+                num_characters += len(piece.text)
                 write(piece.text, end="")
             write("")
+            if not num_characters:
+                hint = "the model ended at once; a chat model wants a conversation: `toolkit chat`"
+                typer.echo(hint, err=True)
             return
         for sample in llm.generate([text], params)[0].outputs:
             out.rule(f"{sample.index + 1} of {n}")

@@ -46,7 +46,7 @@ def serve(
     scheduling_policy: Annotated[str, typer.Option(help="Who runs first.")] = "fcfs",
     dtype: Dtype = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    kernels: Annotated[str, typer.Option(help="auto, reference, cpu or triton.")] = "auto",
+    kernels: Annotated[str, typer.Option(help="auto, or reference: plain PyTorch.")] = "auto",
     num_threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds requests that bring no seed.")] = 0,
     chat_template: Annotated[

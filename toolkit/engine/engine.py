@@ -155,8 +155,9 @@ class Engine:
             self._loop.post(lambda: self._enqueue(samples))
         return samples[0]
 
-    def abort(self, request_id: str, *, by: str = "user") -> bool:
+    def abort(self, request_id: str | Request, *, by: str = "user") -> bool:
         """End a request and all its samples now; return whether it was unfinished."""
+        request_id = request_id.id if isinstance(request_id, Request) else request_id
         is_unfinished = self._find(request_id) is not None
         return self._change(lambda: self._abort(request_id, by), is_unfinished)
 
@@ -187,6 +188,8 @@ class Engine:
         self, stop: type[events.Event] | Callable[[StepReport], bool]
     ) -> StepReport | None:
         """Step until an event of a kind, or until ``stop(report)`` is true, or until idle."""
+        if not isinstance(stop, type) and not callable(stop):
+            raise TypeError(f"give an event class or a function of the report, not {stop!r}")
         if isinstance(stop, type):
             seen: list[events.Event] = []
             unsubscribe = self.events.on(stop, seen.append)

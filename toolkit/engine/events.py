@@ -234,7 +234,13 @@ class EventBus:
         self._lock = threading.Lock()  # held to change the lists, not to read them
 
     def on(self, kind: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
-        """Call ``listener`` with every event of this kind; return how to stop it."""
+        """Call ``listener`` with every event of this kind; return how to stop it.
+
+        Raises:
+            TypeError: ``kind`` is not one of this module's classes.
+        """
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise TypeError(f"give a class of toolkit.engine.events, such as Finished: {kind!r}")
         # A new list each time: an emit under way goes on with the old one.
         with self._lock:
             self._listeners[kind] = [*self._listeners.get(kind, ()), listener]

@@ -103,7 +103,7 @@ class Record:
     def requests(self) -> pd.DataFrame:
         """A row per sample, unfinished ones included."""
         live = [request_row(request, self._started_s) for request in list(self._live.values())]
-        rows = sorted([*list(self._finished), *live], key=lambda row: row["queued_s"] or 0.0)
+        rows = sorted([*list(self._finished), *live], key=_arrival)
         tags = sorted({name for row in rows for name in row if name.startswith("tags.")})
         columns = [*REQUEST_COLUMNS, *tags]
         return _frame([tuple(row.get(name) for name in columns) for row in rows], columns)
@@ -182,6 +182,10 @@ TOKEN_COLUMNS = (
     "sent_s",
     "itl_s",
 )
+
+
+def _arrival(row: dict[str, Any]) -> tuple[float, int]:
+    return row["queued_s"] or 0.0, row["sample_index"]
 
 
 def _frame(rows: list[tuple[Any, ...]], columns: Any) -> pd.DataFrame:

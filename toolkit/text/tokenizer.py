@@ -55,15 +55,19 @@ class Tokenizer:
         Raises:
             CheckpointError: there is none, or it cannot be read.
         """
+        advice = (
+            f"{model!r} has no tokenizer that could be loaded; pass tokenizer= with a folder, a "
+            "hub id or a transformers tokenizer, or tokenizer=False and prompts as token ids"
+        )
         try:
             backend = AutoTokenizer.from_pretrained(
                 model, revision=revision, trust_remote_code=trust_remote_code
             )
         except (OSError, ValueError, ImportError) as error:
-            raise CheckpointError(
-                f"no tokenizer could be loaded from {model!r}: {error}. Pass tokenizer= with a "
-                "folder, a hub id or a transformers tokenizer, or prompts as token ids"
-            ) from error
+            raise CheckpointError(advice) from error
+        # For some families transformers makes up an empty tokenizer where a folder holds none.
+        if not backend.encode("a", add_special_tokens=False):
+            raise CheckpointError(advice)
         return cls(backend, **kwargs)
 
     @property
