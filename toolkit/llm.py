@@ -283,7 +283,7 @@ class LLM:
         ``prompt`` is text, token ids or a conversation; ``options`` are those of ``engine.add``.
         """
         token_ids, params = self._single(prompt, params)
-        sink = Stream(params.n)
+        sink = Stream(params.n, is_alive=lambda: self.engine.is_started)
         with self.engine.driving():
             request = self.engine.add(token_ids, params, sink=sink, **options)
             try:
@@ -300,7 +300,7 @@ class LLM:
     ) -> AsyncIterator[OutputPiece]:
         """Do the same for ``async for``, in any event loop."""
         token_ids, params = self._single(prompt, params)
-        sink = AsyncStream(params.n)
+        sink = AsyncStream(params.n, is_alive=lambda: self.engine.is_started)
         with self.engine.driving():
             request = self.engine.add(token_ids, params, sink=sink, **options)
             try:
@@ -426,15 +426,18 @@ def _raising(pieces: Iterator[OutputPiece] | Stream, request: Request) -> Iterat
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, Mapping):
-        raise InvalidRequest("a prompt is text or a list of token ids, not a mapping")
+    if isinstance(prompts, (Mapping, bytes)) or not hasattr(prompts, "__len__"):
+        raise InvalidRequest(
+            f"a prompt is text or a list of token ids, not {prompts!r:.80}", param="prompt"
+        )
     if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], SupportsIndex)):
         return [cast("Prompt", prompts)]
     return list(cast("Sequence[Prompt]", prompts))
 
 
 def _is_conversation(value: Any) -> bool:
-    return not isinstance(value, str) and bool(value) and isinstance(value[0], Mapping)
+    is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return is_list and len(value) > 0 and isinstance(value[0], Mapping)
 
 
 def _refuse_unavailable(

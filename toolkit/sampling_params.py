@@ -17,6 +17,8 @@ GREEDY_TEMPERATURE = 1e-5
 MAX_LOGPROBS = 20
 # Each sample is a request of its own; more than this is a typing error.
 MAX_SAMPLES = 1024
+# All stop strings together: they are looked for at every token.
+MAX_STOP_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,8 @@ class SamplingParams:
         _integer(self, "n", low=1, high=MAX_SAMPLES)
         _number(self, "presence_penalty", low=-2.0, high=2.0)
         _number(self, "frequency_penalty", low=-2.0, high=2.0)
-        _number(self, "repetition_penalty", above=0.0)
+        # Far beyond any use, and far from where float32 logits would become 0 or infinite.
+        _number(self, "repetition_penalty", low=1e-3, high=1e3)
         _number(self, "temperature", low=0.0)
         _number(self, "top_p", above=0.0, high=1.0)
         _integer(self, "top_k", low=-1)
@@ -104,6 +107,12 @@ class SamplingParams:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if not all(isinstance(text, str) and text for text in stop):
             raise InvalidParameter(f"stop must be non-empty strings, not {stop!r}", param="stop")
+        if sum(map(len, stop)) > MAX_STOP_CHARACTERS:
+            raise InvalidParameter(
+                f"stop has {sum(map(len, stop))} characters in all, more than "
+                f"{MAX_STOP_CHARACTERS}",
+                param="stop",
+            )
         ids = tuple(self.stop_token_ids or ())
         if not all(_is_int(token_id) and token_id >= 0 for token_id in ids):
             raise InvalidParameter(
@@ -148,6 +157,13 @@ class SamplingParams:
         )
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -182,7 +198,7 @@ def _number(
     in_range = (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and _is_finite(value)
         and (low is None or value >= low)
         and (above is None or value > above)
         and (high is None or value <= high)
@@ -197,7 +213,7 @@ def _number(
 def _clamped_bias(bias: Mapping[int, float] | None) -> dict[int, float]:
     clamped = {}
     for token_id, value in (bias or {}).items():
-        good_value = isinstance(value, (int, float)) and math.isfinite(value)
+        good_value = isinstance(value, (int, float)) and _is_finite(value)
         if not _is_int(token_id) or token_id < 0 or not good_value:
             raise InvalidParameter(
                 f"logit_bias must map token ids to finite numbers, not {token_id!r}: {value!r}",

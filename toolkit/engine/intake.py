@@ -51,6 +51,12 @@ class Intake:
         Raises:
             InvalidRequest: the prompt is empty, not tokens, or too long.
         """
+        if cache_salt is not None and not isinstance(cache_salt, str):
+            raise InvalidRequest(f"cache_salt must be text, not {cache_salt!r}", param="cache_salt")
+        if not isinstance(params, SamplingParams):
+            raise InvalidRequest(
+                f"params must be SamplingParams(...), not {params!r:.80}", param="params"
+            )
         start_s = self._clock.now()
         token_ids = self._token_ids(prompt)
         room = self._room(token_ids)
@@ -94,6 +100,8 @@ class Intake:
                 raise InvalidRequest("this engine has no tokenizer: give token ids", param="prompt")
             prompt = self._text.encode(prompt)
         try:
+            if isinstance(prompt, bytes) or any(isinstance(token_id, bool) for token_id in prompt):
+                raise TypeError("neither bytes nor truth values are token ids")
             token_ids = tuple(map(index, prompt))  # NumPy's and torch's integers are welcome
         except TypeError as error:
             raise InvalidRequest(

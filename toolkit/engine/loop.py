@@ -7,18 +7,33 @@ observer that acts in the middle of a step is heard when the step is over.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
+from toolkit.engine.interrupts import interrupts_held
+
 __all__ = ["EngineLoop"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+# Loops that may run when the interpreter ends: a thread that is torn down inside torch aborts the
+# whole process, so each finishes the step it is in.
+_LOOPS: weakref.WeakSet[EngineLoop] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_loops() -> None:
+    for loop in list(_LOOPS):
+        loop.stop()
 
 
 class EngineLoop:
@@ -83,8 +98,11 @@ class EngineLoop:
                 return
             self._stopping = False
             self._parked.clear()
-            self._thread = threading.Thread(target=self._run, name="toolkit-engine", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="toolkit-engine", daemon=True)
+            with interrupts_held():
+                thread.start()
+                self._thread = thread
+            _LOOPS.add(self)
 
     def stop(self) -> None:
         """End the thread after the step it is in, and wait for it unless it is the caller."""

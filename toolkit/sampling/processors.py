@@ -61,10 +61,10 @@ def apply_processors(logits: Tensor, request: Request, position: int, stage: str
                 f"expected a tensor of shape {tuple(logits.shape)} or None",
                 param="logits_processors",
             )
-        if bool(changed.isnan().any()) or not bool(changed.isfinite().any()):
-            raise InvalidRequest(
-                f"logits processor {processor!r} left no token to choose (all -inf, or a NaN)",
-                param="logits_processors",
-            )
         logits = changed
+    if bool(logits.isnan().any()) or not bool(logits.isfinite().any()):
+        raise InvalidRequest(
+            f"the {stage} logits processors left no token to choose (all -inf, or a NaN)",
+            param="logits_processors",
+        )
     return logits

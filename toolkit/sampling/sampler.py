@@ -29,7 +29,7 @@ class SamplerOutput:
 
     token_ids: list[int]
     logprobs: dict[int, dict[int, Logprob]] = field(default_factory=dict)
-    errors: dict[int, Exception] = field(default_factory=dict)
+    errors: dict[int, BaseException] = field(default_factory=dict)
 
 
 class Sampler:
@@ -67,7 +67,7 @@ class Sampler:
         """
         batch = self._batch_for([row.request for row in rows])
         raw = logits[batch.logprob_rows].clone() if batch.logprob_rows else None
-        errors: dict[int, Exception] = {}
+        errors: dict[int, BaseException] = {}
         logits = self._process(logits, rows, batch, "raw", errors)
         logits = self._shape(logits, rows, batch)
         logits = self._process(logits, rows, batch, "default", errors)
@@ -88,7 +88,7 @@ class Sampler:
         rows: Sequence[RowState],
         batch: SamplingBatch,
         stage: str,
-        errors: dict[int, Exception],
+        errors: dict[int, BaseException],
     ) -> Tensor:
         """Run the rows' own processors; one that raises fails its request alone."""
         for index in batch.with_processors:
@@ -99,7 +99,7 @@ class Sampler:
                 # A copy: a processor that keeps or edits its argument must not reach our batch.
                 changed = apply_processors(logits[index].clone(), row.request, row.position, stage)
                 logits[index] = changed
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 errors[index] = error
         return logits
 
@@ -134,7 +134,7 @@ class Sampler:
         logits: Tensor,
         rows: Sequence[RowState],
         batch: SamplingBatch,
-        errors: dict[int, Exception],
+        errors: dict[int, BaseException],
     ) -> Tensor:
         """Return [rows] int64: the first of the largest for greedy rows, a draw for the others."""
         if batch.all_greedy:

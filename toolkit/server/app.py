@@ -94,6 +94,8 @@ async def require_text(http: HttpRequest) -> None:
             json.dumps(await http.json(), ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise Refusal(f"the body holds what is no text: {error.reason}") from error
+        except ValueError:
+            return  # not JSON either: the validation of the body says so
 
 
 async def _on_error(http: HttpRequest, error: Exception) -> Response:

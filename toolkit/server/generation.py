@@ -19,6 +19,7 @@ from openai.types.completion_usage import PromptTokensDetails
 
 from toolkit.engine import Engine
 from toolkit.engine.streams import AsyncStream, PieceSink
+from toolkit.errors import InvalidRequest
 from toolkit.request import OutputPiece, Request, RequestOrigin, SamplingParams
 from toolkit.server.failures import as_refusal
 
@@ -26,6 +27,8 @@ __all__ = ["Ask", "ClientGone", "Generation"]
 
 # Below this many prompt tokens, validating and queueing takes less time than changing threads.
 _FEW_TOKENS = 4096
+# Answers of one call: more would hold up everybody else's while they are put in line.
+_MAX_CHOICES = 2048
 
 
 class ClientGone(Exception):
@@ -43,6 +46,14 @@ class Ask:
     priority: int = 0
     cache_salt: str | None = None
     tags: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_choices > _MAX_CHOICES:
+            raise InvalidRequest(
+                f"{len(self.prompts)} prompts with n={self.params.n} are {self.num_choices} "
+                f"answers; one call may ask for {_MAX_CHOICES}",
+                param="prompt" if len(self.prompts) > 1 else "n",
+            )
 
     @property
     def num_choices(self) -> int:

@@ -86,9 +86,9 @@ def _normal(message: Mapping[str, Any], index: int) -> dict[str, Any]:
     normal = {**message, "content": _text(message.get("content"), index)}
     calls = message.get("tool_calls")
     if calls:
-        if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+        if not isinstance(calls, Sequence) or not all(map(_is_call, calls)):
             place = f"messages[{index}].tool_calls"
-            raise InvalidRequest(f"{place} must be a list of objects", param=place)
+            raise InvalidRequest(f"{place} must be a list of function calls", param=place)
         normal["tool_calls"] = [_with_parsed_arguments(call) for call in calls]
     return normal
 
@@ -105,6 +105,10 @@ def _text(content: Any, index: int) -> str | None:
         f"messages[{index}].content must be text, or a list of text parts",
         param=f"messages[{index}].content",
     )
+
+
+def _is_call(call: Any) -> bool:
+    return isinstance(call, Mapping) and isinstance(call.get("function") or {}, Mapping)
 
 
 def _with_parsed_arguments(call: Mapping[str, Any]) -> dict[str, Any]:

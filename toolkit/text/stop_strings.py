@@ -51,8 +51,10 @@ class StopStrings:
         """Return the length of the longest end of ``text`` that could begin a stop string."""
         longest = 0
         for stop in self._stops:
-            for length in range(min(len(stop) - 1, len(text)), longest, -1):
-                if text.endswith(stop[:length]):
-                    longest = length
+            start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+            while 0 <= start < len(text) - longest:
+                if stop.startswith(text[start:]):
+                    longest = len(text) - start
                     break
+                start = text.find(stop[0], start + 1)
         return longest
