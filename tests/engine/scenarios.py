@@ -319,6 +319,8 @@ def _check_plan(engine: Engine, world: World, report: StepReport, computed: dict
     assert len({chunk.request_id for chunk in plan.chunks}) == len(plan.chunks)
     assert engine.scheduler.num_running <= world.max_num_seqs
     assert report.num_running <= world.max_num_seqs
+    assert not (plan.preempted_ids and plan.admitted_ids), "a newcomer overtook the preempted"
+    _check_order(engine)
     for request_id in plan.preempted_ids:
         del computed[request_id]
     for chunk in plan.chunks:
@@ -329,6 +331,15 @@ def _check_plan(engine: Engine, world: World, report: StepReport, computed: dict
         else:
             assert chunk.start == computed[chunk.request_id], "computed twice, or left out"
         computed[chunk.request_id] = chunk.end
+
+
+def _check_order(engine: Engine) -> None:
+    """Those that run stand in rank order: served from the front, preempted from the back."""
+    running = engine.scheduler.running
+    name = engine.scheduler.policy.name
+    if name in ("fcfs", "priority"):
+        places = [(r.priority if name == "priority" else 0, r.arrival_index) for r in running]
+        assert places == sorted(places)
 
 
 def kept_by(engine: Engine) -> dict[str, int]:

@@ -523,6 +523,32 @@ def test_eight_threads_add_abort_and_look_while_the_loop_runs(seed: int):
     engine.close()
 
 
+@pytest.mark.parametrize("call", ["abort", "add", "snapshot", "close"])
+@within_deadline
+def test_what_another_thread_wants_waits_for_the_step_of_this_one(
+    engine: Engine, gated: GatedRunner, call: str
+):
+    request = engine.add([1], params(3))
+    stepping = in_thread(engine.step)
+    assert gated.inside.wait(SHORT_S)
+    calls: dict[str, Callable[[], object]] = {
+        "abort": lambda: engine.abort(request.id),
+        "add": lambda: engine.add([2], params(3)),
+        "snapshot": engine.snapshot,
+        "close": engine.close,
+    }
+    calling = in_thread(calls[call])
+    time.sleep(0.05)
+    assert not request.is_finished
+    assert engine.scheduler.num_waiting == 0
+    if call != "add":
+        assert calling.is_alive()
+    gated.go_on.set()
+    stepping.join()
+    calling.join()
+    engine.scheduler.check()
+
+
 @within_deadline
 def test_snapshots_are_never_torn(engine: Engine):
     """Between two steps no request has more computed than known, nor blocks beyond the pool's."""

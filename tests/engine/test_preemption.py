@@ -72,6 +72,30 @@ def test_urgent_requests_start_first():
     assert started == [requests[i].id for i in (1, 3, 2, 0)]
 
 
+def test_an_urgent_newcomer_is_served_before_those_that_run():
+    engine = make_engine(policy="priority", num_blocks=16, max_num_batched_tokens=2)
+    calm = add_many(engine, [2, 1])
+    for _ in range(4):
+        engine.step()
+    urgent = engine.add([5, 7, 9], params(6), priority=0)
+    engine.run_until(lambda report: urgent.num_output_tokens > 0)
+    assert engine.scheduler.running == (urgent, calm[1], calm[0])
+
+
+def test_nobody_starts_in_a_step_that_preempts():
+    """The seat and the blocks that a victim gives up are not for a newcomer."""
+    engine = make_engine(num_blocks=6, block_size=2, policy="priority", max_num_seqs=2)
+    first = engine.add([1, 7, 9], params(8), priority=0)
+    second = engine.add([2, 7, 9, 4], params(8), priority=2)
+    small = engine.add([3], params(1), priority=1)
+    report = engine.run_until(Preempted)
+    assert report is not None
+    assert report.plan.preempted_ids == (second.id,)
+    assert report.plan.admitted_ids == ()
+    run(engine)
+    assert first.finished_s <= small.finished_s or small.first_scheduled_s > report.start_s
+
+
 def test_first_come_is_first_served():
     engine = make_engine(max_num_seqs=1)
     requests = add_many(engine, [2, 0, 1, 0], max_tokens=1)
@@ -113,6 +137,7 @@ def test_a_preempted_request_keeps_its_place_in_line():
     engine.run_until(Preempted)
     victim = next(request for request in requests if request.id == preempted[0])
     assert victim.status is Status.PREEMPTED
+    assert victim.num_computed_tokens == 0
     assert engine.scheduler.waiting[0] is victim
 
 

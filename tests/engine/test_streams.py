@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.builders import expected_output, make_engine, params
 from tests.engine.deadline import within_deadline
 from tests.engine.letters import Letters, spell
 from toolkit.engine import Engine
+from toolkit.engine.events import StepFinished
 from toolkit.engine.streams import AsyncStream, Stream
 from toolkit.request import OutputPiece, Request
 
@@ -165,6 +167,7 @@ def test_a_cancelled_reader_can_abort_its_request(engine: Engine):
             await reading
         return request
 
+    engine.on(StepFinished, lambda event: time.sleep(0.001))  # so that it is still running
     engine.start()
     request = asyncio.run(main())
     assert request.is_finished

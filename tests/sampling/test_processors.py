@@ -135,6 +135,19 @@ def test_what_a_processor_keeps_is_its_own():
     assert torch.equal(kept[1], before)
 
 
+def test_later_steps_do_not_write_into_what_a_processor_kept():
+    kept: list[Tensor] = []
+
+    def keeps(logits: Tensor, at: Any) -> None:
+        kept.append(logits)
+
+    keeps.stage = "raw"
+    logits = normal(1, VOCAB, seed=3)
+    request = make_request(logits_processors=[keeps], logit_bias={3: 9.0}, temperature=0.5)
+    sample(logits, [request])
+    assert torch.equal(kept[0], logits[0])
+
+
 # ---- a processor that breaks breaks its own row only
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from toolkit.errors import InvalidRequest
@@ -52,8 +53,7 @@ def apply_processors(logits: Tensor, request: Request, position: int, stage: str
         if getattr(processor, "stage", "default") != stage:
             continue
         changed = processor(logits, at)
-        if changed is None:
-            continue
+        changed = logits if changed is None else changed
         if not isinstance(changed, Tensor) or changed.shape != logits.shape:
             got = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
             raise InvalidRequest(
@@ -61,10 +61,13 @@ def apply_processors(logits: Tensor, request: Request, position: int, stage: str
                 f"expected a tensor of shape {tuple(logits.shape)} or None",
                 param="logits_processors",
             )
+        forced = changed == torch.inf
+        if bool(forced.any()):  # +inf forces its token, which no softmax understands
+            changed = torch.where(forced, 0.0, -torch.inf)
+        if bool(changed.isnan().any()) or not bool(changed.isfinite().any()):
+            raise InvalidRequest(
+                f"logits processor {processor!r} left no token to choose (all -inf, or a NaN)",
+                param="logits_processors",
+            )
         logits = changed
-    if bool(logits.isnan().any()) or not bool(logits.isfinite().any()):
-        raise InvalidRequest(
-            f"the {stage} logits processors left no token to choose (all -inf, or a NaN)",
-            param="logits_processors",
-        )
     return logits

@@ -113,7 +113,9 @@ def _nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> Tensor
     log_total = kept.logsumexp(dim=1, keepdim=True)
     probs = torch.where(ordered >= k_threshold, (ordered - log_total).exp(), 0.0)
     reached = probs.cumsum(dim=1, dtype=torch.float64) >= top_p.unsqueeze(1)
-    if count < vocab_size and not bool(reached[:, -1].logical_or(top_p >= 1.0).all()):
+    # Rounding may leave the sum just short of top_p: only rows with more candidates look further.
+    is_short = ~reached[:, -1] & (top_p < 1.0) & (top_k > count)
+    if count < vocab_size and bool(is_short.any()):
         return None
     # The first place where the sum is reached; rounding may leave it just short of 1 at the end.
     last = torch.where(reached.any(dim=1), reached.int().argmax(dim=1), count - 1)

@@ -13,6 +13,8 @@ from toolkit.text.stop_strings import StopStrings
 __all__ = ["IncrementalText", "StreamDecoder", "WindowDecoder"]
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+# Of UTF-8: after more tokens than this, a character that has not come will not come.
+_MAX_CHARACTER_BYTES = 4
 
 
 class PieceDecoder(Protocol):
@@ -28,32 +30,47 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: RustTokenizer, *, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
         self._stream = DecodeStream(skip_special_tokens=skip_special_tokens)
+        self._fallback: WindowDecoder | None = None
 
     def step(self, token_id: int) -> str:
         """Return the text that became certain with this token."""
-        return self._stream.step(self._tokenizer, token_id) or ""
+        if self._fallback is None:
+            try:
+                return self._stream.step(self._tokenizer, token_id) or ""
+            except Exception:  # the library knows no narrower one
+                # Tokenizers that spell bytes one by one can take back what they showed, after
+                # bytes that are no UTF-8; the stream gives up then, and we go on without it.
+                self._fallback = WindowDecoder(self._decode)
+        return self._fallback.step(token_id)
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=self._skip))
 
 
 class WindowDecoder:
-    """The same for tokenizers written in Python: decode a short window and see what it adds."""
+    """The same for any tokenizer: decode a short window and see what it adds."""
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
-        self._window: list[int] = []
-        self._shown = ""
+        self._context: list[int] = []  # tokens whose text was shown last
+        self._fresh: list[int] = []  # tokens since then
 
     def step(self, token_id: int) -> str:
         """Return the text that became certain with this token."""
-        self._window.append(token_id)
-        text = self._decode(self._window)
-        if text.endswith(_INCOMPLETE) or len(text) <= len(self._shown):
-            return ""
-        new = text[len(self._shown) :]
-        # The last token stays as context: how the next one is spaced may depend on it.
-        self._window = self._window[-1:]
-        self._shown = self._decode(self._window)
-        return new
+        self._fresh.append(token_id)
+        shown = self._decode(self._context)
+        text = self._decode(self._context + self._fresh)
+        may_grow = text.endswith(_INCOMPLETE) and len(self._fresh) <= _MAX_CHARACTER_BYTES
+        if may_grow or len(text) <= len(shown) or not text.startswith(shown):
+            if len(self._fresh) <= _MAX_CHARACTER_BYTES:
+                return ""
+            # Bytes that never become a character: show them as they are, and forget them.
+            shown, text = "", self._decode(self._fresh)
+        # What was shown stays as context: how the next token is spaced may depend on it.
+        self._context, self._fresh = self._fresh, []
+        return text[len(shown) :]
 
 
 class IncrementalText:

@@ -187,6 +187,7 @@ class BlockPool:
         _must(all(self._names[i] is None for i in empty), "an empty block has a name")
         _must(all(self._names[i] is not None for i in cached), "a cached block has no name")
         named = {i: name for i, name in enumerate(self._names) if name is not None}
+        _must(len(set(named.values())) == len(named), "two blocks have one name")
         _must({name: i for i, name in named.items()} == self._index, "index and names differ")
 
     def _evict_oldest(self, cause: str) -> None:
