@@ -213,6 +213,7 @@ def test_one_sampler_serves_changing_batches():
     requests = crowd(rng, vocab_size, 12)
     for request in requests:
         sampler.history.start(request)
+    last: list[Request] = []
     for step in range(30):
         batch = rng.sample(requests, rng.randint(1, 12))
         if step % 3 == 0 and step:

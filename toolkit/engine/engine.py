@@ -348,8 +348,10 @@ class Engine:
     def _deliver(self, progress: list[Progress]) -> tuple[RequestUpdate, ...]:
         """Hand new tokens and text to the streams; let the runner forget who ended."""
         updates = []
+        any_ended = False
         for request, first_index, num_new in progress:
             ended = request.finish_reason is not None
+            any_ended |= ended
             if not num_new and not ended:
                 continue
             token_ids = tuple(request.token_ids[-num_new:]) if num_new else ()
@@ -359,7 +361,7 @@ class Engine:
             if self._sinks:
                 self._hand_over(request, first_index, token_ids, text)
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
-        for request, _, _ in progress:
+        for request, _, _ in progress if any_ended else ():
             if request.finish_reason is not None:
                 self._forget(request)
         return tuple(updates)

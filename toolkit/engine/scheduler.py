@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
 from toolkit.config import SchedulerConfig
-from toolkit.engine.plan import ScheduledChunk, StepPlan, StepResult
+from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import Policy, SchedulerView, resolve_policy
 from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token
@@ -205,18 +205,15 @@ class Scheduler:
             request = self._requests.get(chunk.request_id)
             if request is None:  # aborted while the step ran
                 continue
-            first = request.num_output_tokens
+            first = len(request.token_ids) - len(request.prompt_token_ids)
             num_new = 0
             request.num_computed_tokens = chunk.end
             request.num_steps += 1
             if result.errors and request.id in result.errors:
                 request.error = result.errors[request.id]
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
-            elif chunk.samples and not result.tokens.get(request.id):
-                request.error = InvariantViolation(f"the runner returned no token for {request.id}")
-                self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
             elif chunk.samples:
-                num_new = self._append(request, first, result, now_s)
+                num_new = self._append(request, first, result.tokens.get(request.id, ()), now_s)
             progress.append(Progress(request, first, num_new))
         return progress
 
@@ -258,7 +255,7 @@ class Scheduler:
                 draft.limited_by = "budget"
                 return
             start = request.num_computed_tokens
-            want = min(request.num_tokens - start, draft.budget)
+            want = min(len(request.token_ids) - start, draft.budget)
             if self._policy.chunk is not None and ask_policy:
                 want = self._advised_chunk(request, want, draft.budget, view)
                 if want == 0:
@@ -474,13 +471,19 @@ class Scheduler:
         chunk = (request.id, start, end, tuple(tokens[start:end]), new, is_first, samples)
         draft.chunks.append(ScheduledChunk._make(chunk))
 
-    def _append(self, request: Request, first: int, result: StepResult, now_s: float) -> int:
+    def _append(
+        self, request: Request, first: int, tokens: tuple[SampledToken, ...], now_s: float
+    ) -> int:
         """Append a request's sampled tokens until one ends it; return how many."""
+        if not tokens:
+            request.error = InvariantViolation(f"the runner returned no token for {request.id}")
+            self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+            return 0
         if request.first_token_s is None:
             request.first_token_s = now_s
         request.last_token_s = now_s
         num_new = 0
-        for sampled in result.tokens.get(request.id, ()):
+        for sampled in tokens:
             num_new += 1
             reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
             if reason is not None:
