@@ -144,16 +144,18 @@ def test_interrupts_from_a_timer_at_any_moment_lose_nothing(ctrl_c: CtrlC):
             signal.raise_signal(signal.SIGINT)
 
     striking = threading.Thread(target=strike, daemon=True)
-    ctrl_c.armed = True
     striking.start()
-    while engine.scheduler.has_work:
-        try:
-            engine.run_until_idle()
-        except KeyboardInterrupt:
-            continue
-    ctrl_c.armed = False
-    over.set()
-    striking.join()
+    try:
+        while engine.scheduler.has_work:
+            try:
+                ctrl_c.armed = True
+                engine.run_until_idle()
+            except KeyboardInterrupt:
+                ctrl_c.armed = False
+            ctrl_c.armed = False
+    finally:
+        over.set()
+        striking.join()
     engine.scheduler.check()
     for request in requests:
         for index, sample in enumerate(request.samples):

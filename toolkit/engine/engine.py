@@ -261,7 +261,10 @@ class Engine:
 
     @contextmanager
     def paused(self) -> Iterator[Engine]:
-        """Look or change in peace: the thread stands still for the length of the block."""
+        """Look or change in peace: the thread stands still for the length of the block.
+
+        What other threads add or abort meanwhile still takes effect, between two calls of yours.
+        """
         self.pause()
         try:
             yield self
