@@ -32,6 +32,7 @@ class Ops:
 
     name: str
     linear: Callable[..., Tensor]
+    grouped_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: _PAIR
     layer_norm: Callable[..., Tensor]

@@ -9,6 +9,7 @@ Request path 7/8: from models.layers, into the blocks of cache.storage.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "add_rms_norm",
     "attention_probs",
     "gelu_mul",
+    "grouped_linear",
     "layer_norm",
     "linear",
     "mix_values",
@@ -38,15 +40,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
+def grouped_linear(x: Tensor, weight: Tensor, starts: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply each group of rows by its own matrix: the experts of a mixture.
+
+    x [rows, in], sorted by group; weight [groups, out, in]; bias [groups, out]; group g has the
+    rows starts[g] to starts[g + 1], starts [groups + 1] int64. Returns [rows, out].
+    """
+    out = x.new_empty(x.shape[0], weight.shape[1])
+    bounds = starts.tolist()
+    for group, (start, end) in enumerate(pairwise(bounds)):
+        if start < end:
+            own_bias = None if bias is None else bias[group]
+            out[start:end] = functional.linear(x[start:end], weight[group], own_bias)
+    return out
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalise the last dimension: weight * x / sqrt(mean(x^2) + eps).
 
-    Computed in float32 and rounded to x's dtype before the weight multiplies, in the order of
-    transformers' LlamaRMSNorm. Zhang and Sennrich 2019, arXiv:1910.07467.
+    Computed in float32. A weight in x's dtype multiplies what was rounded to that dtype, as in
+    transformers' LlamaRMSNorm; a float32 weight multiplies before the only rounding, as in
+    Gemma2RMSNorm. Zhang and Sennrich 2019, arXiv:1910.07467.
     """
     wide = x.float()
-    inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * (wide * inverse_rms).to(x.dtype)
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return (weight * normed.to(weight.dtype)).to(x.dtype)
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -58,9 +76,13 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """Normalise the last dimension: weight * (x - mean) / sqrt(var + eps) + bias.
 
-    Ba et al. 2016, arXiv:1607.06450.
+    weight and bias have the shape of x's last dimension, or of its last two (a weight for each
+    head). Ba et al. 2016, arXiv:1607.06450.
     """
-    return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    if weight.dim() == 1:
+        return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    normed = weight * functional.layer_norm(x.float(), x.shape[-1:], eps=eps)
+    return (normed if bias is None else normed + bias).to(x.dtype)
 
 
 def add_layer_norm(
@@ -83,15 +105,19 @@ def gelu_mul(gate_up: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
     return functional.gelu(gate, approximate=approximate) * up
 
 
-def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotate pairs (i, i + rotary_dim / 2) of each head by its token's angles; return new tensors.
+def rotary(
+    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Rotate pairs of dimensions of each head by its token's angles; return new tensors.
 
     query [num_tokens, num_heads, head_dim], key [num_tokens, num_kv_heads, head_dim];
-    cos, sin [num_tokens, rotary_dim / 2] float32. Dimensions past rotary_dim pass through.
-    Computed in float32 and rounded once (transformers rounds cos and sin to the model's dtype
-    first, so bfloat16 results differ in the last bit). Su et al. 2021, arXiv:2104.09864.
+    cos, sin [num_tokens, rotary_dim / 2] float32. Pair i is (i, i + rotary_dim / 2), or
+    (2i, 2i + 1) when interleaved. Dimensions past rotary_dim pass through. Computed in float32 and
+    rounded once (transformers rounds cos and sin to the model's dtype first, so bfloat16 results
+    differ in the last bit). Su et al. 2021, arXiv:2104.09864.
     """
-    return _rotate(query, cos, sin), _rotate(key, cos, sin)
+    rotate = _rotate_interleaved if interleaved else _rotate
+    return rotate(query, cos, sin), rotate(key, cos, sin)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -100,6 +126,14 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second, rest = x.float().tensor_split((half, 2 * half), dim=-1)
     turned = (first * cos - second * sin, second * cos + first * sin, rest)
     return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+def _rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    rotary_dim = 2 * cos.shape[-1]
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # [num_tokens, 1, rotary_dim / 2]
+    first, second = x[..., :rotary_dim].float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.cat((turned.flatten(-2).to(x.dtype), x[..., rotary_dim:]), dim=-1)
 
 
 def write_kv(

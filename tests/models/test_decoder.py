@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.models.checkpoints import (
+    CONFIGS,
     PROMPTS,
     expected_logits,
     llama,
+    longrope_llama,
     mpt,
     qwen3,
     scaled_llama,
@@ -21,8 +23,8 @@ from tests.models.paging import CPU, PagedRun, assert_same_logits, load, run
 from toolkit.kernels import select_ops
 from toolkit.models import Decoder, decoder_spec, random_decoder
 
-CONFIGS = {
-    "llama": llama(),
+# Every family, and on Llama and its kin what many of them share.
+CONFIGS = CONFIGS | {
     "llama, no groups": llama(num_key_value_heads=6),
     "llama, one key head": llama(num_key_value_heads=1),
     "llama, tied": llama(tie_word_embeddings=True),
@@ -45,18 +47,9 @@ CONFIGS = {
         high_freq_factor=4.0,
         original_max_position_embeddings=16,
     ),
-    "rope longrope": scaled_llama(
-        "longrope",
-        factor=4.0,
-        short_factor=[1.0, 1.1, 1.2, 1.3],
-        long_factor=[1.0, 2.0, 3.0, 4.0],
-        original_max_position_embeddings=64,
-    ),
-    "qwen3": qwen3(),
+    "rope longrope": longrope_llama(),
     "qwen3, tied": qwen3(tie_word_embeddings=True),
     "qwen3, windows": qwen3(use_sliding_window=True, sliding_window=6, max_window_layers=1),
-    "mpt, 4 heads": mpt(),
-    "mpt, 6 heads": mpt(n_heads=6),
     "mpt, 12 heads": mpt(n_heads=12),
     "mpt, clipped and scaled": mpt(attention={"clip_qkv": 0.5, "softmax_scale": 0.2}),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, PreTrainedConfig
+from transformers import GPTJConfig, PreTrainedConfig
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from tests.models.checkpoints import llama, mpt, qwen3
@@ -70,11 +70,11 @@ def test_the_architecture_decides_and_the_model_type_where_there_is_none():
     assert find_family(qwen3(architectures=["LlamaForCausalLM"])).name == "llama"
 
 
-@pytest.mark.parametrize("architectures", [["GPT2LMHeadModel"], None])
+@pytest.mark.parametrize("architectures", [["GPTJForCausalLM"], None])
 def test_an_unknown_architecture_names_those_that_are_known(architectures: list[str] | None):
-    name = "GPT2LMHeadModel" if architectures else "gpt2"
+    name = "GPTJForCausalLM" if architectures else "gptj"
     with pytest.raises(UnsupportedModel, match=f"{name}.*LlamaForCausalLM.*Qwen3.*Mpt"):
-        find_family(GPT2Config(architectures=architectures))
+        find_family(GPTJConfig(architectures=architectures))
 
 
 @pytest.mark.parametrize(

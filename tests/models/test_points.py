@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.checkpoints import PROMPTS, llama, mpt, qwen3
+from tests.models.checkpoints import FAMILIES, PROMPTS, llama, mpt, qwen3
 from tests.models.paging import CPU, assert_same_logits, run
 from toolkit.errors import InvalidRequest
 from toolkit.kernels import select_ops
 from toolkit.models import Decoder, available_points, check_point, decoder_spec, random_decoder
 
-CONFIGS = {
+CONFIGS = FAMILIES | {
     "llama": llama(attention_bias=True, mlp_bias=True),
     "qwen3": qwen3(use_sliding_window=True, sliding_window=6, max_window_layers=1),
     "mpt": mpt(attention={"clip_qkv": 0.5}),
@@ -60,7 +60,7 @@ def test_the_unfused_path_computes_what_the_fused_one_does(
 
 def test_every_available_point_is_reached_in_order(decoder: Decoder):
     recorder = Recorder()
-    run(decoder, PROMPTS, chunk=100, tap=recorder, attn_probs=(0, 1))
+    run(decoder, PROMPTS, chunk=100, tap=recorder, attn_probs=range(decoder.spec.num_layers))
     assert tuple(recorder.seen) == available_points(decoder.spec)
 
 
@@ -73,6 +73,8 @@ def test_points_have_the_rows_of_the_batch_and_their_stated_widths(decoder: Deco
     widths = {"q": heads, "k": kv_heads, "v": kv_heads, "head_out": heads}
     widths |= {"attn_probs": (heads[0], 30), "mlp_act": (spec.mlp.intermediate_size,)}
     widths |= {"logits": (spec.vocab_size,)}
+    if spec.moe is not None:
+        widths |= {"router": (spec.moe.num_experts,)}
     for point, x in recorder.seen.items():
         assert x.shape == (num_tokens, *widths.get(point.split(".")[-1], (spec.hidden_size,)))
 
@@ -84,8 +86,10 @@ def test_residuals_are_full_sums(decoder: Decoder):
     assert torch.equal(seen["layers.0.resid_pre"], seen["embed"])
     for layer in ("layers.0", "layers.1"):
         middle = seen[f"{layer}.resid_pre"] + seen[f"{layer}.attn_out"]
-        assert torch.equal(seen[f"{layer}.resid_mid"], middle)
-        assert torch.equal(seen[f"{layer}.resid_post"], middle + seen[f"{layer}.mlp_out"])
+        if decoder.spec.layer == "serial":
+            assert torch.equal(seen[f"{layer}.resid_mid"], middle)
+        total = middle + seen[f"{layer}.mlp_out"]
+        torch.testing.assert_close(seen[f"{layer}.resid_post"], total)
     assert torch.equal(seen["layers.1.resid_pre"], seen["layers.0.resid_post"])
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.kernels import Ops
+from toolkit.models.attention import LayerCache, Placement
 from toolkit.models.batch import FlatBatch
-from toolkit.models.layers import Layer, LayerCache, Linear, Norm, Placement
+from toolkit.models.layers import Layer
+from toolkit.models.parts import Join, Linear, Norm, PlainJoin, PreNormJoin
 from toolkit.models.points import Tap
 from toolkit.models.rope import RopeTable
 from toolkit.models.spec import DecoderSpec
@@ -47,20 +49,42 @@ class Decoder(nn.Module):
         self, spec: DecoderSpec, ops: Ops, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         super().__init__()
+        width = spec.embedding_size or spec.hidden_size
         with torch.device("meta"):  # shapes alone: nothing is initialised that a file will fill
-            self.embed = nn.Embedding(spec.vocab_size, spec.hidden_size)
+            self.embed = nn.Embedding(spec.vocab_size, width)
+            if spec.num_learned_positions:
+                self.positions = nn.Embedding(spec.num_learned_positions, spec.hidden_size)
+            if spec.embedding_norm is not None:
+                self.embed_norm = Norm((spec.hidden_size,), spec.embedding_norm, ops)
+            if spec.embedding_size is not None:
+                self.project_in = Linear(width, spec.hidden_size, bias=False, ops=ops)
+                self.project_out = Linear(spec.hidden_size, width, bias=False, ops=ops)
             self.layers = nn.ModuleList(Layer(spec, i, ops) for i in range(spec.num_layers))
-            self.final_norm = Norm(spec.hidden_size, spec.norm, ops)
+            if spec.final_norm:
+                self.final_norm = Norm((spec.hidden_size,), spec.norm, ops)
             if not spec.tied_embeddings:
-                self.lm_head = Linear(spec.hidden_size, spec.vocab_size, bias=False, ops=ops)
+                self.lm_head = Linear(width, spec.vocab_size, bias=False, ops=ops)
         self.requires_grad_(False)
-        self.to(dtype).to_empty(device=device)
-        self.rope = None
-        if spec.rope is not None:
-            self.rope = RopeTable(spec.rope, max_model_len=spec.max_model_len, device=device)
+        self.to(dtype)
+        for module in self.modules():
+            if isinstance(module, Norm) and module.spec.is_wide:
+                module.to(torch.float32)
+        self.to_empty(device=device)
+        self._ropes = {
+            rope: RopeTable(rope, max_model_len=spec.max_model_len, device=device)
+            for rope in spec.ropes
+            if rope is not None
+        }
         slopes = spec.attention.alibi_slopes
         slopes = None if slopes is None else torch.tensor(slopes, device=device)
         self.register_buffer("alibi_slopes", slopes, persistent=False)
+        # Rounded to the model's dtype before it multiplies, as transformers does.
+        self._embedding_scale = float(torch.tensor(spec.embedding_scale, dtype=dtype))
+        self._final: Join = PreNormJoin(self.final_norm) if spec.final_norm else PlainJoin()
+        entries = [*(layer.enter for layer in self.layers), self._final]
+        self._joins = [
+            layer.leave or entry for layer, entry in zip(self.layers, entries[1:], strict=True)
+        ]
         self.spec = spec
         self.ops = ops
 
@@ -83,28 +107,46 @@ class Decoder(nn.Module):
         *,
         attn_probs: Collection[int] = (),
     ) -> Tensor:
-        """Write the batch into the caches; return hidden states [num_tokens, hidden], normed.
+        """Write the batch into the caches; return what ``logits`` reads, [num_tokens, width].
+
+        That is the hidden states after the final norm; the width is the hidden size, or the
+        embedding's where the spec gives it a size of its own.
 
         ``kv[i]`` is layer i's (keys, values). With a tap the unfused path runs, which offers it
         every point of models.points in order; ``attn_probs`` names the layers whose probabilities
         it gets too (they are not computed otherwise).
         """
-        rotation = None if self.rope is None else self.rope(batch.positions)
-        placement = Placement(batch, rotation, self.alibi_slopes)
-        residual = self.embed(batch.token_ids)
+        tables = {rope: table(batch.positions) for rope, table in self._ropes.items()}
+        rotations = tuple(None if rope is None else tables[rope] for rope in self.spec.ropes)
+        placement = Placement(batch, rotations, self.alibi_slopes)
+        residual = self._embed(batch)
         if tap is None:
-            return self._forward_fused(residual, placement, kv)
-        return self._forward_shown(residual, placement, kv, tap, attn_probs)
+            hidden = self._forward_fused(residual, placement, kv)
+        else:
+            hidden = self._forward_shown(residual, placement, kv, tap, attn_probs)
+        return hidden if self.spec.embedding_size is None else self.project_out(hidden)
+
+    def _embed(self, batch: FlatBatch) -> Tensor:
+        """Return the embeddings [num_tokens, hidden], with learned positions added."""
+        embedded = self.embed(batch.token_ids)
+        if self.spec.embedding_size is not None:
+            embedded = self.project_in(embedded)
+        if self._embedding_scale != 1.0:
+            embedded = embedded * self._embedding_scale
+        if self.spec.embedding_norm is not None:
+            embedded = self.embed_norm(embedded)
+        if self.spec.num_learned_positions:
+            embedded = embedded + self.positions(batch.positions + self.spec.position_offset)
+        return embedded
 
     def _forward_fused(
         self, residual: Tensor, placement: Placement, kv: Sequence[LayerCache]
     ) -> Tensor:
-        norms = [layer.attn_norm for layer in self.layers] + [self.final_norm]
-        normed = norms[0](residual)
-        for layer, next_norm, cache in zip(self.layers, norms[1:], kv, strict=True):
-            mlp_out, residual = layer(normed, residual, cache, placement)
-            normed, residual = next_norm.add(mlp_out, residual)
-        return normed
+        x = self.layers[0].enter.read(residual)
+        for layer, join, cache in zip(self.layers, self._joins, kv, strict=True):
+            added, residual = layer(x, residual, cache, placement)
+            x, residual = join.add(added, residual)
+        return x
 
     def _forward_shown(
         self,
@@ -115,21 +157,23 @@ class Decoder(nn.Module):
         attn_probs: Collection[int],
     ) -> Tensor:
         residual = tap("embed", None, residual)
-        for i, (layer, cache) in enumerate(zip(self.layers, kv, strict=True)):
+        for i, (layer, join, cache) in enumerate(zip(self.layers, self._joins, kv, strict=True)):
 
             def show(point: str, x: Tensor, i: int = i) -> Tensor:
                 return tap(point, i, x)
 
             residual = layer.forward_shown(
-                residual, cache, placement, show, with_probs=i in attn_probs
+                residual, join, cache, placement, show, with_probs=i in attn_probs
             )
-        return tap("final_norm", None, self.final_norm(residual))
+        return tap("final_norm", None, self._final.read(residual))
 
     @torch.no_grad()
     def logits(self, hidden: Tensor, tap: Tap | None = None) -> Tensor:
         """Score the vocabulary for hidden states [rows, hidden]: [rows, vocab] float32."""
         head = self.embed if self.spec.tied_embeddings else self.lm_head
         logits = self.ops.linear(hidden, head.weight).float() * self.spec.logit_scale
+        if self.spec.logit_softcap is not None:
+            logits = self.spec.logit_softcap * torch.tanh(logits / self.spec.logit_softcap)
         return logits if tap is None else tap("logits", None, logits)
 
 
@@ -150,9 +194,9 @@ def random_decoder(
     decoder = Decoder(spec, ops, dtype=dtype, device=device)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in decoder.named_parameters():
-        if parameter.dim() == 2:
+        if parameter.dim() > 1 and not name.endswith("bias"):
             values = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(values * parameter.shape[1] ** -0.5)
+            parameter.copy_(values * parameter.shape[-1] ** -0.5)
         else:
-            parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+            parameter.fill_(0.0 if name.endswith(("bias", "sinks")) else 1.0)
     return decoder

@@ -5,14 +5,16 @@ Shapes of x, the rows always those of the flat batch:
     embed                 [num_tokens, hidden]
     resid_pre, resid_mid, resid_post
                           [num_tokens, hidden], the full residual sum before the attention, between
-                          attention and MLP, and after the MLP
+                          attention and MLP, and after the MLP; a parallel layer has no resid_mid
     q, k, v               [num_tokens, heads, head_dim]; q and k after rotary; k and v are what the
                           cache receives
     attn_probs            [num_tokens, num_heads, max_context] float32, 0 past a row's context
     head_out              [num_tokens, num_heads, head_dim], before the output projection
     attn_out, mlp_out     [num_tokens, hidden], what is added to the residual sum
-    mlp_in                [num_tokens, hidden], normalised
-    mlp_act               [num_tokens, intermediate], what the down projection reads
+    mlp_in                [num_tokens, hidden], what the MLP reads
+    mlp_act               [num_tokens, intermediate], what the down projection reads; a mixture of
+                          experts has none
+    router                [num_tokens, num_experts], a mixture's scores before the softmax
     final_norm            [num_tokens, hidden]
     logits                [rows asked for, vocab] float32
 """
@@ -25,7 +27,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from toolkit.errors import InvalidRequest
-from toolkit.models.spec import DecoderSpec
+from toolkit.models.spec import DecoderSpec, MoeSpec
 
 __all__ = ["Tap", "available_points", "check_point"]
 
@@ -33,35 +35,33 @@ __all__ = ["Tap", "available_points", "check_point"]
 # in it ("resid_pre"); ``layer`` is None for embed, final_norm and logits.
 Tap: TypeAlias = Callable[[str, int | None, Tensor], Tensor]
 
-_LAYER_POINTS = (
-    "resid_pre",
-    "q",
-    "k",
-    "v",
-    "attn_probs",
-    "head_out",
-    "attn_out",
-    "resid_mid",
-    "mlp_in",
-    "mlp_act",
-    "mlp_out",
-    "resid_post",
-)
+_ATTENTION_POINTS = ("resid_pre", "q", "k", "v", "attn_probs", "head_out", "attn_out")
 
 
 def available_points(spec: DecoderSpec) -> tuple[str, ...]:
     """List the points of a decoder in the order in which a forward pass reaches them."""
     layers = [
-        f"layers.{layer}.{point}" for layer in range(spec.num_layers) for point in _LAYER_POINTS
+        f"layers.{layer}.{point}"
+        for layer in range(spec.num_layers)
+        for point in _layer_points(spec, layer)
     ]
     return ("embed", *layers, "final_norm", "logits")
+
+
+def _layer_points(spec: DecoderSpec, layer: int) -> tuple[str, ...]:
+    middle = ("resid_mid",) if spec.layer == "serial" else ()
+    inside = "router" if isinstance(spec.mlp_of(layer), MoeSpec) else "mlp_act"
+    return (*_ATTENTION_POINTS, *middle, "mlp_in", inside, "mlp_out", "resid_post")
 
 
 def check_point(spec: DecoderSpec, point: str) -> None:
     """Raise InvalidRequest, naming the points there are, unless the decoder has this one."""
     if point in available_points(spec):
         return
+    names = dict.fromkeys(
+        name for layer in range(spec.num_layers) for name in _layer_points(spec, layer)
+    )
     raise InvalidRequest(
         f"{spec.family} has no point {point!r}; it has embed, final_norm, logits and, for i from 0 "
-        f"to {spec.num_layers - 1}, layers.{{i}}. with {', '.join(_LAYER_POINTS)}"
+        f"to {spec.num_layers - 1}, layers.{{i}}. with {', '.join(names)}"
     )

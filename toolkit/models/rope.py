@@ -16,8 +16,17 @@ from toolkit.models.spec import RopeSpec
 __all__ = ["RopeTable", "rope_spec"]
 
 
-def rope_spec(config: PreTrainedConfig, *, rotary_dim: int, max_model_len: int) -> RopeSpec:
+def rope_spec(
+    config: PreTrainedConfig,
+    *,
+    head_dim: int,
+    max_model_len: int,
+    layer_type: str | None = None,
+    interleaved: bool = False,
+) -> RopeSpec:
     """Compute a config's frequencies for sequences of up to ``max_model_len`` tokens.
+
+    ``layer_type`` chooses among the settings of a config that has several ("full_attention", ...).
 
     transformers recomputes the dynamic and longrope frequencies as a sequence grows, and leaves
     the keys that it has cached with the old ones. Here they are a function of ``max_model_len``
@@ -26,17 +35,28 @@ def rope_spec(config: PreTrainedConfig, *, rotary_dim: int, max_model_len: int) 
     max_model_len <= max_position_embeddings); longrope takes the long factors when max_model_len >
     original_max_position_embeddings, as transformers does for a sequence of that length.
     """
-    kind = config.rope_parameters["rope_type"]
+    parameters = config.rope_parameters
+    if layer_type is not None:
+        parameters = parameters[layer_type]
+    kind = parameters["rope_type"]
     if kind == "default":
+        rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
         pairs = torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim
-        inv_freq, magnitude = 1.0 / config.rope_parameters["rope_theta"] ** pairs, 1.0
+        inv_freq, magnitude = 1.0 / parameters["rope_theta"] ** pairs, 1.0
     elif kind in ROPE_INIT_FUNCTIONS:
-        inv_freq, magnitude = ROPE_INIT_FUNCTIONS[kind](config, seq_len=max_model_len)
+        inv_freq, magnitude = ROPE_INIT_FUNCTIONS[kind](
+            config, seq_len=max_model_len, layer_type=layer_type
+        )
     else:
         raise UnsupportedModel(
             f"no rotary scaling {kind!r}; there are default, {', '.join(ROPE_INIT_FUNCTIONS)}"
         )
-    return RopeSpec(kind=kind, inv_freq=tuple(inv_freq.tolist()), magnitude=float(magnitude))
+    return RopeSpec(
+        kind=kind,
+        inv_freq=tuple(inv_freq.tolist()),
+        magnitude=float(magnitude),
+        interleaved=interleaved,
+    )
 
 
 class RopeTable(nn.Module):

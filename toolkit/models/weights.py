@@ -6,7 +6,7 @@ into its place, so a model is never held twice. Every parameter must be covered 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ from toolkit.models.decoder import Decoder
 from toolkit.models.dtypes import native_dtype, parse_dtype
 from toolkit.models.families import Family, decoder_spec, find_family
 from toolkit.models.hub import read_config, resolve_files
-from toolkit.models.spec import DecoderSpec
+from toolkit.models.mxfp4 import unpack_mxfp4
+from toolkit.models.places import Place, find_places
 
 __all__ = ["load_decoder", "resolve_dtype"]
 
@@ -49,10 +50,11 @@ def load_decoder(
     files = weight_files(resolve_files(model, revision))
     found = resolve_dtype(dtype, config, model, device=device, revision=revision)
     decoder = Decoder(spec, ops, dtype=found, device=device)
-    places = _places(decoder, family)
-    tensors = (item for file in files for item in read_tensors(file))
-    with tqdm(total=len(places), desc="Loading", unit="tensor", disable=not progress) as bar:
-        _fill(places, family, tensors, bar)
+    places = find_places(decoder, family.names)
+    tensors = unpack_mxfp4(item for file in files for item in read_tensors(file))
+    num_targets = len({place.target for place in places.values()})
+    with tqdm(total=num_targets, desc="Loading", unit="tensor", disable=not progress) as bar:
+        _fill(decoder, places, family, tensors, bar)
     return decoder
 
 
@@ -76,9 +78,9 @@ def resolve_dtype(
 
 def _refuse_quantized(config: PreTrainedConfig, model: str) -> None:
     quantization = getattr(config, "quantization_config", None)
-    if quantization is not None:
+    if quantization is not None and quantization.get("quant_method") != "mxfp4":
         raise UnsupportedModel(
-            f"{model} is quantised ({quantization}); load a checkpoint in a floating type"
+            f"{model} is quantised ({quantization}); load a checkpoint in a floating type or MXFP4"
         )
 
 
@@ -88,61 +90,33 @@ def _stored_dtype(file: Path) -> torch.dtype:
     return next(floating, torch.float32)
 
 
-def _places(decoder: Decoder, family: Family) -> dict[str, Tensor]:
-    """Map each checkpoint tensor's name to the part of a parameter that it fills."""
-    parameters = dict(decoder.named_parameters())
-    places: dict[str, Tensor] = {}
-    for theirs, ours in family.names.items():
-        module, _, part = ours.partition(":")
-        for layer in range(decoder.spec.num_layers if "{i}" in ours else 1):
-            for kind in ("weight", "bias"):
-                parameter = parameters.get(f"{module.format(i=layer)}.{kind}")
-                if parameter is not None:
-                    name = f"{theirs.format(i=layer)}.{kind}"
-                    places[name] = parameter[_rows(decoder.spec, part)]
-    return places
-
-
-def _rows(spec: DecoderSpec, part: str) -> slice:
-    """Return the rows that a part takes in its fused parameter."""
-    query, kv, width = spec.attention.query_dim, spec.attention.kv_dim, spec.mlp.intermediate_size
-    return {
-        "": slice(None),
-        "q": slice(0, query),
-        "k": slice(query, query + kv),
-        "v": slice(query + kv, query + 2 * kv),
-        "gate": slice(0, width),
-        "up": slice(width, 2 * width),
-    }[part]
-
-
 def _fill(
-    places: dict[str, Tensor],
+    decoder: Decoder,
+    places: Mapping[str, Place],
     family: Family,
     tensors: Iterable[tuple[str, Tensor]],
     bar: tqdm,
 ) -> None:
     """Copy every tensor into its place; raise CheckpointError unless they match one to one."""
-    missing, unexpected = set(places), []
+    missing = {place.target: name for name, place in places.items()}
+    unexpected = []
     for name, tensor in tensors:
-        if name not in missing:
+        # Checkpoints of the bare model lack the name of the part that it is of the whole.
+        place = places.get(name) or places.get(family.prefix + name)
+        if place is None or place.target not in missing:
             unexpected.append(name)
             continue
-        if tensor.shape != places[name].shape:
-            raise CheckpointError(
-                f"tensor {name} has shape {tuple(tensor.shape)}, "
-                f"the config asks for {tuple(places[name].shape)}"
-            )
-        places[name].copy_(tensor)
-        missing.remove(name)
+        place.fill(name, tensor)
+        del missing[place.target]
         bar.update()
     # A tied model's file may repeat the embedding as the head.
-    harmless = (*family.ignored, "lm_head.weight")
+    tied = ("lm_head.weight",) if decoder.spec.tied_embeddings else ()
+    harmless = (*family.ignored, *tied)
     unexpected = [name for name in unexpected if name in places or not name.endswith(harmless)]
     if missing or unexpected:
         raise CheckpointError(
-            f"the tensors do not fit {family.name}: "
-            f"missing {_some(missing)}; unexpected or repeated {_some(unexpected)}"
+            f"the tensors do not fit {family.name}: missing {_some(missing.values())}; "
+            f"unexpected or repeated {_some(unexpected)}"
         )
 
 

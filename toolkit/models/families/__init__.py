@@ -5,15 +5,58 @@ from __future__ import annotations
 from transformers import PreTrainedConfig
 
 from toolkit.errors import UnsupportedModel
+from toolkit.models.families.bloom import BLOOM
+from toolkit.models.families.cohere import COHERE, COHERE2
+from toolkit.models.families.falcon import FALCON
 from toolkit.models.families.family import Family
+from toolkit.models.families.gemma import GEMMA, GEMMA2, GEMMA3
+from toolkit.models.families.gpt2 import GPT2
+from toolkit.models.families.gpt_neox import GPT_NEOX
+from toolkit.models.families.gpt_oss import GPT_OSS
+from toolkit.models.families.granite import GRANITE
 from toolkit.models.families.llama import LLAMA
+from toolkit.models.families.mistral import MISTRAL
+from toolkit.models.families.mixtral import MIXTRAL
 from toolkit.models.families.mpt import MPT
+from toolkit.models.families.olmo2 import OLMO2
+from toolkit.models.families.opt import OPT
+from toolkit.models.families.phi3 import PHI3
+from toolkit.models.families.qwen2 import QWEN2
 from toolkit.models.families.qwen3 import QWEN3
+from toolkit.models.families.qwen3_moe import QWEN3_MOE
+from toolkit.models.families.smollm3 import SMOLLM3
+from toolkit.models.families.stablelm import STABLELM
+from toolkit.models.families.starcoder2 import STARCODER2
 from toolkit.models.spec import DecoderSpec
 
 __all__ = ["FAMILIES", "Family", "decoder_spec", "find_family", "supported_architectures"]
 
-FAMILIES = (LLAMA, QWEN3, MPT)
+FAMILIES = (
+    LLAMA,
+    MISTRAL,
+    MIXTRAL,
+    QWEN2,
+    QWEN3,
+    QWEN3_MOE,
+    GEMMA,
+    GEMMA2,
+    GEMMA3,
+    PHI3,
+    SMOLLM3,
+    OLMO2,
+    GRANITE,
+    COHERE,
+    COHERE2,
+    STABLELM,
+    STARCODER2,
+    GPT_OSS,
+    GPT2,
+    GPT_NEOX,
+    OPT,
+    BLOOM,
+    FALCON,
+    MPT,
+)
 
 
 def find_family(config: PreTrainedConfig) -> Family:
@@ -44,4 +87,5 @@ def decoder_spec(config: PreTrainedConfig, max_model_len: int | None = None) -> 
     Without ``max_model_len``, for those that the checkpoint was made for.
     """
     family = find_family(config)
-    return family.spec(config, max_model_len or getattr(config, family.length_field))
+    made_for = getattr(config, family.length_field, None) or family.default_length
+    return family.spec(config, max_model_len or made_for)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from transformers import PreTrainedConfig
 
 from toolkit.errors import UnsupportedModel
-from toolkit.models.spec import DecoderSpec
+from toolkit.models.spec import ActivationName, DecoderSpec
 
-__all__ = ["Family", "activation"]
+__all__ = ["Family", "activation", "layer_windows", "refuse"]
 
-_ACTIVATIONS: dict[str, Literal["silu", "gelu", "gelu_tanh"]] = {
+_ACTIVATIONS: dict[str, ActivationName] = {
     "silu": "silu",
     "swish": "silu",
+    "relu": "relu",
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
@@ -31,7 +31,8 @@ class Family:
     """Checkpoints of one architecture: from config to spec, from tensor names to parameters.
 
     ``names`` maps a checkpoint's module to ours, without ``.weight`` or ``.bias``; ``{i}`` runs
-    over the layers. ``attention.qkv:q`` is the part q of a fused matrix (parts: q, k, v, gate, up).
+    over the layers, ``{n}`` over experts or heads. ``attention.qkv:q`` is the part q of a fused
+    matrix; models.places lists the parts.
     """
 
     name: str
@@ -40,13 +41,38 @@ class Family:
     spec: Callable[[PreTrainedConfig, int], DecoderSpec]  # of a config and max_model_len
     names: Mapping[str, str]
     length_field: str = "max_position_embeddings"  # of the config: tokens it was made for
+    default_length: int = 2048  # where the config does not say
+    prefix: str = ""  # that names lack in a checkpoint of the bare model
     ignored: tuple[str, ...] = ()  # endings of tensors that hold nothing the spec does not say
 
 
-def activation(config_name: str) -> Literal["silu", "gelu", "gelu_tanh"]:
+def activation(config_name: str) -> ActivationName:
     """Translate a config's activation name; raise UnsupportedModel for one we lack."""
     if config_name not in _ACTIVATIONS:
         raise UnsupportedModel(
             f"no activation {config_name!r}; there are {', '.join(_ACTIVATIONS)}"
         )
     return _ACTIVATIONS[config_name]
+
+
+def layer_windows(config: PreTrainedConfig) -> tuple[int | None, ...]:
+    """Return how many positions each layer sees, its own included; None is all.
+
+    Raises UnsupportedModel for a kind of layer that is neither full nor sliding attention.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return (window,) * config.num_hidden_layers
+    by_kind = {"full_attention": None, "sliding_attention": window}
+    unknown = sorted(set(kinds) - set(by_kind))
+    if unknown:
+        raise UnsupportedModel(f"no layers of type {', '.join(unknown)}")
+    return tuple(by_kind[kind] for kind in kinds)
+
+
+def refuse(name: str, settings: Mapping[str, bool]) -> None:
+    """Raise UnsupportedModel for a config that sets what a family's spec cannot say."""
+    found = [setting for setting, is_set in settings.items() if is_set]
+    if found:
+        raise UnsupportedModel(f"{name} with this {', '.join(found)} is not described by a spec")

@@ -1,41 +1,67 @@
-"""Llama and what shares its layout: RMSNorm, rotary positions, grouped heads, gated SiLU."""
+"""Llama and what shares its layout: RMSNorm, rotary positions, grouped heads, gated SiLU.
+
+``llama_spec`` and ``LLAMA_NAMES`` are what most families begin with: each says only what differs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family, activation
+from toolkit.models.families.family import Family, activation, layer_windows
 from toolkit.models.rope import rope_spec
 from toolkit.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec
 
-__all__ = ["LLAMA", "LLAMA_NAMES"]
+__all__ = ["LLAMA", "LLAMA_NAMES", "llama_spec"]
 
 
-def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
+def llama_spec(
+    config: PreTrainedConfig,
+    max_model_len: int,
+    *,
+    family: str = "llama",
+    norm: NormSpec | None = None,
+    attention: Mapping[str, Any] | None = None,
+    mlp: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> DecoderSpec:
+    """Describe a Llama-like config; ``attention``, ``mlp`` and ``changes`` say what differs."""
+    num_heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    bias = getattr(config, "attention_bias", False)
+    attention_fields = {
+        "num_heads": num_heads,
+        "num_kv_heads": config.num_key_value_heads,
+        "head_dim": head_dim,
+        "scale": head_dim**-0.5,
+        "windows": layer_windows(config),
+        "qkv_bias": bias,
+        "out_bias": bias,
+    }
+    mlp_fields = {
+        "intermediate_size": config.intermediate_size,
+        "gated": True,
+        "bias": getattr(config, "mlp_bias", False),
+    }
+    if "activation" not in (mlp or {}):
+        mlp_fields["activation"] = activation(config.hidden_act)
+    fields: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_layers": config.num_hidden_layers,
+        "tied_embeddings": config.tie_word_embeddings,
+    }
+    if "rope" not in changes and "layer_ropes" not in changes:
+        fields["rope"] = rope_spec(config, head_dim=head_dim, max_model_len=max_model_len)
     return DecoderSpec(
-        family="llama",
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_hidden_layers,
+        family=family,
         max_model_len=max_model_len,
-        norm=NormSpec(kind="rms", eps=config.rms_norm_eps),
-        attention=AttentionSpec(
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=config.head_dim,
-            scale=config.head_dim**-0.5,
-            windows=(None,) * config.num_hidden_layers,
-            qkv_bias=config.attention_bias,
-            out_bias=config.attention_bias,
-        ),
-        mlp=MlpSpec(
-            intermediate_size=config.intermediate_size,
-            activation=activation(config.hidden_act),
-            gated=True,
-            bias=config.mlp_bias,
-        ),
-        rope=rope_spec(config, rotary_dim=config.head_dim, max_model_len=max_model_len),
-        tied_embeddings=config.tie_word_embeddings,
+        norm=norm or NormSpec(kind="rms", eps=config.rms_norm_eps),
+        attention=AttentionSpec(**(attention_fields | dict(attention or {}))),
+        mlp=MlpSpec(**(mlp_fields | dict(mlp or {}))),
+        **(fields | changes),
     )
 
 
@@ -58,7 +84,8 @@ LLAMA = Family(
     name="llama",
     architectures=("LlamaForCausalLM",),
     model_types=("llama",),
-    spec=_spec,
+    spec=llama_spec,
     names=LLAMA_NAMES,
+    prefix="model.",
     ignored=(".rotary_emb.inv_freq",),  # in checkpoints of 2023
 )

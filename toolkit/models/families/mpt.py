@@ -1,48 +1,32 @@
-"""MPT (mosaicml/mpt-7b and -30b): ALiBi, LayerNorm without bias, fused Wqkv, plain GELU."""
+"""MPT (mosaicml/mpt-7b and -30b): ALiBi, LayerNorm without bias, fused Wqkv, plain GELU.
+
+transformers takes 8 for alibi_bias_max whatever the config says; MosaicML's own code takes the
+config's, as we do (they differ for mpt-7b-storywriter).
+"""
 
 from __future__ import annotations
 
-import math
-
 from transformers import PreTrainedConfig
 
-from toolkit.errors import UnsupportedModel
-from toolkit.models.families.family import Family
+from toolkit.models.families.alibi import alibi_slopes
+from toolkit.models.families.family import Family, refuse
 from toolkit.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec
 
-__all__ = ["MPT", "alibi_slopes"]
-
-
-def alibi_slopes(num_heads: int, bias_max: float) -> tuple[float, ...]:
-    """Return MPT's slope per head: 2^(-bias_max * k / n) for k = 1..n, n the next power of two.
-
-    When num_heads is no power of two, every second slope comes first, then the others. Press et
-    al. 2021, arXiv:2108.12409. transformers' MptModel takes 8 for bias_max whatever the config
-    says; MosaicML's own code takes the config's, as we do (they differ for mpt-7b-storywriter).
-    """
-    count = 2 ** math.ceil(math.log2(num_heads))
-    slopes = tuple(2.0 ** (-bias_max * k / count) for k in range(1, count + 1))
-    return slopes if count == num_heads else (slopes[1::2] + slopes[::2])[:num_heads]
-
-
-def _require_plain(config: PreTrainedConfig) -> None:
-    """Raise UnsupportedModel for what MosaicML's code can do and transformers' ignores."""
-    attention = config.attn_config
-    unsupported = {
-        "attn_type": attention.attn_type != "multihead_attention",
-        "alibi": not attention.alibi,
-        "prefix_lm": attention.prefix_lm,
-        "qk_ln": attention.qk_ln,
-        "no_bias": not config.no_bias,
-    }
-    if any(unsupported.values()):
-        settings = ", ".join(name for name, wrong in unsupported.items() if wrong)
-        raise UnsupportedModel(f"MPT with another {settings} than mpt-7b's is not supported")
+__all__ = ["MPT"]
 
 
 def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
-    _require_plain(config)
     attention, head_dim = config.attn_config, config.d_model // config.n_heads
+    refuse(
+        "MPT",
+        {
+            "attn_type": attention.attn_type != "multihead_attention",
+            "alibi": not attention.alibi,
+            "prefix_lm": attention.prefix_lm,
+            "qk_ln": attention.qk_ln,
+            "no_bias": not config.no_bias,
+        },
+    )
     by_name = {None: 1.0, "inv_sqrt_d_model": config.d_model**-0.5}
     logit_scale = by_name.get(config.logit_scale, config.logit_scale)
     return DecoderSpec(
@@ -88,4 +72,5 @@ MPT = Family(
         "lm_head": "lm_head",
     },
     length_field="max_seq_len",
+    prefix="transformer.",
 )

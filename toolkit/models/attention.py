@@ -1,0 +1,120 @@
+"""One layer's attention: project, write keys and values, attend over the paged cache, project back.
+
+Request path 6/8: from models.layers, to kernels.ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.kernels import Ops
+from toolkit.kernels.reference import attention_probs, mix_values
+from toolkit.models.batch import FlatBatch
+from toolkit.models.parts import Linear, Norm
+from toolkit.models.spec import AttentionSpec, DecoderSpec
+
+__all__ = ["Attention", "LayerCache", "Placement", "Rotation"]
+
+LayerCache = tuple[Tensor, Tensor]  # keys, values: [num_blocks, num_kv_heads, block_size, head_dim]
+Rotation = tuple[Tensor, Tensor]  # cos, sin: [num_tokens, rotary_dim / 2] float32
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a step's tokens stand, in the cache and in their sequences."""
+
+    batch: FlatBatch
+    rotations: tuple[Rotation | None, ...]  # of each layer
+    alibi_slopes: Tensor | None  # [num_heads] float32
+
+
+class Attention(nn.Module):
+    """Causal attention with grouped heads, as the spec describes it."""
+
+    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops) -> None:
+        super().__init__()
+        attention = spec.attention
+        qkv_dim = attention.query_dim + 2 * attention.kv_dim
+        self.qkv = Linear(spec.hidden_size, qkv_dim, bias=attention.qkv_bias, ops=ops)
+        self.out = Linear(attention.query_dim, spec.hidden_size, bias=attention.out_bias, ops=ops)
+        if attention.qk_norm is not None:
+            self.q_norm, self.k_norm = (
+                Norm(_qk_norm_shape(attention, num_heads), attention.qk_norm, ops)
+                for num_heads in (attention.num_heads, attention.num_kv_heads)
+            )
+        self.sinks = nn.Parameter(torch.empty(attention.num_heads)) if attention.has_sinks else None
+        self.spec = attention
+        self.layer = layer
+        self.scale = attention.scale_of(layer)
+        self.window = attention.windows[layer]
+        rope = spec.ropes[layer]
+        self.interleaved = rope is not None and rope.interleaved
+        self.ops = ops
+
+    def project(self, x: Tensor, placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute query, key and value [num_tokens, heads, head_dim] as the cache takes them."""
+        spec = self.spec
+        qkv = self.qkv(x)
+        if spec.clip_qkv is not None:
+            qkv = qkv.clamp(-spec.clip_qkv, spec.clip_qkv)
+        heads = qkv.unflatten(-1, (-1, spec.head_dim))
+        query, key, value = heads.split(
+            (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads), dim=1
+        )
+        if spec.qk_norm is not None:
+            query, key = self._normalise(query, self.q_norm), self._normalise(key, self.k_norm)
+        rotation = placement.rotations[self.layer]
+        if rotation is not None:
+            query, key = self.ops.rotary(query, key, *rotation, interleaved=self.interleaved)
+        return query, key, value
+
+    def _normalise(self, heads: Tensor, norm: Norm) -> Tensor:
+        if self.spec.qk_norm_over == "all heads":
+            return norm(heads.flatten(1)).view(heads.shape)
+        return norm(heads)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cache: LayerCache,
+        placement: Placement,
+        show_probs: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Cache key and value, then return each head's output [num_tokens, num_heads, head_dim].
+
+        ``show_probs`` gets the probabilities and returns those to use.
+        """
+        key_cache, value_cache = cache
+        batch = placement.batch
+        where = (batch.block_tables, batch.query_starts, batch.context_lens)
+        how = {
+            "scale": self.scale,
+            "alibi_slopes": placement.alibi_slopes,
+            "window": self.window,
+            "softcap": self.spec.softcap,
+            "sinks": self.sinks,
+        }
+        self.ops.write_kv(key, value, key_cache, value_cache, batch.slots)
+        if show_probs is None:
+            return self.ops.paged_attention(query, key_cache, value_cache, *where, **how)
+        probs = show_probs(attention_probs(query, key_cache, *where, **how))
+        return mix_values(probs, value_cache, *where)
+
+    def forward(self, x: Tensor, cache: LayerCache, placement: Placement) -> Tensor:
+        """Map x [num_tokens, hidden] to [num_tokens, hidden]."""
+        query, key, value = self.project(x, placement)
+        return self.out(self.attend(query, key, value, cache, placement).flatten(1))
+
+
+def _qk_norm_shape(spec: AttentionSpec, num_heads: int) -> tuple[int, ...]:
+    return {
+        "head": (spec.head_dim,),
+        "own head": (num_heads, spec.head_dim),
+        "all heads": (num_heads * spec.head_dim,),
+    }[spec.qk_norm_over]
