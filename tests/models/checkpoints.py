@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -42,11 +42,8 @@ from transformers import (
 
 VOCAB_SIZE = 97
 MAX_LEN = 128
-# With the default 0.02, layers this small add next to nothing to the residual and logits are flat:
-# an error in attention would hide.
 COMMON = {
     "vocab_size": VOCAB_SIZE,
-    "initializer_range": 0.15,
     "bos_token_id": None,
     "eos_token_id": None,
     "pad_token_id": None,
@@ -243,15 +240,23 @@ def write_checkpoint(folder: Path, config: PreTrainedConfig, **save: Any) -> Pat
     """Save a model with random weights, norms and biases included, in float32."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    stored_less_one = config.model_type.startswith("gemma")
+    norm_mean = 0.0 if config.model_type.startswith("gemma") else 1.0  # Gemma stores them less 1
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("sinks"):
+            if id(parameter) in embeddings:
+                # Larger, and the newest token's own embedding, tied to the head, decides alone.
+                parameter.normal_(0.0, 0.03)
+            elif name.endswith("sinks"):
                 parameter.normal_(0.0, 1.0)
             elif name.endswith("bias"):
-                parameter.normal_(0.0, 0.15)
+                parameter.normal_(0.0, 0.1)
             elif parameter.dim() == 1 or "norm" in name:
-                parameter.normal_(0.0 if stored_less_one else 1.0, 0.15)
+                parameter.normal_(norm_mean, 0.15)
+            else:
+                # Whatever the family's own initialisation: with its 0.02, layers this small add
+                # next to nothing to the residual sum, and an error in attention would hide.
+                parameter.normal_(0.0, 0.2)
     model.save_pretrained(folder, **save)
     return folder
 

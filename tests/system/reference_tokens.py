@@ -1,0 +1,69 @@
+"""What transformers' generate answers, token by token, with how sure it was of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+# Where transformers' own best two logits are closer than this, either token is right.
+TIE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Greedy tokens after a prompt, and by how much each beat the second best."""
+
+    token_ids: list[int]
+    margins: list[float]
+
+    def first_difference(self, token_ids: list[int]) -> int | None:
+        """Return the index of the first token that differs, None if all agree."""
+        assert len(token_ids) == len(self.token_ids)
+        pairs = zip(token_ids, self.token_ids, strict=True)
+        return next((index for index, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
+
+    def is_equal_but_for_ties(self, token_ids: list[int]) -> bool:
+        """Whether all agree, or the first that differs was a tie: after it they go apart."""
+        index = self.first_difference(token_ids)
+        return index is None or self.margins[index] < TIE
+
+
+def prompts(vocab_size: int, count: int = 16) -> list[list[int]]:
+    """Prompts of unequal length, half of which begin alike."""
+    generator = torch.Generator().manual_seed(1)
+    shared = torch.randint(3, vocab_size, (21,), generator=generator).tolist()
+    made = []
+    for index in range(count):
+        length = 3 + 4 * index % 41
+        own = torch.randint(3, vocab_size, (length,), generator=generator).tolist()
+        made.append(shared + own if index % 2 else own)
+    return made
+
+
+def reference_model(folder: Path) -> PreTrainedModel:
+    """transformers' model in float32, told to go on after an end-of-sequence token."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def greedy(model: PreTrainedModel, prompt: list[int], num_tokens: int) -> Answer:
+    """Generate with transformers, one prompt alone."""
+    answer = model.generate(
+        input_ids=torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=num_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    best = [logits[0].topk(2).values for logits in answer.logits]
+    margins = [float(two[0] - two[1]) for two in best]
+    return Answer(answer.sequences[0, len(prompt) :].tolist(), margins)
