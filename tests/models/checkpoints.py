@@ -241,12 +241,14 @@ def write_checkpoint(folder: Path, config: PreTrainedConfig, **save: Any) -> Pat
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     norm_mean = 0.0 if config.model_type.startswith("gemma") else 1.0  # Gemma stores them less 1
+    has_first_norm = getattr(config, "do_layer_norm_before", True)  # not in OPT's 350m
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if id(parameter) in embeddings:
-                # Larger, and the newest token's own embedding, tied to the head, decides alone.
-                parameter.normal_(0.0, 0.03)
+                # Larger, and the newest token's own embedding, tied to the head, decides alone;
+                # but without a norm before the first layer, they are all that it sees.
+                parameter.normal_(0.0, 0.03 if has_first_norm else 0.5)
             elif name.endswith("sinks"):
                 parameter.normal_(0.0, 1.0)
             elif name.endswith("bias"):
