@@ -10,7 +10,16 @@ from typing import Literal
 
 from toolkit.errors import InvalidConfig
 
-__all__ = ["AttentionSpec", "DecoderSpec", "MlpSpec", "NormSpec", "RopeSpec"]
+__all__ = ["AttentionSpec", "DecoderSpec", "KVShape", "MlpSpec", "NormSpec", "RopeSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one token takes in the KV cache: a key and a value per layer and head."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +126,8 @@ class DecoderSpec:
             raise InvalidConfig(
                 f"rotary_dim={self.rope.rotary_dim} exceeds head_dim={self.attention.head_dim}"
             )
+
+    @property
+    def kv_shape(self) -> KVShape:
+        """What one token takes in the KV cache."""
+        return KVShape(self.num_layers, self.attention.num_kv_heads, self.attention.head_dim)

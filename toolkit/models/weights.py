@@ -23,7 +23,7 @@ from toolkit.models.families import Family, decoder_spec, find_family
 from toolkit.models.hub import read_config, resolve_files
 from toolkit.models.spec import DecoderSpec
 
-__all__ = ["load_decoder", "resolve_dtype"]
+__all__ = ["load_decoder", "refuse_quantized", "resolve_dtype"]
 
 
 def load_decoder(
@@ -45,7 +45,7 @@ def load_decoder(
     """
     config = read_config(model, revision, trust_remote_code)
     family, spec = find_family(config), decoder_spec(config, max_model_len)
-    _refuse_quantized(config, model)
+    refuse_quantized(config, model)
     files = weight_files(resolve_files(model, revision))
     found = resolve_dtype(dtype, config, model, device=device, revision=revision)
     decoder = Decoder(spec, ops, dtype=found, device=device)
@@ -74,7 +74,8 @@ def resolve_dtype(
     return native_dtype(stored, device)
 
 
-def _refuse_quantized(config: PreTrainedConfig, model: str) -> None:
+def refuse_quantized(config: PreTrainedConfig, model: str) -> None:
+    """Raise UnsupportedModel for a checkpoint whose weights are not floating-point numbers."""
     quantization = getattr(config, "quantization_config", None)
     if quantization is not None:
         raise UnsupportedModel(
