@@ -75,6 +75,11 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_tokens_equal_transformers_under_preemption_chunks_and_sharing(checkpoint: Path) -> None:
+    assert_tokens_equal_transformers(checkpoint)
+
+
+def assert_tokens_equal_transformers(checkpoint: Path) -> None:
+    """Generate for sixteen prompts in a pool too small for them, in chunks, and compare."""
     with LLM(
         str(checkpoint),
         dtype="float32",

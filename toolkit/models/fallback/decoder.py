@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,14 +101,18 @@ class TransformersDecoder(nn.Module):
         )
 
 
+@dataclass
+class _Output(MoeModelOutputWithPast):
+    """All that a model may look for in its decoder's output before it computes logits."""
+
+    cross_attentions: None = None
+
+
 class _HiddenStates(nn.Module):
     """Stand where a decoder stood, and return the hidden states that came as embeddings."""
 
-    def forward(
-        self, input_ids: None = None, *, inputs_embeds: Tensor, **_: Any
-    ) -> MoeModelOutputWithPast:
-        # The richest kind of output: heads of mixtures of experts look for router logits.
-        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, input_ids: None = None, *, inputs_embeds: Tensor, **_: Any) -> _Output:
+        return _Output(last_hidden_state=inputs_embeds)
 
 
 def _replaced(module: nn.Module, path: list[str], leaf: nn.Module) -> nn.Module:
