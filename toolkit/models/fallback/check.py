@@ -24,10 +24,9 @@ __all__ = ["check"]
 _BLOCK_SIZE = 4
 _NUM_TOKENS = 12  # of each prompt: three blocks
 _LONGEST_WINDOW = 64  # a window up to this size is crossed
-# Relative errors of all logits together. Rounding in float32 gives some 1e-6, in bfloat16 some
-# 1e-2 in deep models; a request that sees another's positions is off by tens of percent.
-_LIMITS = {torch.float32: 1e-3}
-_LIMIT_OF_HALF = 0.1
+# Bounds of the relative error of all logits together, far from both sides: in 24 random layers,
+# mixtures of experts among them, rounding gives 1e-6, 3e-3 and 2e-2; a wrong scale gives 0.4.
+_LIMITS = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @torch.no_grad()
@@ -41,8 +40,7 @@ def check(model: PreTrainedModel, decoder: TransformersDecoder) -> None:
         theirs = _own_logits(model, prompts)
     spread = (theirs - theirs.mean(dim=-1, keepdim=True)).norm()
     error = float((ours - theirs).norm() / spread)
-    limit = _LIMITS.get(decoder.dtype, _LIMIT_OF_HALF)
-    if not error <= limit:  # nan is no agreement either
+    if not error <= _LIMITS[decoder.dtype]:  # nan is no agreement either
         raise refusal(
             name,
             f"it computes something that paged attention does not reproduce (its logits are off by "
