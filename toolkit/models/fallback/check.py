@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from toolkit.models.batch import FlatBatch
 from toolkit.models.fallback.attention import PAGED
 from toolkit.models.fallback.decoder import TransformersDecoder
-from toolkit.models.fallback.refusal import refusal, refusing
+from toolkit.models.fallback.refusal import naming_state, refusal, refusing
 
 __all__ = ["check"]
 
@@ -32,6 +32,11 @@ _LIMITS = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 @torch.no_grad()
 def check(model: PreTrainedModel, decoder: TransformersDecoder) -> None:
     """Raise UnsupportedModel unless ``decoder`` computes the logits that ``model`` does alone."""
+    with naming_state(model):
+        _compare(model, decoder)
+
+
+def _compare(model: PreTrainedModel, decoder: TransformersDecoder) -> None:
     name = decoder.spec.family
     prompts = _prompts(decoder)
     with refusing(name, "it runs with paged attention"):

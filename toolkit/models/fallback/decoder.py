@@ -48,6 +48,8 @@ class TransformersDecoder(nn.Module):
     ) -> None:
         super().__init__()
         body = model.get_decoder()
+        if not isinstance(body, PreTrainedModel):  # some call the matrix of the logits so
+            body = model.base_model
         path = next((name for name, module in model.named_modules() if module is body), "")
         if not path:
             raise refusal(spec.family, "its code does not part the decoder from the logits")

@@ -1,8 +1,8 @@
 """Find out how an architecture attends by running it without weights and watching.
 
-The model is built on torch's meta device, where tensors have shapes and no values, and a few tokens
-run through it. A recording attention function and mask function stand in for the real ones, so what
-is known afterwards is what transformers' code does, not what a config seems to promise.
+The model is built on torch's meta device, where tensors have shapes and no values, and a sequence
+runs through it. A recording attention function and mask function stand in for the real ones, so
+what is known afterwards is what transformers' code does, not what a config seems to promise.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from transformers import (
 
 from toolkit.errors import UnsupportedModel
 from toolkit.models.fallback.masks import MaskFunction, window_of
-from toolkit.models.fallback.refusal import refusal, refusing
+from toolkit.models.fallback.refusal import naming_state, refusal, refusing
 from toolkit.models.fallback.spec import TransformersSpec
 
 __all__ = ["probe"]
 
 _PROBE = "toolkit_probe"
-_NUM_TOKENS = 4  # any few; more than one, so that no model takes a short cut for single tokens
+# Tokens without values cost nothing, and what compresses or selects keys, as sparse attention does,
+# may begin to do so only after hundreds of them.
+_MOST_TOKENS = 4096
 _LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 _NO_INTERFACE = "its code does not call transformers' attention interface"
-_RECURRENT = "it carries a recurrent state from token to token"
 # Arguments of attention that a paged step answers itself or that do not change what is computed.
 _UNDERSTOOD = frozenset(
     "dropout scaling softcap s_aux sliding_window is_causal position_ids cache_position "
@@ -73,20 +74,27 @@ def probe(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> Trans
     once, causally or in a window, with heads of one size.
     """
     model = _build(config, trust_remote_code)
+    with naming_state(model):
+        return _describe(model)
+
+
+def _describe(model: PreTrainedModel) -> TransformersSpec:
+    """Run a model on the meta device and describe what it did."""
     name = type(model).__name__
     max_model_len = _longest_sequence(model)
+    num_tokens = min(max_model_len or _MOST_TOKENS, _MOST_TOKENS)
     try:
-        recording, vocab_size = _run(model)
+        recording, vocab_size = _run(model, num_tokens)
     except UnsupportedModel as error:
-        if model._is_stateful:  # transformers' word for a recurrent state
-            raise refusal(name, _RECURRENT) from error
+        if not model._supports_attention_backend:
+            raise refusal(name, _NO_INTERFACE) from error
         raise
     if not recording.calls:
-        raise refusal(name, _RECURRENT if model._is_stateful else _NO_INTERFACE)
+        raise refusal(name, _NO_INTERFACE)
     if max_model_len is None:
         raise refusal(name, f"its config has none of {', '.join(_LENGTH_FIELDS)}")
-    layers = _in_order(recording.calls, name, is_recurrent=model._is_stateful)
-    _require_plain(layers, name)
+    layers = _in_order(recording.calls, name)
+    _require_plain(layers, name, num_tokens=num_tokens)
     return TransformersSpec(
         family=name,
         vocab_size=vocab_size,
@@ -153,8 +161,8 @@ def _original_length(parameters: dict[str, Any], otherwise: int) -> int:
     return min(one.get("original_max_position_embeddings", otherwise) for one in each)
 
 
-def _run(model: PreTrainedModel) -> tuple[_Recording, int]:
-    """Run a few tokens; return what attention saw, and the width of the logits."""
+def _run(model: PreTrainedModel, num_tokens: int) -> tuple[_Recording, int]:
+    """Run tokens; return what attention saw, and the width of the logits."""
     for module in model.modules():
         # These two would compare positions, which have no values here; see _longest_sequence.
         if hasattr(module, "rope_type"):
@@ -168,11 +176,11 @@ def _run(model: PreTrainedModel) -> tuple[_Recording, int]:
             torch.no_grad(),
         ):
             output = model(
-                input_ids=torch.zeros((1, _NUM_TOKENS), dtype=torch.int64),
-                position_ids=torch.arange(_NUM_TOKENS).unsqueeze(0),
+                input_ids=torch.zeros((1, num_tokens), dtype=torch.int64),
+                position_ids=torch.arange(num_tokens).unsqueeze(0),
                 # Without one, transformers would look for packed sequences in the positions; with
                 # values, because some models ask whether any token is masked.
-                attention_mask=torch.ones((1, _NUM_TOKENS), dtype=torch.int64, device="cpu"),
+                attention_mask=torch.ones((1, num_tokens), dtype=torch.int64, device="cpu"),
                 use_cache=False,
             )
     finally:
@@ -186,22 +194,21 @@ def _without_batch_dependence(kind: Any) -> Any:
     return "default"
 
 
-def _in_order(calls: list[_Call], name: str, *, is_recurrent: bool) -> list[_Call]:
+def _in_order(calls: list[_Call], name: str) -> list[_Call]:
     """Order the calls by layer; refuse unless there is one for each."""
     layers = [call.layer for call in calls]
     if sorted(layers) != list(range(len(calls))):
-        if is_recurrent:
-            raise refusal(name, _RECURRENT)
         raise refusal(name, f"its layers attend in the order {_some(layers)}, not once each from 0")
     return sorted(calls, key=lambda call: call.layer)
 
 
-def _require_plain(layers: list[_Call], name: str) -> None:
+def _require_plain(layers: list[_Call], name: str, *, num_tokens: int) -> None:
     """Refuse other shapes than paged attention has, and arguments that it would ignore."""
     first = layers[0]
     for call in layers:
-        if len(call.key) != 4 or call.key[0] != 1 or call.key[2] != _NUM_TOKENS:
-            raise refusal(name, f"layer {call.layer} has keys of shape {call.key}")
+        if len(call.key) != 4 or call.key[0] != 1 or call.key[2] != num_tokens:
+            shape = f"layer {call.layer} has keys of shape {call.key} for {num_tokens} tokens"
+            raise refusal(name, shape)
         if call.value != call.key or call.query[3] != call.key[3]:
             raise refusal(
                 name,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from transformers import PreTrainedModel
+
 from toolkit.errors import ToolkitError, UnsupportedModel
 
-__all__ = ["refusal", "refusing"]
+__all__ = ["naming_state", "refusal", "refusing"]
 
 
 def refusal(architecture: str, reason: str) -> UnsupportedModel:
@@ -26,3 +28,16 @@ def refusing(architecture: str, action: str) -> Iterator[None]:
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
         raise refusal(architecture, f"transformers' code fails when {action} ({reason})") from error
+
+
+@contextmanager
+def naming_state(model: PreTrainedModel) -> Iterator[None]:
+    """Add to a refusal that the model is recurrent, whichever way that came to light."""
+    try:
+        yield
+    except UnsupportedModel as error:
+        if not model._is_stateful:
+            raise
+        raise UnsupportedModel(
+            f"{error}; transformers says that it carries a state from token to token"
+        ) from error
