@@ -6,7 +6,7 @@
     |   +-- PromptTooLong               the prompt does not fit the context or the cache
     +-- InvalidConfig (ValueError)      an engine or LLM setting is wrong
     +-- ModelError                      a checkpoint cannot be used
-    |   +-- UnsupportedModel            no family describes this architecture
+    |   +-- UnsupportedModel            nothing here can run this architecture
     |   +-- CheckpointError             tensors are missing, unexpected or of the wrong shape
     +-- EngineError                     the engine is not in the state the call needs
     |   +-- EngineIsRunning             the loop thread drives it: pause it first
@@ -70,7 +70,7 @@ class ModelError(ToolkitError):
 
 
 class UnsupportedModel(ModelError):
-    """No model family describes this architecture."""
+    """No family describes this architecture, or neither can transformers' own code run it paged."""
 
 
 class CheckpointError(ModelError):

@@ -21,14 +21,7 @@ from toolkit.engine.completion import Completion
 from toolkit.engine.streams import AsyncStream, Stream
 from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
 from toolkit.kernels import select_ops
-from toolkit.models import (
-    decoder_spec,
-    load_decoder,
-    load_generation_defaults,
-    num_parameters,
-    read_config,
-    resolve_dtype,
-)
+from toolkit.models import load_generation_defaults, open_model
 from toolkit.record import Record
 from toolkit.request import OutputPiece, Request, RequestOutput, SamplingParams
 from toolkit.runtime import ModelRunner
@@ -113,17 +106,22 @@ class LLM:
         self.model_name = model or DEMO_NAME
         path = model or str(WEIGHTS)
         self.device = _device(device)
-        config = read_config(path, revision, trust_remote_code)
-        found_dtype = resolve_dtype(dtype, config, path, device=self.device, revision=revision)
         try:
             ops = select_ops(kernels, self.device)
         except ValueError as error:
             raise InvalidConfig(f"kernels={kernels!r}: {error}") from error
-        spec = decoder_spec(config)
+        source = open_model(
+            path,
+            dtype=dtype,
+            device=self.device,
+            ops=ops,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
         self._plan = plan_memory(
-            spec,
-            weight_bytes=num_parameters(spec, ops) * found_dtype.itemsize,
-            dtype=found_dtype,
+            source.spec,
+            weight_bytes=source.weight_bytes,
+            dtype=source.dtype,
             device=self.device,
             block_size=block_size,
             max_num_seqs=max_num_seqs,
@@ -152,25 +150,16 @@ class LLM:
             path if tokenizer is None else tokenizer,
             revision=revision,
             trust_remote_code=trust_remote_code,
-            eos_token_ids=_eos_token_ids(generation, config),
+            eos_token_ids=_eos_token_ids(generation, source.config),
             chat_template=chat_template,
         )
-        if self._tokenizer is not None and len(self._tokenizer) > spec.vocab_size:
+        if self._tokenizer is not None and len(self._tokenizer) > source.spec.vocab_size:
             logger.warning(
                 "the tokenizer has %d tokens, the model %d: text with others is refused",
                 len(self._tokenizer),
-                spec.vocab_size,
+                source.spec.vocab_size,
             )
-        decoder = load_decoder(
-            path,
-            dtype=found_dtype,
-            device=self.device,
-            ops=ops,
-            max_model_len=self._plan.max_model_len,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            progress=model is not None,
-        )
+        decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
         sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text)
         runner = ModelRunner(

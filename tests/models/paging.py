@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from toolkit.kernels import select_ops
-from toolkit.models import Decoder, FlatBatch, load_decoder
+from toolkit.models import Decoder, FlatBatch, TransformersDecoder, load_decoder
 
 CPU = torch.device("cpu")
 BLOCK_SIZE = 4
@@ -22,21 +22,21 @@ def load(model: object, **options: object) -> Decoder:
 class PagedRun:
     """A cache with scattered blocks, nan where nothing was written, and what it has computed."""
 
-    def __init__(self, decoder: Decoder, prompts: list[list[int]]) -> None:
+    def __init__(self, decoder: Decoder | TransformersDecoder, prompts: list[list[int]]) -> None:
         self.decoder = decoder
         self.prompts = prompts
         self.num_computed = [0] * len(prompts)
         self.logits: list[list[Tensor]] = [[] for _ in prompts]
-        spec = decoder.spec
+        kv_shape = decoder.spec.kv_shape
         per_request = -(-max(map(len, prompts)) // BLOCK_SIZE)
         order = torch.randperm(
             len(prompts) * per_request, generator=torch.Generator().manual_seed(1)
         )
         self.tables = order.view(len(prompts), per_request).to(torch.int32)
-        shape = (len(order), spec.attention.num_kv_heads, BLOCK_SIZE, spec.attention.head_dim)
+        shape = (len(order), kv_shape.num_kv_heads, BLOCK_SIZE, kv_shape.head_dim)
         self.kv = [
             tuple(torch.full(shape, torch.nan, dtype=decoder.dtype) for _ in range(2))
-            for _ in range(spec.num_layers)
+            for _ in range(kv_shape.num_layers)
         ]
 
     def batch(self, num_tokens: list[int]) -> FlatBatch:
@@ -86,7 +86,11 @@ class PagedRun:
 
 
 def run(
-    decoder: Decoder, prompts: list[list[int]], *, chunk: int, **options: object
+    decoder: Decoder | TransformersDecoder,
+    prompts: list[list[int]],
+    *,
+    chunk: int,
+    **options: object,
 ) -> list[Tensor]:
     """Return the logits of every position of every prompt."""
     return PagedRun(decoder, prompts).finish(chunk, **options)

@@ -1,12 +1,16 @@
-"""What transformers' generate answers, token by token, with how sure it was of each."""
+"""What transformers' generate answers, token by token, and whether the engine answers the same."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from toolkit import LLM, SamplingParams
+from toolkit.engine.events import Preempted, PrefixHit
 
 # Where transformers' own best two logits are closer than this, either token is right.
 TIE = 1e-5
@@ -67,3 +71,51 @@ def greedy(model: PreTrainedModel, prompt: list[int], num_tokens: int) -> Answer
     best = [logits[0].topk(2).values for logits in answer.logits]
     margins = [float(two[0] - two[1]) for two in best]
     return Answer(answer.sequences[0, len(prompt) :].tolist(), margins)
+
+
+def assert_tokens_equal_transformers(
+    name: str, folder: Path, add_row: Callable[..., None], num_tokens: int = 48
+) -> None:
+    """Generate for sixteen prompts in a pool too small for them, in chunks, and compare."""
+    model = reference_model(folder)
+    asked = prompts(model.config.vocab_size)
+    with LLM(
+        str(folder),
+        dtype="float32",
+        tokenizer=False,
+        block_size=4,
+        # Two or three of the sixteen fit at once.
+        num_kv_blocks=64,
+        max_model_len=128,
+        max_num_seqs=16,
+        max_num_batched_tokens=32,
+    ) as llm:
+        preemptions: list[Preempted] = []
+        hits: list[PrefixHit] = []
+        llm.engine.on(Preempted, preemptions.append)
+        llm.engine.on(PrefixHit, hits.append)
+        params = SamplingParams(temperature=0, max_tokens=num_tokens, ignore_eos=True)
+        outputs = llm.generate(asked, params, progress=False)
+        llm.engine.scheduler.check()
+        widest = llm.engine.record.steps["num_tokens"].max()
+    assert preemptions, "the pool was to be so small that preemption happens"
+    assert hits, "half the prompts begin alike"
+    assert widest <= 32
+    ours = [list(output.outputs[0].token_ids) for output in outputs]
+    answers = [greedy(model, prompt, num_tokens) for prompt in asked]
+    differing = [
+        f"prompt {number}, token {index}, margin {answer.margins[index]:.1e}"
+        for number, (answer, token_ids) in enumerate(zip(answers, ours, strict=True))
+        if (index := answer.first_difference(token_ids)) is not None
+    ]
+    add_row(
+        model=name,
+        prompts=len(ours),
+        tokens=sum(map(len, ours)),
+        preemptions=len(preemptions),
+        hits=len(hits),
+        distinct=len({token for token_ids in ours for token in token_ids}),
+        differing="; ".join(differing) or "none",
+    )
+    pairs = zip(answers, ours, strict=True)
+    assert all(answer.is_equal_but_for_ties(token_ids) for answer, token_ids in pairs), differing

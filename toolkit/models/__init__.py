@@ -1,16 +1,20 @@
 """One decoder for many families of models: read a checkpoint, run it over a paged KV cache.
 
-``load_decoder`` gives a ``Decoder``; its ``spec`` says what is computed, ``FlatBatch`` what it is
-fed, ``available_points`` where its activations can be seen and replaced.
+``open_model`` describes a checkpoint and then loads it: as a ``Decoder``, or where no family
+describes it as a ``TransformersDecoder``. ``load_decoder`` gives a ``Decoder`` alone; its
+``spec`` says what is computed, ``FlatBatch`` what it is fed, ``available_points`` where its
+activations can be seen and replaced.
 """
 
 from toolkit.models.batch import FlatBatch
 from toolkit.models.decoder import Decoder, num_parameters, random_decoder
 from toolkit.models.dtypes import native_dtype
+from toolkit.models.fallback import TransformersDecoder, TransformersSpec
 from toolkit.models.families import decoder_spec, find_family
 from toolkit.models.hub import load_generation_defaults, read_config, resolve_files
 from toolkit.models.points import Tap, available_points, check_point
-from toolkit.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from toolkit.models.source import ModelSource, open_model
+from toolkit.models.spec import AttentionSpec, DecoderSpec, KVShape, MlpSpec, NormSpec, RopeSpec
 from toolkit.models.weights import load_decoder, resolve_dtype
 
 __all__ = [
@@ -18,10 +22,14 @@ __all__ = [
     "Decoder",
     "DecoderSpec",
     "FlatBatch",
+    "KVShape",
     "MlpSpec",
+    "ModelSource",
     "NormSpec",
     "RopeSpec",
     "Tap",
+    "TransformersDecoder",
+    "TransformersSpec",
     "available_points",
     "check_point",
     "decoder_spec",
@@ -30,6 +38,7 @@ __all__ = [
     "load_generation_defaults",
     "native_dtype",
     "num_parameters",
+    "open_model",
     "random_decoder",
     "read_config",
     "resolve_dtype",

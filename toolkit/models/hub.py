@@ -56,6 +56,8 @@ def read_config(
     except ValueError as error:
         architecture = next(iter(settings.get("architectures") or ()), model_type)
         reason = str(error).splitlines()[0]  # paragraphs of advice about transformers follow
+        if "trust_remote_code" in str(error):
+            reason += " If you trust it, pass trust_remote_code=True."
         raise UnsupportedModel(
             f"cannot read the config of {architecture!r} in {folder}: {reason} "
             f"Supported: {supported_architectures()}"

@@ -14,6 +14,7 @@ __all__ = [
     "ActivationName",
     "AttentionSpec",
     "DecoderSpec",
+    "KVShape",
     "MlpSpec",
     "MoeSpec",
     "NormSpec",
@@ -21,6 +22,15 @@ __all__ = [
 ]
 
 ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one token takes in the KV cache: a key and a value per layer and head."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,3 +205,8 @@ class DecoderSpec:
         if self.moe is not None and layer in self.moe_layers:
             return self.moe
         return self.mlp
+
+    @property
+    def kv_shape(self) -> KVShape:
+        """What one token takes in the KV cache."""
+        return KVShape(self.num_layers, self.attention.num_kv_heads, self.attention.head_dim)

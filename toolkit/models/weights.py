@@ -24,7 +24,7 @@ from toolkit.models.hub import read_config, resolve_files
 from toolkit.models.mxfp4 import unpack_mxfp4
 from toolkit.models.places import Place, find_places
 
-__all__ = ["load_decoder", "resolve_dtype"]
+__all__ = ["load_decoder", "refuse_quantized", "resolve_dtype"]
 
 
 def load_decoder(
@@ -46,7 +46,7 @@ def load_decoder(
     """
     config = read_config(model, revision, trust_remote_code)
     family, spec = find_family(config), decoder_spec(config, max_model_len)
-    _refuse_quantized(config, model)
+    refuse_quantized(config, model)
     files = weight_files(resolve_files(model, revision))
     found = resolve_dtype(dtype, config, model, device=device, revision=revision)
     decoder = Decoder(spec, ops, dtype=found, device=device)
@@ -76,7 +76,8 @@ def resolve_dtype(
     return native_dtype(stored, device)
 
 
-def _refuse_quantized(config: PreTrainedConfig, model: str) -> None:
+def refuse_quantized(config: PreTrainedConfig, model: str) -> None:
+    """Raise UnsupportedModel for a checkpoint whose weights are not floating-point numbers."""
     quantization = getattr(config, "quantization_config", None)
     if quantization is not None and quantization.get("quant_method") != "mxfp4":
         raise UnsupportedModel(

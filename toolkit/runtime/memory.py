@@ -9,7 +9,7 @@ import torch
 
 from toolkit.cache.storage import GIB, KVLayout
 from toolkit.errors import InvalidConfig
-from toolkit.models import DecoderSpec
+from toolkit.models import DecoderSpec, TransformersSpec
 
 __all__ = ["MemoryPlan", "plan_memory"]
 
@@ -59,7 +59,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    spec: DecoderSpec,
+    spec: DecoderSpec | TransformersSpec,
     *,
     dtype: torch.dtype,
     device: torch.device,
@@ -76,9 +76,9 @@ def plan_memory(
         InvalidConfig: the settings contradict each other, or the plan exceeds the free memory.
     """
     layout = KVLayout(
-        num_layers=spec.num_layers,
-        num_kv_heads=spec.attention.num_kv_heads,
-        head_dim=spec.attention.head_dim,
+        num_layers=spec.kv_shape.num_layers,
+        num_kv_heads=spec.kv_shape.num_kv_heads,
+        head_dim=spec.kv_shape.head_dim,
         block_size=block_size,
         dtype=dtype,
     )

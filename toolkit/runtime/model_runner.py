@@ -12,7 +12,7 @@ import torch
 from toolkit.cache.storage import KVStorage
 from toolkit.engine.plan import SampledToken, StepPlan, StepResult, StepTimes
 from toolkit.errors import InvalidParameter, InvalidRequest
-from toolkit.models import Decoder
+from toolkit.models import Decoder, TransformersDecoder
 from toolkit.request import Request
 from toolkit.runtime.rows import RowTable
 from toolkit.sampling import RowState, Sampler
@@ -33,7 +33,7 @@ class ModelRunner:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Decoder | TransformersDecoder,
         storage: KVStorage,
         sampler: Sampler,
         *,

@@ -1,0 +1,127 @@
+"""Run an architecture that no spec describes: transformers' own code, our paged attention.
+
+``TransformersDecoder`` looks to runtime like models.decoder.Decoder. Lost are fused kernels and the
+points of models.points.
+Request path 6/8: from runtime.model_runner, to models.fallback.attention.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
+
+from toolkit.errors import InvalidRequest
+from toolkit.kernels import Ops
+from toolkit.models.attention import LayerCache
+from toolkit.models.batch import FlatBatch
+from toolkit.models.fallback.attention import PagedStep, running
+from toolkit.models.fallback.refusal import refusal
+from toolkit.models.fallback.spec import TransformersSpec
+from toolkit.models.points import Tap
+
+__all__ = ["TransformersDecoder"]
+
+
+class TransformersDecoder(nn.Module):
+    """A causal language model of transformers, loaded with ``PAGED`` attention, cut in two.
+
+    ``body`` turns tokens into hidden states. ``head`` is the same model, sharing its parameters,
+    with what it is given as hidden states in the body's place: so scales, caps and divisions of
+    logits are computed by the model's own code, and only for the rows that are wanted.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        spec: TransformersSpec,
+        ops: Ops,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        body = model.get_decoder()
+        if not isinstance(body, PreTrainedModel):  # some call the matrix of the logits so
+            body = model.base_model
+        path = next((name for name, module in model.named_modules() if module is body), "")
+        if not path:
+            raise refusal(spec.family, "its code does not part the decoder from the logits")
+        self.body = body
+        self.head = _replaced(model, path.split("."), _HiddenStates())
+        self.spec = spec
+        self.ops = ops
+        self.dtype = dtype
+        self.device = device
+
+    @torch.no_grad()
+    def forward(
+        self,
+        batch: FlatBatch,
+        kv: Sequence[LayerCache],
+        tap: Tap | None = None,
+        *,
+        attn_probs: Collection[int] = (),
+    ) -> Tensor:
+        """Write the batch into the caches; return hidden states [num_tokens, hidden], normed.
+
+        Raises InvalidRequest if a tap or attention probabilities are asked for: there are none.
+        """
+        if attn_probs:
+            raise self._no_points()
+        self._require_no_tap(tap)
+        with running(PagedStep(batch, kv, self.ops, self.spec.windows)):
+            output = self.body(
+                input_ids=batch.token_ids.unsqueeze(0),
+                position_ids=batch.positions.unsqueeze(0),
+                use_cache=False,
+            )
+        return output[0].squeeze(0)
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor, tap: Tap | None = None) -> Tensor:
+        """Score the vocabulary for hidden states [rows, hidden]: [rows, vocab] float32."""
+        self._require_no_tap(tap)
+        output = self.head(inputs_embeds=hidden.unsqueeze(0), use_cache=False)
+        return output[0].squeeze(0).float()
+
+    def _require_no_tap(self, tap: Tap | None) -> None:
+        if tap is not None:
+            raise self._no_points()
+
+    def _no_points(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self.spec.family} runs in transformers' own code, which shows no activations: "
+            "hooks need a model that one of the toolkit's families describes",
+            param="hooks",
+        )
+
+
+@dataclass
+class _Output(MoeModelOutputWithPast):
+    """All that a model may look for in its decoder's output before it computes logits."""
+
+    cross_attentions: None = None
+
+
+class _HiddenStates(nn.Module):
+    """Stand where a decoder stood, and return the hidden states that came as embeddings."""
+
+    def forward(self, input_ids: None = None, *, inputs_embeds: Tensor, **_: Any) -> _Output:
+        return _Output(last_hidden_state=inputs_embeds)
+
+
+def _replaced(module: nn.Module, path: list[str], leaf: nn.Module) -> nn.Module:
+    """Copy a module with ``leaf`` at ``path``; all other submodules and parameters are shared."""
+    if not path:
+        return leaf
+    clone = copy.copy(module)
+    inner = _replaced(module.get_submodule(path[0]), path[1:], leaf)
+    clone._modules = {**module._modules, path[0]: inner}
+    return clone
