@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.sampling.rows import make_request, normal, sample
+from toolkit.request import Logprob
 from toolkit.sampling.logprobs import gather_logprobs
 
 VOCAB = 40
+
+
+def gather(logits: Tensor, *, chosen: int, num_top: int) -> list[dict[int, Logprob]]:
+    """One row's entries, with a chain that changed nothing."""
+    return gather_logprobs(
+        logits, logits, torch.tensor([chosen]), num_top=[num_top], decode_token=None
+    )
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])
@@ -30,14 +39,14 @@ def test_values_and_ranks_are_those_of_the_softmax(num_top: int, scale: float):
 
 def test_the_chosen_token_comes_first_and_the_others_by_rank():
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
-    (entries,) = gather_logprobs(logits, torch.tensor([2]), [3], None)
+    (entries,) = gather(logits, chosen=2, num_top=3)
     assert list(entries) == [2, 1, 3]
     assert [entry.rank for entry in entries.values()] == [3, 1, 2]
 
 
 def test_a_chosen_token_among_the_top_is_listed_once():
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
-    (entries,) = gather_logprobs(logits, torch.tensor([1]), [2], None)
+    (entries,) = gather(logits, chosen=1, num_top=2)
     assert list(entries) == [1, 3]
 
 
@@ -93,7 +102,7 @@ def test_a_dominating_token_has_all_the_probability():
 
 def test_an_impossible_token_has_none():
     logits = torch.tensor([[0.0, -torch.inf, 1.0]])
-    (entries,) = gather_logprobs(logits, torch.tensor([2]), [3], None)
+    (entries,) = gather(logits, chosen=2, num_top=3)
     assert entries[1].logprob == -torch.inf
 
 

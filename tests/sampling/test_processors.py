@@ -50,6 +50,8 @@ def test_the_chain_is_printed_in_the_order_in_which_it_runs():
     assert names == [
         "raw processors",
         "logit bias",
+        "allowed tokens",
+        "bad words",
         "min tokens",
         "repetition, presence, frequency penalties",
         "processors",
@@ -57,6 +59,7 @@ def test_the_chain_is_printed_in_the_order_in_which_it_runs():
         "top-k",
         "top-p",
         "min-p",
+        "typical-p",
         "final processors",
         "draw",
     ]

@@ -12,7 +12,6 @@ from torch import Tensor
 from tests.sampling.rows import CPU, kept, make_request, normal, sample
 from toolkit.request import Request
 from toolkit.sampling import RowState, Sampler
-from toolkit.sampling.steps import draw
 
 # ---- greedy
 
@@ -122,28 +121,6 @@ def test_a_draw_depends_on_seed_sample_and_position():
     assert len(set(draws)) == 4
     again = sample(logits, [make_request(**base)], positions=[5]).token_ids[0]
     assert again == draws[0]
-
-
-def test_a_draw_inverts_the_cumulative_distribution():
-    probs = torch.tensor([[0.1, 0.0, 0.4, 0.5]]).log()
-    for number, token_id in (
-        (0.0, 0),
-        (0.0999, 0),
-        (0.1001, 2),
-        (0.4999, 2),
-        (0.501, 3),
-        (0.999, 3),
-    ):
-        assert draw(probs, torch.tensor([number], dtype=torch.float64)).tolist() == [token_id]
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_the_largest_number_draws_no_token_of_probability_zero(seed: int):
-    """The last tokens are impossible, and the number is as close to one as they come."""
-    logits = normal(1, 50, seed=seed, scale=4.0)
-    logits[:, 45:] = -torch.inf
-    largest = torch.tensor([1.0 - 2.0**-53], dtype=torch.float64)
-    assert draw(logits, largest).item() < 45
 
 
 # ---- independence of the batch
