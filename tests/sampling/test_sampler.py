@@ -75,6 +75,12 @@ def crowd(rng: random.Random, vocab_size: int, size: int) -> list[Request]:
             params["top_p"] = rng.choice([0.3, 0.9, 0.999])
         if rng.random() < 0.3:
             params["min_p"] = 0.05
+        if rng.random() < 0.2:
+            params["typical_p"] = 0.8
+        if rng.random() < 0.2:
+            params["allowed_token_ids"] = rng.sample(range(vocab_size), k=vocab_size // 2)
+        if rng.random() < 0.2:
+            params["bad_words"] = [rng.choices(range(vocab_size), k=n) for n in (1, 2, 2, 3)]
         if rng.random() < 0.3:
             params["repetition_penalty"] = 1.3
         if rng.random() < 0.3:
