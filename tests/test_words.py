@@ -192,11 +192,20 @@ def test_parameters_cannot_be_changed():
 
 def test_parameters_do_not_follow_the_callers_containers():
     stop, ids, bias, processors = ["a"], [1], {5: 1.0}, [len]
+    allowed, word = [2], [3, 4]
+    words: list[Any] = ["b", word]
     params = SamplingParams(
-        stop=stop, stop_token_ids=ids, logit_bias=bias, logits_processors=processors
+        stop=stop,
+        stop_token_ids=ids,
+        logit_bias=bias,
+        logits_processors=processors,
+        allowed_token_ids=allowed,
+        bad_words=words,
     )
-    for container in (stop, ids, bias, processors):
+    for container in (stop, ids, bias, processors, allowed, word, words):
         container.clear()
+    assert params.allowed_token_ids == (2,)
+    assert params.bad_words == ("b", (3, 4))
     assert list(params.stop or ()) == ["a"]
     assert list(params.stop_token_ids or ()) == [1]
     assert dict(params.logit_bias or {}) == {5: 1.0}
