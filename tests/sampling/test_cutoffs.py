@@ -236,9 +236,10 @@ def test_typical_p_may_drop_the_most_likely_token():
 def test_typical_p_counts_what_the_other_cut_offs_left():
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     assert kept(logits, typical_p=0.25) == {1}
-    # Of two equally likely tokens both are exactly typical.
-    halves = torch.tensor([0.3, 0.3, 0.25, 0.15]).log()
-    assert kept(halves, typical_p=0.3, top_k=2) == {0, 1}
+    # Of two tokens with 5/7 and 2/7 the first is closer to the entropy, of all four the second.
+    logits = torch.tensor([0.5, 0.2, 0.15, 0.15]).log()
+    assert kept(logits, typical_p=0.5) == {0, 1}
+    assert kept(logits, typical_p=0.5, top_k=2) == {0}
 
 
 def test_a_typical_row_leaves_its_neighbours_alone():

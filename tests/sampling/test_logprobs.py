@@ -180,7 +180,7 @@ def test_a_row_that_asks_for_the_whole_vocabulary_gets_it_alone():
 
 def test_a_prompt_is_scored_as_if_each_token_were_the_first_of_an_output():
     """Penalties see the tokens before it, stops are held back, words of one token are banned."""
-    prompt = [2, 5, 2, 9, 9, 1, 5]
+    prompt = [2, 5, 2, 9, 9, 1, 5, 11, 12, 13]
     params: dict[str, Any] = {
         "repetition_penalty": 1.4,
         "presence_penalty": 0.6,
@@ -189,9 +189,9 @@ def test_a_prompt_is_scored_as_if_each_token_were_the_first_of_an_output():
         "bad_words": [[9], [2, 1], [9, 9]],
         "min_tokens": 2,
         "temperature": 1.3,
-        "min_p": 0.02,
+        "min_p": 1e-3,
     }
-    logits = normal(6, VOCAB, seed=10, scale=2.0)
+    logits = normal(9, VOCAB, seed=10, scale=2.0)
     request = make_request(prompt=prompt, output=[4, 4], eos=[1], prompt_logprobs=20, **params)
     sampler = Sampler(VOCAB, CPU)
     for start in (1, 4):  # in one piece, and from the middle
