@@ -50,6 +50,9 @@ VLLM_DEFAULTS: dict[str, Any] = {
     "max_tokens": 16,
     "min_tokens": 0,
     "logprobs": None,
+    "prompt_logprobs": None,
+    "allowed_token_ids": None,
+    "bad_words": None,
     "detokenize": True,
     "skip_special_tokens": True,
     "logit_bias": None,
@@ -69,10 +72,10 @@ def test_defaults_can_be_given(name: str):
 
 def test_every_parameter_is_vllms_or_documented_as_ours():
     names = {field.name for field in dataclasses.fields(SamplingParams)}
-    assert names - set(VLLM_DEFAULTS) == {"logits_processors"}
+    assert names - set(VLLM_DEFAULTS) == {"logits_processors", "typical_p"}
     assert set(VLLM_DEFAULTS) <= names
     documented = set(re.findall(r"^        (\w+): ", SamplingParams.__doc__ or "", re.MULTILINE))
-    assert names - documented <= {"include_stop_str_in_output"}
+    assert names <= documented
 
 
 NOT_INTEGERS: list[Any] = [1.5, "3", NAN, [1], True]
@@ -91,7 +94,11 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "stop_token_ids": [[-1], [1.5], ["1"], [True], "12", 7, [None]],
     "max_tokens": [0, -5, *NOT_INTEGERS],
     "min_tokens": [-1, None, *NOT_INTEGERS],
-    "logprobs": [-1, 21, *NOT_INTEGERS],
+    "logprobs": [-2, 21, *NOT_INTEGERS],
+    "prompt_logprobs": [-2, 21, *NOT_INTEGERS],
+    "typical_p": [0.0, -0.5, 1.0001, None, *NOT_NUMBERS],
+    "allowed_token_ids": [[], [-1], [1.5], ["1"], [True], "12", 7, [None]],
+    "bad_words": ["word", [""], [[]], [7], [None], [b"x"], [[-1]], [[1.5]], [["a"]], 7],
     "logit_bias": [
         {-1: 1.0},
         {1.5: 1.0},
@@ -132,7 +139,11 @@ IN_RANGE: dict[str, list[Any]] = {
     "stop_token_ids": [[], [0, 5], (3,), None],
     "max_tokens": [None, 1, 10**9],
     "min_tokens": [0, 16],
-    "logprobs": [None, 0, 20],
+    "logprobs": [None, -1, 0, 20],
+    "prompt_logprobs": [None, -1, 0, 20],
+    "typical_p": [1e-9, 1, 0.5],
+    "allowed_token_ids": [None, [0], (3, 5)],
+    "bad_words": [None, [], ["x", " y "], [[1, 2], "z", (3,)]],
     "logit_bias": [None, {}, {0: -3, 7: 2.5}],
     "logits_processors": [None, [], [len], (len, repr)],
 }
@@ -181,11 +192,20 @@ def test_parameters_cannot_be_changed():
 
 def test_parameters_do_not_follow_the_callers_containers():
     stop, ids, bias, processors = ["a"], [1], {5: 1.0}, [len]
+    allowed, word = [2], [3, 4]
+    words: list[Any] = ["b", word]
     params = SamplingParams(
-        stop=stop, stop_token_ids=ids, logit_bias=bias, logits_processors=processors
+        stop=stop,
+        stop_token_ids=ids,
+        logit_bias=bias,
+        logits_processors=processors,
+        allowed_token_ids=allowed,
+        bad_words=words,
     )
-    for container in (stop, ids, bias, processors):
+    for container in (stop, ids, bias, processors, allowed, word, words):
         container.clear()
+    assert params.allowed_token_ids == (2,)
+    assert params.bad_words == ("b", (3, 4))
     assert list(params.stop or ()) == ["a"]
     assert list(params.stop_token_ids or ()) == [1]
     assert dict(params.logit_bias or {}) == {5: 1.0}

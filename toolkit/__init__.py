@@ -25,6 +25,7 @@ _HOMES = {
     "RequestOutput": "toolkit.request",
     "SamplingParams": "toolkit.request",
     "ToolkitError": "toolkit.errors",
+    "adapt": "toolkit.sampling",
     "serve": "toolkit.server",
 }
 

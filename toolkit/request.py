@@ -63,11 +63,25 @@ class FinishReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """One token's log-probability under the model (raw: before any sampler step), in nats."""
+    """One token's log-probability, in nats, under the model and under the sampler.
+
+    ``logprob`` is raw, as in vLLM: of the model's logits, before any step of the sampler; ``rank``
+    counts from 1 among these. ``logprob_processed`` is of the distribution that was drawn from,
+    after the whole chain: -inf for a token that was cut. A greedy request has neither temperature
+    nor cut-offs, so there it is what the logits give after all other steps. For a prompt token it
+    is what the standard steps, without the request's own processors, would have given had that
+    token been the first to be sampled after the tokens before it.
+    """
 
     logprob: float
     rank: int | None = None
     decoded_token: str | None = None
+    logprob_processed: float | None = None
+
+    @property
+    def logprob_raw(self) -> float:
+        """Another name of ``logprob``, beside ``logprob_processed``."""
+        return self.logprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +138,8 @@ class RequestOutput:
     finished: bool
     num_cached_tokens: int
     error: BaseException | None = None
+    # By prompt token, None for the first; the list grows while the prompt is computed.
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
     @property
     def text(self) -> str:
@@ -173,6 +189,7 @@ class Request:
     parent_id: str | None = None
     sample_index: int = 0
     eos_token_ids: frozenset[int] = frozenset()
+    bad_word_ids: tuple[tuple[int, ...], ...] = ()  # params.bad_words, as tokens
     max_tokens: int = 0
     tokenize_s: float = 0.0
 
@@ -183,6 +200,8 @@ class Request:
     num_computed_tokens: int = 0
     logprobs: list[dict[int, Logprob]] | None = None
     cumulative_logprob: float = 0.0
+    # Of the prompt's first tokens, as far as it was computed; all samples share one list.
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     text: OutputText | None = None
     samples: tuple[Request, ...] = ()
     finish_reason: FinishReason | None = None
@@ -230,6 +249,18 @@ class Request:
         return self.token_ids[len(self.prompt_token_ids) :]
 
     @property
+    def num_reusable_tokens(self) -> int:
+        """Tokens at the start whose keys and values may come from the prefix cache.
+
+        A token that must be computed by this request, because its logits are still wanted, ends
+        them: logits are not cached.
+        """
+        known = self.prompt_logprobs
+        if known is None or len(known) == self.num_prompt_tokens:
+            return self.num_tokens
+        return len(known) - 1  # the logits of this one score the first token not yet known
+
+    @property
     def is_finished(self) -> bool:
         """Whether this sample has ended, well or not."""
         return self.status.is_end
@@ -245,6 +276,7 @@ class Request:
             finished=all(sample.is_finished for sample in self.samples),
             num_cached_tokens=self.num_cached_tokens,
             error=next((sample.error for sample in self.samples if sample.error), None),
+            prompt_logprobs=self.prompt_logprobs,
         )
 
     @property

@@ -9,12 +9,23 @@ from typing import Any
 
 from toolkit.errors import InvalidParameter
 
-__all__ = ["GREEDY_TEMPERATURE", "MAX_LOGPROBS", "MAX_SAMPLES", "SamplingParams"]
+__all__ = [
+    "GREEDY_TEMPERATURE",
+    "MAX_LOGPROBS",
+    "MAX_SAMPLES",
+    "PROCESSOR_STAGES",
+    "WHOLE_VOCABULARY",
+    "SamplingParams",
+]
 
 # Below this temperature the softmax is one-hot in float32, so the request is greedy.
 GREEDY_TEMPERATURE = 1e-5
 # vLLM's cap on top logprobs per token: each costs a dict entry per token and request.
 MAX_LOGPROBS = 20
+# vLLM's value of logprobs and prompt_logprobs that asks for every token.
+WHOLE_VOCABULARY = -1
+# Where in the chain a processor can stand; it names its place in an attribute ``stage``.
+PROCESSOR_STAGES = ("raw", "default", "final")
 # Each sample is a request of its own; more than this is a typing error.
 MAX_SAMPLES = 1024
 # All stop strings together: they are looked for at every token.
@@ -28,27 +39,47 @@ class SamplingParams:
     >>> SamplingParams(temperature=0, max_tokens=8).is_greedy
     True
 
+    What changes the logits applies in the order that ``sampler.chain`` prints, whatever the order
+    here.
+
     Args:
         n: Samples drawn for the prompt; its blocks are shared between them.
         presence_penalty: Subtracted once from the logit of each token already in the output.
         frequency_penalty: Subtracted per occurrence in the output.
         repetition_penalty: Divides positive and multiplies negative logits of tokens in the prompt
             or the output (Keskar et al. 2019, section 4.1).
-        temperature: Divides the logits; 0 is greedy, ties going to the lowest token id.
+        temperature: Divides the logits; below 1e-5 it is 0. 0 is greedy: the token with the
+            largest logit after bias, bans, penalties and processors, of several the one with the
+            lowest id; the cut-offs and the seed have no effect.
         top_p: Keeps the most likely tokens that together reach this probability.
         top_k: Keeps this many most likely tokens; 0 or -1 keeps all.
         min_p: Drops tokens less likely than this fraction of the most likely one.
+        typical_p: Keeps the tokens whose information is closest to the entropy, until together
+            they reach this probability (Meister et al. 2022, arXiv:2202.00666). Like the other
+            cut-offs it keeps all tokens that tie at the edge.
         seed: Makes the request's draws repeatable, whatever runs beside it.
         stop: Strings that end the output; they are cut off unless include_stop_str_in_output.
         stop_token_ids: Tokens that end the output, beside the model's own end-of-sequence ones.
+        include_stop_str_in_output: Whether a stop string or stop token stays in the text.
         ignore_eos: Goes on after an end-of-sequence token.
         max_tokens: Output tokens at most; None is the rest of the context.
         min_tokens: Neither end-of-sequence nor stop is allowed before this many output tokens.
-        logprobs: Log-probabilities of the chosen and this many most likely tokens; None is off.
+        logprobs: Log-probabilities of the chosen and this many most likely tokens; 0 is the chosen
+            one alone, -1 the whole vocabulary, None is off.
+        prompt_logprobs: The same for every token of the prompt but the first, which nothing
+            predicts; they are in ``RequestOutput.prompt_logprobs``. The prompt is computed rather
+            than read from the prefix cache.
         detokenize: Whether text is made at all.
         skip_special_tokens: Whether special tokens are left out of the text.
         logit_bias: Added to the logits, by token id, clamped to +-100.
-        logits_processors: Callables ``f(logits, at) -> logits | None`` on float32 [vocab].
+        allowed_token_ids: The only tokens that may be chosen; None allows all. An end-of-sequence
+            token that is not among them never comes.
+        bad_words: What must not come: texts, each banned with and without a leading space, or
+            lists of token ids. One of several tokens loses its last token wherever the output,
+            not the prompt, ends with the others.
+        logits_processors: Callables ``f(logits, at) -> logits | None`` on float32 [vocab], called
+            once per output position; ``f.stage`` moves one to "raw" or "final". With n > 1 each
+            sample has deep copies of its own.
 
     Raises:
         InvalidParameter: a value is out of range; ``.param`` names it.
@@ -62,6 +93,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
     seed: int | None = None
     stop: str | Sequence[str] | None = None
     stop_token_ids: Sequence[int] | None = None
@@ -70,9 +102,12 @@ class SamplingParams:
     max_tokens: int | None = 16
     min_tokens: int = 0
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
     logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: Sequence[int] | None = None
+    bad_words: Sequence[str | Sequence[int]] | None = None
     logits_processors: Sequence[Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -85,16 +120,18 @@ class SamplingParams:
         _number(self, "top_p", above=0.0, high=1.0)
         _integer(self, "top_k", low=-1)
         _number(self, "min_p", low=0.0, high=1.0)
+        _number(self, "typical_p", above=0.0, high=1.0)
         _integer(self, "seed", optional=True)
         _integer(self, "max_tokens", low=1, optional=True)
         _integer(self, "min_tokens", low=0)
-        _integer(self, "logprobs", low=0, high=MAX_LOGPROBS, optional=True)
+        for name in ("logprobs", "prompt_logprobs"):
+            _integer(self, name, low=WHOLE_VOCABULARY, high=MAX_LOGPROBS, optional=True)
         self._normalise()
         self._cross_check()
 
     def _normalise(self) -> None:
         """Bring sequences and mappings into one immutable form."""
-        for name in ("stop", "stop_token_ids", "logits_processors"):
+        for name in ("stop", "stop_token_ids", "logits_processors", "allowed_token_ids"):
             if not isinstance(getattr(self, name), (str, Sequence, type(None))):
                 raise InvalidParameter(
                     f"{name} must be a list, not {getattr(self, name)!r}", param=name
@@ -104,30 +141,17 @@ class SamplingParams:
                 f"logit_bias must map token ids to numbers, not {self.logit_bias!r}",
                 param="logit_bias",
             )
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if not all(isinstance(text, str) and text for text in stop):
-            raise InvalidParameter(f"stop must be non-empty strings, not {stop!r}", param="stop")
-        if sum(map(len, stop)) > MAX_STOP_CHARACTERS:
-            raise InvalidParameter(
-                f"stop has {sum(map(len, stop))} characters in all, more than "
-                f"{MAX_STOP_CHARACTERS}",
-                param="stop",
-            )
-        ids = tuple(self.stop_token_ids or ())
-        if not all(_is_int(token_id) and token_id >= 0 for token_id in ids):
-            raise InvalidParameter(
-                f"stop_token_ids must be token ids, not {ids!r}", param="stop_token_ids"
-            )
-        processors = tuple(self.logits_processors or ())
-        if not all(callable(processor) for processor in processors):
-            raise InvalidParameter(
-                "logits_processors must be callables f(logits, at)", param="logits_processors"
-            )
-        object.__setattr__(self, "stop", stop)
-        object.__setattr__(self, "stop_token_ids", ids)
-        object.__setattr__(self, "logits_processors", processors)
-        object.__setattr__(self, "logit_bias", _clamped_bias(self.logit_bias))
-        object.__setattr__(self, "top_k", max(self.top_k, 0))
+        normal = {
+            "stop": _stop_strings(self.stop),
+            "stop_token_ids": _token_ids(self.stop_token_ids or (), "stop_token_ids"),
+            "allowed_token_ids": _allowed(self.allowed_token_ids),
+            "bad_words": _bad_words(self.bad_words),
+            "logits_processors": _processors(self.logits_processors or ()),
+            "logit_bias": _clamped_bias(self.logit_bias),
+            "top_k": max(self.top_k, 0),
+        }
+        for name, value in normal.items():
+            object.__setattr__(self, name, value)
 
     def _cross_check(self) -> None:
         if self.is_greedy and self.n > 1:
@@ -155,6 +179,72 @@ class SamplingParams:
         return bool(
             self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0
         )
+
+
+def _stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if not all(isinstance(text, str) and text for text in strings):
+        raise InvalidParameter(f"stop must be non-empty strings, not {strings!r}", param="stop")
+    if sum(map(len, strings)) > MAX_STOP_CHARACTERS:
+        raise InvalidParameter(
+            f"stop has {sum(map(len, strings))} characters in all, more than {MAX_STOP_CHARACTERS}",
+            param="stop",
+        )
+    return strings
+
+
+def _token_ids(values: Sequence[int], name: str) -> tuple[int, ...]:
+    ids = tuple(values)
+    if not all(_is_int(token_id) and token_id >= 0 for token_id in ids):
+        raise InvalidParameter(f"{name} must be token ids, not {ids!r:.200}", param=name)
+    return ids
+
+
+def _allowed(values: Sequence[int] | None) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    if len(values) == 0:
+        raise InvalidParameter(
+            "allowed_token_ids is empty, so nothing could be chosen; None allows all tokens",
+            param="allowed_token_ids",
+        )
+    return _token_ids(values, "allowed_token_ids")
+
+
+def _bad_words(
+    words: Sequence[str | Sequence[int]] | None,
+) -> tuple[str | tuple[int, ...], ...]:
+    is_list = isinstance(words, Sequence) and not isinstance(words, (str, bytes))
+    if words is not None and not (is_list and all(_is_word(word) for word in words)):
+        raise InvalidParameter(
+            f"bad_words must be a list of non-empty strings or lists of token ids, not "
+            f"{words!r:.200}",
+            param="bad_words",
+        )
+    return tuple(
+        word if isinstance(word, str) else _token_ids(word, "bad_words") for word in words or ()
+    )
+
+
+def _is_word(word: object) -> bool:
+    return isinstance(word, Sequence) and not isinstance(word, bytes) and len(word) > 0
+
+
+def _processors(processors: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
+    for processor in processors:
+        if not callable(processor):
+            raise InvalidParameter(
+                f"logits_processors must be callables f(logits, at), not {processor!r}",
+                param="logits_processors",
+            )
+        stage = getattr(processor, "stage", "default")
+        if stage not in PROCESSOR_STAGES:
+            raise InvalidParameter(
+                f"logits processor {processor!r} has stage {stage!r}; there are "
+                f"{', '.join(PROCESSOR_STAGES)}",
+                param="logits_processors",
+            )
+    return tuple(processors)
 
 
 def _is_finite(value: float) -> bool:

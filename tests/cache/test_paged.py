@@ -351,3 +351,19 @@ def test_a_cache_prints_its_state():
     cache.close(store(cache, [1, 2, 3]))
     store(cache, [4])
     assert repr(cache) == "PagedCache(8 blocks x 2 tokens: 1 used, 1 cached, 6 empty)"
+
+
+# ---- what a request may reuse
+
+
+@pytest.mark.parametrize(
+    ("num_known", "num_matched"), [(None, 12), (1, 0), (4, 0), (5, 4), (8, 4), (9, 8), (13, 12)]
+)
+def test_a_request_reads_no_token_whose_logits_it_wants(num_known: int | None, num_matched: int):
+    """Thirteen tokens in blocks of four; entry k of the list comes from token k - 1."""
+    cache = make_cache(block_size=4)
+    tokens = list(range(13))
+    store(cache, tokens)
+    second = make_request(tokens)
+    second.prompt_logprobs = None if num_known is None else [None] * num_known
+    assert cache.match_prefix(second).num_tokens == num_matched

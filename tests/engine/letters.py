@@ -29,7 +29,7 @@ class Letters:
     def __init__(self, eos_token_ids: Sequence[int] = ()) -> None:
         self.eos_token_ids = frozenset(eos_token_ids)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return [ord(character) - ord("A") for character in text]
 
     def output_text(

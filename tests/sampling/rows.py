@@ -39,6 +39,8 @@ def make_request(
         sample_index=sample_index,
         eos_token_ids=frozenset(eos),
         tags=tags or {},
+        # As the engine's intake has it for words that are tokens already.
+        bad_word_ids=tuple(tuple(word) for word in params.get("bad_words", ())),
     )
     request.token_ids += output
     return request

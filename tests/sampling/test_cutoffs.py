@@ -1,4 +1,4 @@
-"""Top-k, top-p and min-p, against a slow float64 computation and against transformers."""
+"""Top-k, top-p, min-p, typical-p, against a slow float64 computation and against transformers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from tests.sampling.rows import Spy, kept, make_request, normal, sample
@@ -188,3 +189,71 @@ def test_tokens_that_are_impossible_stay_so():
         requests = [make_request(seed=seed, **params) for seed in range(50)]
         output = sample(logits.expand(50, 8), requests)
         assert set(output.token_ids) <= {2, 5}
+
+
+# ---- typical-p
+
+
+def keep_typical_slowly(logits: Tensor, typical_p: float) -> tuple[set[int], set[int]]:
+    """Return the ids that are kept for certain, and those too close to the edge to call."""
+    scaled = logits.double().numpy()
+    probs = np.exp(scaled - scaled.max())
+    probs /= probs.sum()
+    information = -np.log(probs)
+    distance = np.abs(information - (probs * information).sum())
+    order = np.argsort(distance, kind="stable")
+    reached = probs[order].cumsum()
+    last = int((reached < typical_p).sum())
+    edge = distance[order[min(last, len(order) - 1)]]
+    unclear = np.abs(reached[: last + 1] - typical_p).min() < ROUNDING
+    close = np.flatnonzero(np.abs(distance - edge) < ROUNDING).tolist()
+    if unclear:
+        close += [int(order[place]) for place in range(max(0, last - 1), min(last + 2, len(order)))]
+    return set(np.flatnonzero(distance <= edge).tolist()) - set(close), set(close)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("vocab_size", [5, 100, 2_000])
+def test_typical_p_keeps_the_slow_ones_and_transformers(vocab_size: int, scale: float):
+    warper_input = torch.zeros(1, 1, dtype=torch.int64)
+    for index, typical_p in enumerate([0.05, 0.2, 0.5, 0.8, 0.95, 0.999]):
+        logits = normal(1, vocab_size, seed=100 * vocab_size + index, scale=scale)[0]
+        found = kept(logits, typical_p=typical_p)
+        certain, close = keep_typical_slowly(logits, typical_p)
+        assert certain <= found <= certain | close
+        warped = TypicalLogitsWarper(typical_p)(warper_input, logits.unsqueeze(0).clone())
+        theirs = set(warped[0].isfinite().nonzero().squeeze(1).tolist())
+        assert found - close == theirs - close
+
+
+def test_typical_p_may_drop_the_most_likely_token():
+    """The entropy is 2.71 nats; the likeliest token tells 0.92, each of the others 3.91."""
+    logits = torch.tensor([0.4, *[0.02] * 30]).log()
+    assert kept(logits, typical_p=0.5) == set(range(1, 31))
+    assert kept(logits, typical_p=0.7) == set(range(31))
+
+
+def test_typical_p_counts_what_the_other_cut_offs_left():
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    assert kept(logits, typical_p=0.25) == {1}
+    # Of two tokens with 5/7 and 2/7 the first is closer to the entropy, of all four the second.
+    logits = torch.tensor([0.5, 0.2, 0.15, 0.15]).log()
+    assert kept(logits, typical_p=0.5) == {0, 1}
+    assert kept(logits, typical_p=0.5, top_k=2) == {0}
+
+
+def test_a_typical_row_leaves_its_neighbours_alone():
+    logits = normal(4, 300, seed=8)
+    spies = [Spy("final") for _ in range(4)]
+    wanted = [{"typical_p": 0.3}, {}, {"typical_p": 0.9, "top_k": 40}, {"temperature": 0.0}]
+    sample(
+        logits,
+        [
+            make_request(logits_processors=[spy], **params)
+            for spy, params in zip(spies, wanted, strict=True)
+        ],
+    )
+    for row, spy, params in zip(logits, spies, wanted, strict=True):
+        assert torch.equal(spy.logits[0], seen_alone(row, **params))
+    assert torch.equal(spies[1].logits[0], logits[1])
+    assert torch.equal(spies[3].logits[0], logits[3])

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.sampling.rows import CPU, Spy, make_request, normal, sample
-from toolkit.errors import InvalidRequest
+from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.sampling import RowState, Sampler
+from toolkit.sampling.chain import CUTTING, SHAPING
 
 VOCAB = 20
 
@@ -50,6 +51,8 @@ def test_the_chain_is_printed_in_the_order_in_which_it_runs():
     assert names == [
         "raw processors",
         "logit bias",
+        "allowed tokens",
+        "bad words",
         "min tokens",
         "repetition, presence, frequency penalties",
         "processors",
@@ -57,9 +60,24 @@ def test_the_chain_is_printed_in_the_order_in_which_it_runs():
         "top-k",
         "top-p",
         "min-p",
+        "typical-p",
         "final processors",
         "draw",
     ]
+
+
+def test_the_chain_is_made_of_the_steps_that_run():
+    printed = Sampler(VOCAB, CPU).chain
+    places = [printed.index(step.name) for step in (*SHAPING, *CUTTING)]
+    assert places == sorted(places)
+    assert printed.index("processors ->", len("raw processors")) > places[len(SHAPING) - 1]
+
+
+def test_a_processor_at_no_stage_is_refused():
+    spy = Spy("finally")
+    with pytest.raises(InvalidParameter, match="finally") as caught:
+        make_request(logits_processors=[spy])
+    assert caught.value.param == "logits_processors"
 
 
 def test_processors_of_a_stage_run_one_after_the_other():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from toolkit.sampling.random import philox, uniform
+from toolkit.sampling.random import philox, row_keys
 
 
 def words(text: str) -> np.ndarray:
@@ -47,8 +48,8 @@ def test_philox_works_on_many_counters_at_once():
     assert (philox(counters, keys) == answers).all()
 
 
-def one(seed: int, sample: int, position: int) -> float:
-    return float(uniform([seed], [sample], [position])[0])
+def one(seed: int, sample: int, position: int) -> int:
+    return int(row_keys([seed], [sample], [position])[0])
 
 
 def test_a_number_depends_on_its_own_three_alone():
@@ -60,7 +61,7 @@ def test_a_number_depends_on_its_own_three_alone():
     for _ in range(5):
         rng.shuffle(triples)
         part = triples[: rng.randint(1, 200)]
-        together = uniform(*zip(*part, strict=True))
+        together = row_keys(*zip(*part, strict=True))
         assert together.tolist() == [alone[triple] for triple in part]
 
 
@@ -78,19 +79,24 @@ def test_all_64_bits_of_a_seed_matter():
 
 @pytest.mark.parametrize("seed", [-1, -(2**63), 2**64 - 1, 2**70 + 5, 0])
 def test_any_integer_is_a_seed(seed: int):
-    assert 0.0 <= one(seed, 0, 0) < 1.0
+    assert 0 <= one(seed, 0, 0) < 2**64
     assert one(seed, 0, 0) == one(seed % 2**64, 0, 0)
 
 
-def test_numbers_have_53_bits():
-    numbers = uniform([7] * 1000, [0] * 1000, range(1000))
-    scaled = numbers * 2.0**53
-    assert (scaled == np.floor(scaled)).all()
-    assert len({int(value) & 0xFFFF for value in scaled}) > 950
+def test_a_key_is_the_first_two_words_of_philox():
+    """Counter: position, low half first, then sample and 0. Key: the seed, low half first."""
+    block = philox(words("243f6a88 85a308d3 13198a2e 00000000"), words("a4093822 299f31d0"))
+    key = one(seed=0x299F31D0A4093822, sample=0x13198A2E, position=0x85A308D3243F6A88)
+    assert key == int(block[0, 0]) << 32 | int(block[1, 0])
 
 
-def test_no_rows_is_no_numbers():
-    assert uniform([], [], []).shape == (0,)
+def test_no_rows_is_no_keys():
+    assert row_keys([], [], []).shape == (0,)
+
+
+def uniform(*axes: Sequence[int]) -> np.ndarray:
+    """The keys of rows as numbers in [0, 1)."""
+    return row_keys(*axes).astype(np.float64) * 2.0**-64
 
 
 def chi_square(numbers: np.ndarray, num_bins: int) -> float:

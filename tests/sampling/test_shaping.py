@@ -192,10 +192,10 @@ def test_a_resumed_request_counts_the_same_as_one_that_never_stopped():
     sampler.history.start(request)
     for token_id in (5, 5, 9):
         request.token_ids.append(token_id)
-        sampler.history.append(request, token_id)
-    counts, in_prompt = sampler.history.stack([request])
+        sampler.history.append([request], torch.tensor([token_id]))
+    counts, in_prompt = sampler.history.gather([request])
     sampler.history.start(request)
-    again, in_prompt_again = sampler.history.stack([request])
+    again, in_prompt_again = sampler.history.gather([request])
     assert torch.equal(counts, again)
     assert torch.equal(in_prompt, in_prompt_again)
     assert counts[0, 5] == 2
@@ -207,11 +207,30 @@ def test_a_history_is_kept_only_while_it_is_needed():
     plain, penalised = make_request(), make_request(presence_penalty=1.0)
     for request in (plain, penalised):
         sampler.history.start(request)
-        sampler.history.append(request, 3)
-    assert set(sampler.history._counts) == {penalised.id}
+    assert sampler.history.num_slots == 1
+    sampler.history.append([penalised], torch.tensor([3]))
+    with pytest.raises(KeyError):
+        sampler.history.gather([plain])
     for request in (plain, penalised):
         sampler.history.forget(request.id)
         sampler.history.forget(request.id)
-        sampler.history.append(request, 3)
-    assert not sampler.history._counts
-    assert not sampler.history._in_prompt
+    assert sampler.history.num_slots == 0
+    with pytest.raises(KeyError):
+        sampler.history.gather([penalised])
+
+
+def test_a_slot_that_was_used_before_starts_from_nothing():
+    history = Sampler(VOCAB, CPU).history
+    stays, leaves, comes = (
+        make_request(prompt=[number], output=[number, number], presence_penalty=1.0)
+        for number in (1, 2, 3)
+    )
+    for request in (stays, leaves):
+        history.start(request)
+    history.append([leaves, stays], torch.tensor([7, 8]))
+    history.forget(leaves.id)
+    history.start(comes)
+    assert history.num_slots == 2
+    counts, in_prompt = history.gather([comes, stays])
+    assert [row.nonzero().squeeze(1).tolist() for row in counts] == [[3], [1, 8]]
+    assert [row.nonzero().squeeze(1).tolist() for row in in_prompt] == [[3], [1]]

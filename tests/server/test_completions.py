@@ -92,3 +92,37 @@ def test_best_of_is_accepted_only_where_it_changes_nothing(client: openai.OpenAI
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="tiny", prompt="a", n=2, best_of=3, max_tokens=2)
     assert caught.value.param == "best_of"
+
+
+def test_only_allowed_tokens_and_no_bad_words_are_answered(client: openai.OpenAI) -> None:
+    def answer(**fields: object) -> str:
+        made = client.completions.create(
+            model="tiny",
+            prompt="Hello",
+            max_tokens=8,
+            seed=1,
+            extra_body={"ignore_eos": True, **fields},
+        )
+        return made.choices[0].text
+
+    love, hello = (PROMPT_IDS[0], PROMPT_IDS[1])
+    assert len(set(answer(allowed_token_ids=[love]))) == 1
+    either = set(answer(allowed_token_ids=[love, hello]))
+    assert len(either) == 2
+    for banned in either:
+        left = set(answer(allowed_token_ids=[love, hello], bad_words=[banned]))
+        assert left == either - {banned}
+
+
+def test_typical_p_reaches_the_sampler(client: openai.OpenAI) -> None:
+    def answer(typical_p: float) -> str:
+        made = client.completions.create(
+            model="tiny",
+            prompt="Hello",
+            max_tokens=24,
+            seed=1,
+            extra_body={"ignore_eos": True, "typical_p": typical_p},
+        )
+        return made.choices[0].text
+
+    assert answer(0.05) != answer(1.0)

@@ -93,6 +93,12 @@ def test_a_bad_field_of_a_chat_is_named(
         ({"logprobs": 21}, "logprobs"),
         ({"logprobs": 1, "echo": True}, "logprobs"),
         ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"typical_p": 0.0}, "typical_p"),
+        ({"bad_words": "the"}, "bad_words"),
+        ({"bad_words": [""]}, "bad_words"),
+        ({"allowed_token_ids": []}, "allowed_token_ids"),
+        ({"allowed_token_ids": [-1]}, "allowed_token_ids[0]"),
+        ({"allowed_token_ids": [999_999]}, "allowed_token_ids"),
     ],
 )
 def test_a_bad_field_of_a_completion_is_named(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from hashlib import blake2b
 from operator import index
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 from toolkit.clock import Clock
 from toolkit.config import EngineConfig
 from toolkit.engine.protocols import TextPort
-from toolkit.errors import InvalidRequest, PromptTooLong
-from toolkit.request import Request, RequestOrigin, SamplingParams
+from toolkit.errors import InvalidParameter, InvalidRequest, PromptTooLong
+from toolkit.request import Logprob, Request, RequestOrigin, SamplingParams
 
 __all__ = ["Intake"]
 
@@ -49,7 +51,8 @@ class Intake:
         """Return a prompt's request, followed by its siblings when ``params.n`` > 1.
 
         Raises:
-            InvalidRequest: the prompt is empty, not tokens, or too long.
+            InvalidRequest: the prompt is empty, not tokens, or too long; a bad word is no tokens;
+                a processor cannot be copied.
         """
         if cache_salt is not None and not isinstance(cache_salt, str):
             raise InvalidRequest(f"cache_salt must be text, not {cache_salt!r}", param="cache_salt")
@@ -59,6 +62,7 @@ class Intake:
             )
         start_s = self._clock.now()
         token_ids = self._token_ids(prompt)
+        bad_word_ids = self._bad_word_ids(params)
         room = self._room(token_ids)
         tokenize_s = self._clock.now() - start_s
         number, first_arrival = self._take_numbers(params.n)
@@ -69,7 +73,7 @@ class Intake:
             Request(
                 id=f"req-{number}" if sample == 0 else f"req-{number}.{sample}",
                 prompt_token_ids=token_ids,
-                params=params,
+                params=_own_params(params),
                 arrival_index=first_arrival + sample,
                 arrival_s=start_s if arrival_s is None else arrival_s,
                 seed=seed,
@@ -82,13 +86,18 @@ class Intake:
                 parent_id=None if sample == 0 else f"req-{number}",
                 sample_index=sample,
                 eos_token_ids=self._text.eos_token_ids if self._text else frozenset(),
+                bad_word_ids=bad_word_ids,
                 max_tokens=min(params.max_tokens or room, room),
                 tokenize_s=tokenize_s,
             )
             for sample in range(params.n)
         )
+        prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+        if params.prompt_logprobs is not None:
+            prompt_logprobs = [None]  # nothing predicts the first token
         for request in group:
             request.samples = group
+            request.prompt_logprobs = prompt_logprobs
             request.logprobs = [] if params.logprobs is not None else None
             if self._text is not None and params.detokenize:
                 request.text = self._text.output_text(token_ids, params)
@@ -113,6 +122,29 @@ class Intake:
             raise InvalidRequest(f"token id {min(token_ids)} is negative", param="prompt")
         return token_ids
 
+    def _bad_word_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
+        """Turn ``params.bad_words`` into tokens: texts with and without a leading space."""
+        found: list[tuple[int, ...]] = []
+        for word in params.bad_words or ():
+            if not isinstance(word, str):
+                found.append(tuple(word))
+                continue
+            if self._text is None:
+                raise InvalidParameter(
+                    f"this engine has no tokenizer: give {word!r} as a list of token ids",
+                    param="bad_words",
+                )
+            bare = word.lstrip()
+            for spelling in (bare, f" {bare}") if bare else (word,):
+                ids = tuple(self._text.encode(spelling, add_special_tokens=False))
+                if not ids:
+                    raise InvalidParameter(
+                        f"the tokenizer makes nothing of {word!r}, so it cannot be banned",
+                        param="bad_words",
+                    )
+                found.append(ids)
+        return tuple(dict.fromkeys(found))
+
     def _room(self, token_ids: Sequence[int]) -> int:
         """Return how many output tokens fit behind the prompt."""
         max_model_len = self._config.scheduler.max_model_len
@@ -131,6 +163,24 @@ class Intake:
             self._num_requests += 1
             self._num_samples += num_samples
         return numbers
+
+
+def _own_params(params: SamplingParams) -> SamplingParams:
+    """Return one sample's parameters: of several samples, each has processors of its own.
+
+    Raises:
+        InvalidParameter: a processor cannot be copied.
+    """
+    if params.n == 1 or not params.logits_processors:
+        return params
+    try:
+        return replace(params, logits_processors=deepcopy(params.logits_processors))
+    except Exception as error:
+        raise InvalidParameter(
+            f"n={params.n} needs a copy of each logits processor per sample, and copying failed: "
+            f"{error!r}; give it a __deepcopy__ or set n=1",
+            param="logits_processors",
+        ) from error
 
 
 def _derived_seed(engine_seed: int, request_number: int) -> int:

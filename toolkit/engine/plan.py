@@ -13,7 +13,14 @@ from typing import NamedTuple
 from toolkit.cache.blocks import BlockCopy
 from toolkit.request import Logprob
 
-__all__ = ["SampledToken", "ScheduledChunk", "StepPlan", "StepResult", "StepTimes"]
+__all__ = [
+    "PromptScores",
+    "SampledToken",
+    "ScheduledChunk",
+    "StepPlan",
+    "StepResult",
+    "StepTimes",
+]
 
 
 class ScheduledChunk(NamedTuple):
@@ -67,6 +74,13 @@ class SampledToken(NamedTuple):
     logprobs: dict[int, Logprob] | None = None
 
 
+class PromptScores(NamedTuple):
+    """Log-probabilities of consecutive prompt tokens, of which ``start`` is the first."""
+
+    start: int
+    entries: tuple[dict[int, Logprob], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class StepTimes:
     """Seconds the runner spent on the parts of a step."""
@@ -82,6 +96,8 @@ class StepResult:
 
     tokens: Mapping[str, tuple[SampledToken, ...]]
     errors: Mapping[str, BaseException] = field(default_factory=dict)
+    # Only of requests whose params ask for prompt_logprobs.
+    prompt_scores: Mapping[str, PromptScores] = field(default_factory=dict)
     times: StepTimes = StepTimes()
     # Why the step could not take the fastest path: "processors", "hooks" or "none".
     slow_path: str = "none"

@@ -46,8 +46,8 @@ class TextPort(Protocol):
         """Tokens that end a sequence."""
         ...
 
-    def encode(self, text: str) -> list[int]:
-        """Turn a prompt into token ids."""
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Turn text into token ids; a prompt begins with the special tokens, a word does not."""
         ...
 
     def output_text(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> OutputText:

@@ -20,6 +20,7 @@ from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
 from toolkit.config import SchedulerConfig
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import Policy, SchedulerView, resolve_policy
+from toolkit.engine.prompt_scores import append_prompt_scores
 from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token
 from toolkit.engine.waits import WaitClock
@@ -209,6 +210,8 @@ class Scheduler:
             num_new = 0
             request.num_computed_tokens = chunk.end
             request.num_steps += 1
+            if request.id in result.prompt_scores:
+                append_prompt_scores(request, result.prompt_scores[request.id])
             if result.errors and request.id in result.errors:
                 request.error = result.errors[request.id]
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)

@@ -8,16 +8,21 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
-from toolkit.engine.plan import SampledToken, StepPlan, StepResult, StepTimes
-from toolkit.errors import InvalidParameter, InvalidRequest
+from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
+from toolkit.errors import InvalidRequest
 from toolkit.models import Decoder, TransformersDecoder
-from toolkit.request import Request
+from toolkit.request import Logprob, Request
 from toolkit.runtime.rows import RowTable
-from toolkit.sampling import RowState, Sampler
+from toolkit.sampling import RowState, Sampler, check_token_ids
 
 __all__ = ["ModelRunner"]
+
+# Logits of a prompt are made and scored a piece at a time: all at once they could take gigabytes.
+_MAX_SCORED_LOGITS = 1 << 22  # 16 MiB, of which a handful exist at once
+_MAX_SCORED_ROWS = 128  # each has its parameters listed anew
 
 
 class ModelRunner:
@@ -50,10 +55,11 @@ class ModelRunner:
         self._requests: dict[str, Request] = {}
 
     def prepare(self, request: Request) -> None:
-        """Refuse token ids outside the vocabulary; remember the request.
+        """Refuse token ids outside the vocabulary, and masks that leave none; remember the request.
 
         Raises:
-            InvalidRequest: a prompt token or a parameter names a token the model does not have.
+            InvalidRequest: a prompt token or a parameter names a token the model does not have, or
+                nothing may be sampled.
         """
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
@@ -62,14 +68,7 @@ class ModelRunner:
                 f"{vocab_size} tokens",
                 param="prompt",
             )
-        for name in ("logit_bias", "stop_token_ids"):
-            outside = [i for i in getattr(request.params, name) or () if i >= vocab_size]
-            if outside:
-                raise InvalidParameter(
-                    f"{name} names token {outside[0]}, outside the vocabulary of "
-                    f"{vocab_size} tokens",
-                    param=name,
-                )
+        check_token_ids(request, vocab_size)
         self._requests[request.id] = request
 
     @torch.inference_mode()
@@ -92,6 +91,7 @@ class ModelRunner:
             for chunk in plan.chunks
             if chunk.samples
         ]
+        prompt_scores = self._score_prompts(plan, hidden)
         logits = self.decoder.logits(hidden[batch.logit_rows]) if rows else None
         computed = time.perf_counter()
         tokens: dict[str, tuple[SampledToken, ...]] = {}
@@ -109,7 +109,47 @@ class ModelRunner:
                 slow_path = "processors"
         done = time.perf_counter()
         times = StepTimes(prepared - started, computed - prepared, done - computed)
-        return StepResult(tokens=tokens, errors=errors, times=times, slow_path=slow_path)
+        return StepResult(
+            tokens=tokens,
+            errors=errors,
+            prompt_scores=prompt_scores,
+            times=times,
+            slow_path=slow_path,
+        )
+
+    def _score_prompts(self, plan: StepPlan, hidden: Tensor) -> dict[str, PromptScores]:
+        """Return the log-probabilities that this step's prompt tokens give, where asked for.
+
+        Args:
+            plan: What was computed.
+            hidden: [num_tokens, hidden], the plan's tokens in order.
+        """
+        scores = {}
+        first_row = 0
+        for chunk in plan.chunks:
+            request = self._requests[chunk.request_id]
+            known = request.prompt_logprobs
+            if known is not None:
+                # The row at position p scores the token at p + 1.
+                start = max(chunk.start + 1, len(known))
+                end = min(chunk.end + 1, request.num_prompt_tokens)
+                if start < end:
+                    offset = first_row - chunk.start - 1
+                    wanted = hidden[start + offset : end + offset]
+                    entries = self._score(request, start, wanted)
+                    scores[request.id] = PromptScores(start, tuple(entries))
+            first_row += chunk.num_tokens
+        return scores
+
+    def _score(self, request: Request, start: int, hidden: Tensor) -> list[dict[int, Logprob]]:
+        """Score prompt tokens from ``start`` on by [rows, hidden], some rows at a time."""
+        vocab_size = self.decoder.spec.vocab_size
+        num_rows = min(_MAX_SCORED_ROWS, max(1, _MAX_SCORED_LOGITS // vocab_size))
+        entries: list[dict[int, Logprob]] = []
+        for part in hidden.split(num_rows):
+            logits = self.decoder.logits(part)
+            entries += self.sampler.score_prompt(logits, request, start + len(entries))
+        return entries
 
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""

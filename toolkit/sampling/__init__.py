@@ -1,7 +1,19 @@
 """The sampler: logits become tokens, through a chain whose order can be printed."""
 
 from toolkit.sampling.batch import RowState, SamplingBatch
-from toolkit.sampling.random import uniform
+from toolkit.sampling.masks import check_token_ids
+from toolkit.sampling.processors import adapt
+from toolkit.sampling.race import gumbel_noise
+from toolkit.sampling.random import row_keys
 from toolkit.sampling.sampler import Sampler, SamplerOutput
 
-__all__ = ["RowState", "Sampler", "SamplerOutput", "SamplingBatch", "uniform"]
+__all__ = [
+    "RowState",
+    "Sampler",
+    "SamplerOutput",
+    "SamplingBatch",
+    "adapt",
+    "check_token_ids",
+    "gumbel_noise",
+    "row_keys",
+]

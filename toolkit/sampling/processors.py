@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,7 @@ from torch import Tensor
 from toolkit.errors import InvalidRequest
 from toolkit.request import Request
 
-__all__ = ["STAGES", "ProcessorContext", "apply_processors"]
-
-STAGES = ("raw", "default", "final")
+__all__ = ["AdaptedProcessor", "ProcessorContext", "adapt", "apply_processors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +70,37 @@ def apply_processors(logits: Tensor, request: Request, position: int, stage: str
             )
         logits = changed
     return logits
+
+
+def adapt(
+    processor: Callable[[Tensor, Tensor], Tensor], *, stage: str = "default"
+) -> AdaptedProcessor:
+    """Make one of our processors of a Hugging Face one, which takes ``(input_ids, scores)``.
+
+    >>> from transformers import SuppressTokensLogitsProcessor
+    >>> from toolkit import SamplingParams, adapt
+    >>> silence = adapt(SuppressTokensLogitsProcessor([5, 9], device="cpu"))
+    >>> params = SamplingParams(logits_processors=[silence])
+
+    Args:
+        processor: A ``LogitsProcessor``, a ``LogitsProcessorList``, or any such callable.
+        stage: Its place in the chain: "raw", "default" or "final".
+    """
+    return AdaptedProcessor(processor, stage)
+
+
+class AdaptedProcessor:
+    """Calls a Hugging Face processor with one sequence: prompt and output, and its scores."""
+
+    def __init__(self, processor: Callable[[Tensor, Tensor], Tensor], stage: str) -> None:
+        self.processor = processor
+        self.stage = stage
+
+    def __call__(self, logits: Tensor, at: ProcessorContext) -> Tensor:
+        """Return one row's scores [vocab] after the processor."""
+        seen = [at.prompt_token_ids + at.output_token_ids]
+        input_ids = torch.tensor(seen, dtype=torch.int64, device=logits.device)  # [1, num_tokens]
+        return self.processor(input_ids, logits.unsqueeze(0)).squeeze(0)
+
+    def __repr__(self) -> str:
+        return f"adapt({self.processor!r})"

@@ -2,6 +2,7 @@
 
 Philox-4x32-10 (Salmon et al., SC'11): a keyed bijection of a counter, so the number for a position
 is computed, never drawn from a state. Batch-mates, order, preemption and chunking cannot change it.
+What a row's key becomes for each token of the vocabulary: ``toolkit.sampling.race``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["philox", "uniform"]
+__all__ = ["philox", "row_keys"]
 
 # Multipliers and Weyl constants of Philox-4x32, Salmon et al., table 2 and section 4.3.
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -45,14 +46,15 @@ def philox(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.u
     return np.stack((c0, c1, c2, c3))
 
 
-def uniform(
+def row_keys(
     seeds: Sequence[int], sample_indices: Sequence[int], positions: Sequence[int]
-) -> NDArray[np.float64]:
-    """Return one number in [0, 1) per row, with 53 random bits.
+) -> NDArray[np.uint64]:
+    """Return a 64-bit key per row, from which the noise of all its tokens follows.
 
-    The key is the seed's low 64 bits, the counter is (position, sample index).
+    Philox's key is the seed's low 64 bits, its counter is (position, sample index); of its four
+    words, the first is the high half of the row's key and the second the low half.
 
-    >>> float(uniform([7], [0], [12])[0]) == float(uniform([1, 7], [5, 0], [3, 12])[1])
+    >>> bool(row_keys([7], [0], [12])[0] == row_keys([1, 7], [5, 0], [3, 12])[1])
     True
     """
     seed = np.array([s & 0xFFFFFFFFFFFFFFFF for s in seeds], dtype=np.uint64)
@@ -61,5 +63,4 @@ def uniform(
     counter = np.stack((position & _LOW, position >> _HIGH_SHIFT, sample, np.zeros_like(sample)))
     key = np.stack((seed & _LOW, seed >> _HIGH_SHIFT))
     words = philox(counter, key)
-    bits = (words[0] << np.uint64(21)) ^ (words[1] >> np.uint64(11))
-    return bits.astype(np.float64) * 2.0**-53
+    return (words[0] << _HIGH_SHIFT) | words[1]

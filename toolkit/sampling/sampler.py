@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from toolkit.errors import InvalidRequest
 from toolkit.request import Logprob, Request
-from toolkit.sampling.batch import RowState, SamplingBatch
-from toolkit.sampling.history import TokenHistory
+from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
+from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
+from toolkit.sampling.history import TokenHistory, seen_before
 from toolkit.sampling.logprobs import gather_logprobs
 from toolkit.sampling.processors import apply_processors
-from toolkit.sampling.random import uniform
-from toolkit.sampling.steps import draw, penalise, truncation_threshold
+from toolkit.sampling.race import race
+from toolkit.sampling.random import row_keys
 
 __all__ = ["Sampler", "SamplerOutput"]
 
@@ -35,15 +37,16 @@ class SamplerOutput:
 class Sampler:
     """The chain from logits to tokens.
 
+    A greedy row takes the largest logit, of several the one with the lowest token id; another row
+    draws (``toolkit.sampling.race``).
+
     >>> print(Sampler(vocab_size=8, device=torch.device("cpu")).chain)
-    raw processors -> logit bias -> min tokens -> repetition, presence, frequency penalties \
--> processors -> temperature -> top-k -> top-p -> min-p -> final processors -> draw
+    raw processors -> logit bias -> allowed tokens -> bad words -> min tokens \
+-> repetition, presence, frequency penalties -> processors -> temperature \
+-> top-k -> top-p -> min-p -> typical-p -> final processors -> draw
     """
 
-    chain = (
-        "raw processors -> logit bias -> min tokens -> repetition, presence, frequency penalties "
-        "-> processors -> temperature -> top-k -> top-p -> min-p -> final processors -> draw"
-    )
+    chain = DESCRIPTION
 
     def __init__(
         self,
@@ -66,21 +69,68 @@ class Sampler:
             rows: Whose row it is, and the position of the token it chooses.
         """
         batch = self._batch_for([row.request for row in rows])
-        raw = logits[batch.logprob_rows].clone() if batch.logprob_rows else None
+        state = self._state(batch, rows)
+        raw = logits[batch.scored.index] if batch.scored else None
         errors: dict[int, BaseException] = {}
         logits = self._process(logits, rows, batch, "raw", errors)
-        logits = self._shape(logits, rows, batch)
+        logits = run_steps(SHAPING, logits, state)
+        self._fail_emptied(logits, batch, errors)
         logits = self._process(logits, rows, batch, "default", errors)
-        tokens = self._choose(logits, rows, batch, errors)
-        token_ids: list[int] = tokens.tolist()
-        for row, token_id in zip(rows, token_ids, strict=True):
-            self.history.append(row.request, token_id)
-        return SamplerOutput(token_ids, self._logprobs(raw, tokens, batch), errors)
+        logits = run_steps(CUTTING, logits, state)
+        logits = self._process(logits, rows, batch, "final", errors)
+        tokens = self._choose(logits, rows, batch)
+        if batch.penalised:
+            penalised = [batch.requests[row] for row in batch.penalised.numbers]
+            self.history.append(penalised, tokens[batch.penalised.index])
+        logprobs = {} if raw is None else self._logprobs(raw, logits, tokens, batch)
+        return SamplerOutput(tokens.tolist(), logprobs, errors)
+
+    def score_prompt(
+        self, logits: Tensor, request: Request, start: int
+    ) -> list[dict[int, Logprob]]:
+        """Return the log-probabilities of consecutive prompt tokens, from position ``start``.
+
+        Each is scored as if it were to be sampled there, the first token of an output; only the
+        request's own processors are left out.
+
+        Args:
+            logits: [rows, vocab] float32 of the tokens at start - 1 and after it.
+            request: Whose prompt it is; ``params.prompt_logprobs`` says how many it wants.
+            start: Position of the first token scored, at least 1.
+        """
+        count = len(logits)
+        batch = SamplingBatch([request] * count, self.vocab_size, self.device)
+        prompt = torch.tensor(request.prompt_token_ids, device=self.device)
+        seen = None
+        if batch.penalised:
+            positions = torch.arange(start, start + count, device=self.device)
+            seen = seen_before(prompt, positions, self.vocab_size)
+        state = ChainState(batch, num_outputs=[0] * count, seen=seen)
+        processed = run_steps(CUTTING, run_steps(SHAPING, logits.clone(), state), state)
+        return gather_logprobs(
+            logits,
+            processed,
+            prompt[start : start + count],
+            num_top=[num_top_logprobs(request.params.prompt_logprobs, self.vocab_size)] * count,
+            decode_token=self._decode_token,
+        )
 
     def _batch_for(self, requests: Sequence[Request]) -> SamplingBatch:
         if self._batch is None or not self._batch.is_for(requests):
             self._batch = SamplingBatch(requests, self.vocab_size, self.device)
         return self._batch
+
+    def _state(self, batch: SamplingBatch, rows: Sequence[RowState]) -> ChainState:
+        num_outputs = [row.position - row.request.num_prompt_tokens for row in rows]
+        seen = None
+        if batch.penalised:
+            seen = self.history.gather([batch.requests[row] for row in batch.penalised.numbers])
+        banned_rows, banned_ids = [], []
+        for row, sequences in batch.bad_sequences.items():
+            found = sequences.banned_after(batch.requests[row].token_ids, num_outputs[row])
+            banned_rows += [row] * len(found)
+            banned_ids += found
+        return ChainState(batch, num_outputs, seen, (banned_rows, banned_ids))
 
     def _process(
         self,
@@ -103,82 +153,47 @@ class Sampler:
                 errors[index] = error
         return logits
 
-    def _shape(self, logits: Tensor, rows: Sequence[RowState], batch: SamplingBatch) -> Tensor:
-        """Apply logit bias, min tokens and penalties."""
-        if batch.has_bias:
-            logits.index_put_(batch.bias_index, batch.bias_value, accumulate=True)
-        for index in batch.holding_back:
-            request = rows[index].request
-            if request.num_output_tokens < request.params.min_tokens:
-                logits[index, self._stop_ids(request)] = -torch.inf
-        if batch.penalised:
-            counts, in_prompt = self.history.stack([rows[i].request for i in batch.penalised])
-            logits[batch.penalty_rows] = penalise(
-                logits[batch.penalty_rows],
-                counts,
-                in_prompt,
-                presence=batch.presence,
-                frequency=batch.frequency,
-                repetition=batch.repetition,
-            )
-        return logits
+    def _fail_emptied(
+        self, logits: Tensor, batch: SamplingBatch, errors: dict[int, BaseException]
+    ) -> None:
+        """Fail the rows whose masks left no token; not those whose processor raised before."""
+        if not batch.masked:
+            return
+        has_token = (batch.masked.select(logits).amax(dim=1) > -torch.inf).tolist()
+        for row, is_possible in zip(batch.masked.numbers, has_token, strict=True):
+            if not is_possible and row not in errors:
+                errors[row] = InvalidRequest(
+                    "no token is left to choose: allowed_token_ids, bad_words, min_tokens and raw "
+                    "processors together forbid every one at output token "
+                    f"{batch.requests[row].num_output_tokens}"
+                )
 
-    def _stop_ids(self, request: Request) -> list[int]:
-        ids = set(request.params.stop_token_ids or ())
-        if not request.params.ignore_eos:
-            ids |= request.eos_token_ids
-        return sorted(ids)
-
-    def _choose(
-        self,
-        logits: Tensor,
-        rows: Sequence[RowState],
-        batch: SamplingBatch,
-        errors: dict[int, BaseException],
-    ) -> Tensor:
+    def _choose(self, logits: Tensor, rows: Sequence[RowState], batch: SamplingBatch) -> Tensor:
         """Return [rows] int64: the first of the largest for greedy rows, a draw for the others."""
-        if batch.all_greedy:
-            return self._process(logits, rows, batch, "final", errors).argmax(dim=1)
-        if batch.all_random:
-            logits = self._cut(logits, batch)
-        else:
-            logits[batch.random_rows] = self._cut(logits[batch.random_rows], batch)
-        logits = self._process(logits, rows, batch, "final", errors)
-        drawn = draw(
-            logits if batch.all_random else logits[batch.random_rows], self._uniforms(rows, batch)
-        )
-        if batch.all_random:
+        if batch.greedy.is_all:
+            return logits.argmax(dim=1)
+        positions = [rows[row].position for row in batch.drawing.numbers]
+        keys = row_keys(batch.seeds, batch.sample_indices, positions).view("int64")
+        drawn = race(batch.drawing.select(logits), torch.from_numpy(keys).to(self.device))
+        if batch.drawing.is_all:
             return drawn
-        return logits.argmax(dim=1).index_copy(0, batch.random_rows, drawn)
-
-    def _cut(self, logits: Tensor, batch: SamplingBatch) -> Tensor:
-        """Apply temperature and the cut-offs to the rows that draw."""
-        logits = logits / batch.temperature.unsqueeze(1)
-        if not (batch.has_top_k or batch.has_top_p or batch.has_min_p):
-            return logits
-        threshold = truncation_threshold(
-            logits,
-            top_k=batch.top_k,
-            max_top_k=batch.max_top_k,
-            top_p=batch.top_p if batch.has_top_p else None,
-            min_p=batch.min_p if batch.has_min_p else None,
-        )
-        return logits.masked_fill(logits < threshold, -torch.inf)
-
-    def _uniforms(self, rows: Sequence[RowState], batch: SamplingBatch) -> Tensor:
-        positions = [rows[index].position for index in batch.drawing]
-        return torch.from_numpy(uniform(batch.seeds, batch.sample_indices, positions)).to(
-            self.device
-        )
+        tokens = torch.empty(len(rows), dtype=torch.int64, device=self.device)
+        tokens[batch.greedy.index] = batch.greedy.select(logits).argmax(dim=1)
+        tokens[batch.drawing.index] = drawn
+        return tokens
 
     def _logprobs(
-        self, raw: Tensor | None, tokens: Tensor, batch: SamplingBatch
+        self, raw: Tensor, processed: Tensor, tokens: Tensor, batch: SamplingBatch
     ) -> dict[int, dict[int, Logprob]]:
-        if raw is None:
-            return {}
-        num_top = [batch.requests[index].params.logprobs or 0 for index in batch.logprob_rows]
-        entries = gather_logprobs(raw, tokens[batch.logprob_rows], num_top, self._decode_token)
-        return dict(zip(batch.logprob_rows, entries, strict=True))
+        """Return the entries of the rows that asked for them, by row."""
+        entries = gather_logprobs(
+            raw,
+            batch.scored.select(processed),
+            tokens[batch.scored.index],
+            num_top=batch.num_top,
+            decode_token=self._decode_token,
+        )
+        return dict(zip(batch.scored.numbers, entries, strict=True))
 
     def __repr__(self) -> str:
         return f"Sampler({self.chain})"

@@ -1,8 +1,8 @@
-"""The standard steps of the sampler, each over all rows that ask for it, none in a Python loop.
+"""The formulas of the chain's steps, each over many rows at once, none in a Python loop.
 
-Every cut-off (top-k, top-p, min-p) is expressed as a threshold on the logits: a token is kept if
-its logit reaches it. Tokens that tie at the threshold are therefore all kept, whatever order a
-sort would have put them in.
+The cut-offs by likelihood (top-k, top-p, min-p) are expressed as one threshold on the logits: a
+token is kept if its logit reaches it. Tokens that tie at the threshold are therefore all kept,
+whatever order a sort would have put them in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["draw", "penalise", "truncation_threshold"]
+__all__ = ["atypical", "penalise", "truncation_threshold"]
 
 # A nucleus is looked for among this many most likely tokens first; a full sort of a large
 # vocabulary takes ten times as long and is rarely needed.
@@ -124,20 +124,27 @@ def _nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> Tensor
     return torch.where(unlimited, k_threshold, torch.maximum(threshold, k_threshold))
 
 
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token per row by inverting the cumulative distribution in token-id order.
+def atypical(logits: Tensor, mass: Tensor) -> Tensor:
+    """Tell which tokens typical-p drops: the farthest from the entropy, once mass is reached.
+
+    With information i(t) = -log p(t) and entropy H = E[i], tokens are taken in the order of
+    |i(t) - H| until their probability reaches ``mass`` (Meister et al. 2022, section 4); those that
+    tie with the last are taken too.
 
     Args:
-        logits: [rows, vocab] float32; dropped tokens are -inf.
-        uniforms: [rows] float64 in [0, 1).
+        logits: [rows, vocab] float32 after the cut-offs before; what they dropped is -inf.
+        mass: [rows] float32, each in (0, 1).
 
     Returns:
-        [rows] int64.
+        [rows, vocab] bool.
     """
-    probs = logits.softmax(dim=1)
-    cumulative = probs.cumsum(dim=1, dtype=torch.float64)
-    target = uniforms.unsqueeze(1) * cumulative[:, -1:]
-    # right=True: the first token whose cumulative probability exceeds the target, so a token of
-    # probability zero is never drawn.
-    tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    return tokens.clamp(max=logits.shape[1] - 1)
+    logprobs = logits.log_softmax(dim=1)
+    probs = logprobs.exp()
+    # nansum: what is impossible contributes 0 * inf, in the limit nothing.
+    entropy = -(probs * logprobs).nansum(dim=1, keepdim=True)
+    distance = (logprobs + entropy).abs()
+    ordered = distance.sort(dim=1)
+    reached = probs.gather(1, ordered.indices).cumsum(dim=1, dtype=torch.float64)
+    # Rounding may leave the sum just short of the mass at the end.
+    last = (reached < mass.unsqueeze(1)).sum(dim=1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    return distance > ordered.values.gather(1, last)

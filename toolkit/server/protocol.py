@@ -51,6 +51,7 @@ class SamplingFields(BaseModel):
     top_p: float | None = None
     top_k: TopK | None = None
     min_p: float | None = None
+    typical_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
@@ -62,6 +63,8 @@ class SamplingFields(BaseModel):
     min_tokens: int | None = None
     skip_special_tokens: bool | None = None
     logit_bias: dict[int, float] | None = None
+    allowed_token_ids: TokenIds | None = None
+    bad_words: list[str] | None = None
 
 
 class _AnswerRequest(SamplingFields):
@@ -132,9 +135,7 @@ _HARMLESS = frozenset(
 )
 # Known fields that are not supported, each with the values that ask for nothing.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "allowed_token_ids": (),
     "audio": (),
-    "bad_words": ([],),
     "chat_template": (),
     "documents": ([],),
     "echo": (False,),

@@ -94,12 +94,14 @@ class PagedCache:
     def match_prefix(self, request: Request) -> PrefixMatch:
         """Find the longest run of blocks that already hold this request's first tokens.
 
-        The last token always stays uncached: computing it gives the logits of the next one.
+        The last token always stays uncached: computing it gives the logits of the next one. So do
+        tokens past ``num_reusable_tokens``, which the request itself has to compute.
         """
         if not self.config.enable_prefix_caching:
             return PrefixMatch((), 0)
         found: list[int] = []
-        for index in range((request.num_tokens - 1) // self.block_size):
+        num_reusable = min(request.num_tokens - 1, request.num_reusable_tokens)
+        for index in range(num_reusable // self.block_size):
             block_id = self.pool.find(self._hash(request, index))
             if block_id is None:
                 break

@@ -1,0 +1,120 @@
+"""Draw a token per row as the winner of a race: the largest of logit + Gumbel noise.
+
+The Gumbel-max trick (Gumbel 1954; Yellott 1977): with independent standard Gumbel noise g(t) on
+every token t, argmax over t of logit(t) + g(t) is distributed as the softmax of the logits. No
+token's noise depends on another's, so any subset of the vocabulary can be raced again on its own,
+in any order; and a change of the logits by 1e-6 (other chunks, another batch) only matters where
+the two best lie that close, in about one draw of a million.
+
+The noise of token t in a row with key k, bit for bit, with integers modulo 2**64 and shifts that
+bring in zeros:
+
+    z = k + (t + 1) * 0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    z = z ^ (z >> 31)
+    u = ((z >> 12) + 1/2) * 2**-52           in (0, 1), exact in float64
+    g = -log(-log(u))                        in float64, between -3.61 and 36.74
+
+That z is output number t, from 0, of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) started at
+state k, with Stafford's 13th set of constants, as in Vigna's splitmix64.c. The logarithms are the
+machine's: between machines g may differ in the last of its 53 bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["gumbel_noise", "race", "token_bits"]
+
+
+def _signed(word: int) -> int:
+    """Return the int64 with the bits of an unsigned 64-bit word: torch has no uint64 arithmetic."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)
+_FIRST = _signed(0xBF58476D1CE4E5B9)
+_SECOND = _signed(0x94D049BB133111EB)
+# Scores in flight: on a CPU they stay in the cache, on a GPU they fill it with work.
+_BLOCK_SIZES = {"cpu": 1 << 16}
+_DEVICE_BLOCK_SIZE = 1 << 24
+# Below this share of possible tokens it is cheaper to gather them than to race everybody.
+_SPARSE_SHARE = 0.1
+
+
+def token_bits(keys: Tensor, token_ids: Tensor) -> Tensor:
+    """Return 52 random bits for each pair of a row's key and a token id, as int64.
+
+    Args:
+        keys: int64 with the bits of ``row_keys``, broadcast against
+        token_ids: int64.
+    """
+    z = (token_ids + 1) * _GAMMA + keys
+    shifted = torch.empty_like(z)
+    # torch shifts in copies of the sign: the mask makes the shift a logical one.
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        torch.bitwise_right_shift(z, shift, out=shifted).bitwise_and_((1 << 64 - shift) - 1)
+        z.bitwise_xor_(shifted).mul_(factor)
+    torch.bitwise_right_shift(z, 31, out=shifted).bitwise_and_((1 << 33) - 1)
+    return z.bitwise_xor_(shifted).bitwise_right_shift_(12).bitwise_and_((1 << 52) - 1)
+
+
+def gumbel_noise(keys: Tensor, token_ids: Tensor) -> Tensor:
+    """Return standard Gumbel noise, float64, for each pair of a row's key and a token id.
+
+    Args:
+        keys: int64 with the bits of ``row_keys``, broadcast against
+        token_ids: int64.
+    """
+    uniform = token_bits(keys, token_ids).double().add_(0.5).mul_(2.0**-52)
+    return uniform.log_().neg_().log_().neg_()
+
+
+def race(logits: Tensor, keys: Tensor) -> Tensor:
+    """Draw one token per row from the softmax of its logits; ties go to the lowest id.
+
+    Args:
+        logits: [rows, vocab] float32; a token at -inf is never drawn while another is not.
+        keys: [rows] int64 with the bits of ``row_keys``.
+
+    Returns:
+        [rows] int64.
+    """
+    if logits.device.type == "cpu":
+        possible = logits > -torch.inf
+        if int(possible.sum()) < _SPARSE_SHARE * logits.numel():
+            return _race_few(logits, keys, possible)
+    return _race_all(logits, keys)
+
+
+def _race_all(logits: Tensor, keys: Tensor) -> Tensor:
+    """Race the whole vocabulary, block by block."""
+    num_rows, vocab_size = logits.shape
+    device = logits.device
+    best = torch.full((num_rows,), -torch.inf, dtype=torch.float64, device=device)
+    tokens = torch.zeros(num_rows, dtype=torch.int64, device=device)
+    block = _BLOCK_SIZES.get(device.type, _DEVICE_BLOCK_SIZE) // max(num_rows, 1) or 1
+    for start in range(0, vocab_size, block):
+        token_ids = torch.arange(start, min(start + block, vocab_size), device=device)
+        scores = gumbel_noise(keys.unsqueeze(1), token_ids).add_(logits[:, start : start + block])
+        leader = scores.max(dim=1)
+        overtakes = leader.values > best  # strictly: a tie stays with the lower id
+        tokens = torch.where(overtakes, leader.indices + start, tokens)
+        best = torch.where(overtakes, leader.values, best)
+    return tokens
+
+
+def _race_few(logits: Tensor, keys: Tensor, possible: Tensor) -> Tensor:
+    """Race the tokens that are possible [rows, vocab]; the noise of the others is never made."""
+    num_rows, vocab_size = logits.shape
+    rows, token_ids = possible.nonzero(as_tuple=True)
+    scores = gumbel_noise(keys[rows], token_ids).add_(logits[rows, token_ids])
+    best = torch.full((num_rows,), -torch.inf, dtype=torch.float64, device=logits.device)
+    best.scatter_reduce_(0, rows, scores, "amax")
+    wins = scores == best[rows]
+    tokens = torch.full((num_rows,), vocab_size, dtype=torch.int64, device=logits.device)
+    tokens.scatter_reduce_(0, rows[wins], token_ids[wins], "amin")
+    # A row where nothing is possible has failed already; it only needs some valid id.
+    return tokens.clamp_(max=vocab_size - 1)
