@@ -19,6 +19,7 @@ class RequestUpdate(NamedTuple):
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str | None
+    error: BaseException | None = None  # why, when the reason is "error"
 
 
 class BlockCounts(NamedTuple):

@@ -161,7 +161,11 @@ class Scheduler:
         self.cache.close(request)
         del self._requests[request.id]
         if request.text is not None:
-            request.text.finish()  # what was held back for a stop string is certain now
+            try:
+                request.text.finish()  # what was held back for a stop string is certain now
+            except BaseException as error:
+                if status is Status.FINISHED:  # else it ends early anyway, with the text so far
+                    request.error, status, reason = error, Status.FAILED, FinishReason.ERROR
         request.status, request.finish_reason, request.finished_s = status, reason, now_s
 
     # ---- the step
@@ -474,7 +478,10 @@ class Scheduler:
     def _append(
         self, request: Request, first: int, tokens: tuple[SampledToken, ...], now_s: float
     ) -> int:
-        """Append a request's sampled tokens until one ends it; return how many."""
+        """Append a request's sampled tokens until one ends it; return how many.
+
+        A token that the request's detokenizer raises on is the last one: the request fails alone.
+        """
         if not tokens:
             request.error = InvariantViolation(f"the runner returned no token for {request.id}")
             self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
@@ -485,7 +492,12 @@ class Scheduler:
         num_new = 0
         for sampled in tokens:
             num_new += 1
-            reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
+            try:
+                reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
+            except BaseException as error:
+                request.error = error
+                self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+                break
             if reason is not None:
                 self.end(request, Status.FINISHED, reason, now_s)
                 break
