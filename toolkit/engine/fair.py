@@ -45,6 +45,7 @@ class Fair:
         self._last_to_leave = ""  # the tenant that was in line last
         self._floor = 0
         self._view: SchedulerView | None = None
+        self._last_step: int | None = None
         self._joins_left = 0  # until what ended meanwhile is dropped, step or no step
         self._forget_at = 64  # counters; what is dropped at doubling sizes costs next to nothing
 
@@ -52,11 +53,12 @@ class Fair:
         """What its tenant was served, and will have been when this request's turn comes."""
         tenant = self._tenant(request)
         is_known = request in self._served or request in self._lines.get(tenant, ())
+        # The first question after a step, or the first about somebody known in the next one.
+        if view.last_step != self._last_step or (is_known and view is not self._view):
+            self._view, self._last_step = view, view.last_step
+            self._settle()
         if not is_known:
             self._join(request, tenant)
-        elif view is not self._view:  # asked again, with another view: a new step
-            self._view = view
-            self._settle()
         return self._counters[tenant] + self._lines.get(tenant, {}).get(request, 0)
 
     def _tenant(self, request: Request) -> str:

@@ -5,8 +5,9 @@ Request path 3/8: from engine.engine, to cache.blocks.
 There is no prefill phase and no decode phase. Each request has ``num_computed_tokens`` that chases
 ``num_tokens``; a step gives it some of the missing tokens, as the budget and the blocks allow:
 first those that run, then those that wait. When blocks run out, the request that ranks last gives
-up its own and starts over later. The request that ranks first is never a victim and always fits
-alone, so every request ends.
+up its own and starts over later. The request that ranks first is never a victim, unless a policy
+chooses it for its own sake, and always fits alone; a victim comes back only when all its tokens
+fit. So every request ends.
 """
 
 from __future__ import annotations
