@@ -333,7 +333,9 @@ class Engine:
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
         )
-        emit_step_events(self.events, report, decision, ran_s)
+        # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
+        errors = {p.request.id: p.request.error for p in progress if p.request.error is not None}
+        emit_step_events(self.events, report, decision, sampled_s=ran_s, errors=errors)
         if self.config.check_every_step:
             self.scheduler.check()
         return report
@@ -365,9 +367,7 @@ class Engine:
             ended = request.finish_reason is not None
             any_ended |= ended
             reason = str(request.finish_reason) if ended else None
-            updates.append(
-                RequestUpdate(request.id, first_index, token_ids, text, reason, request.error)
-            )
+            updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
             if self._sinks:
                 self._hand_over(request, first_index, token_ids, text)
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.

@@ -19,7 +19,6 @@ class RequestUpdate(NamedTuple):
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str | None
-    error: BaseException | None = None  # why, when the reason is "error"
 
 
 class BlockCounts(NamedTuple):
