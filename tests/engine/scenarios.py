@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from tests.builders import LedgerRunner, expected_output, make_engine, params
 from toolkit.clock import VirtualClock
+from toolkit.engine import POLICIES as BUILT_IN
 from toolkit.engine import Engine, SchedulerView, StepReport
 from toolkit.request import OutputPiece, Request
 
@@ -86,6 +88,47 @@ class OldestRunnerIsVictim:
         return view.running[0]
 
 
+class Chaos:
+    """Answers whatever comes to its mind, and raises when nothing does; alike in each replay."""
+
+    ANSWERS = (
+        None,
+        True,
+        0,
+        3,
+        -1,
+        2.5,
+        float("nan"),
+        10**30,
+        "ten",
+        (),
+        (0, "a"),
+        np.int64(2),
+        np.arange(2),
+        ValueError("returned, not raised"),
+    )
+
+    def __init__(self) -> None:
+        self._rng = random.Random(7)
+
+    def _answer(self) -> Any:
+        if self._rng.random() < 0.2:
+            raise self._rng.choice([ZeroDivisionError, SystemExit, KeyboardInterrupt])
+        return self._rng.choice(self.ANSWERS)
+
+    def rank(self, request: Request, view: SchedulerView) -> Any:
+        return self._answer()
+
+    def admit(self, request: Request, view: SchedulerView) -> Any:
+        return self._answer()
+
+    def chunk(self, request: Request, budget: int, view: SchedulerView) -> Any:
+        return self._answer()
+
+    def victim(self, candidates: Any, view: SchedulerView) -> Any:
+        return self._rng.choice([*candidates, *view.running, *view.waiting, self._answer()])
+
+
 class Everything:
     """All four methods, each a little unwise."""
 
@@ -103,8 +146,7 @@ class Everything:
 
 
 POLICIES: tuple[Any, ...] = (
-    "fcfs",
-    "priority",
+    *BUILT_IN,
     by_length,
     newest_first,
     shuffled,
@@ -117,6 +159,7 @@ POLICIES: tuple[Any, ...] = (
     FirstIsVictim,
     StrangerIsVictim,
     OldestRunnerIsVictim,
+    Chaos,
     Everything,
 )
 
@@ -134,6 +177,7 @@ class Arrival:
     priority: int = 0
     n: int = 1
     salt: str | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
     stops_after: int | None = None  # its own n-th token is a stop token
     aborted_after: int | None = None  # steps
     aborted_sample: int = 0
@@ -177,6 +221,13 @@ _ARRIVALS = st.builds(
     priority=st.integers(0, 2),
     n=st.sampled_from([1, 1, 1, 2, 3]),
     salt=st.sampled_from([None, None, "theirs"]),
+    tags=st.fixed_dictionaries(
+        {},
+        optional={
+            "tenant": st.sampled_from("abc"),
+            "predicted_tokens": st.sampled_from(["2", "10", 5, 0]),
+        },
+    ),
     stops_after=st.sampled_from([*_RARELY, 1, 2, 4]),
     aborted_after=st.sampled_from([*_RARELY, 0, 1, 2, 5, 8]),
     aborted_sample=st.integers(0, 2),
@@ -292,6 +343,7 @@ def _welcome(engine: Engine, world: World, arrival: Arrival, step: int) -> Guest
         params(arrival.max_tokens, n=arrival.n, stop_token_ids=stop_ids),
         priority=arrival.priority,
         cache_salt=arrival.salt,
+        tags=arrival.tags,
         sink=pieces.append,
     )
     return Guest(arrival, request, promised, pieces, step)
@@ -353,6 +405,7 @@ def kept_by(engine: Engine) -> dict[str, int]:
         "waits.joined": len(waits._joined),
         "waits.unseen": len(waits._unseen),
         "engine.sinks": len(engine._sinks),
+        "engine.leaders": len(engine._leaders),
         "loop.inbox": len(engine._loop._inbox),
         "cache.tables": len(engine.cache._tables),
         "blocks in use": engine.cache.pool.num_used,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import pytest
 
 from tests.builders import LedgerRunner, expected_output, make_engine, params
 from tests.engine.deadline import within_deadline
+from tests.engine.letters import LetterPieces, Letters, letter, spell
 from tests.engine.scenarios import kept_by
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine, StepPlan, StepResult
@@ -17,6 +18,7 @@ from toolkit.engine.events import (
     BlockFreed,
     BlockTaken,
     Event,
+    Failed,
     Finished,
     RequestAdded,
     Scheduled,
@@ -26,7 +28,8 @@ from toolkit.engine.events import (
 )
 from toolkit.engine.streams import Stream
 from toolkit.errors import EngineClosed, InvalidRequest
-from toolkit.request import OutputPiece, Request, Status
+from toolkit.request import OutputPiece, Request, SamplingParams, Status
+from toolkit.text import IncrementalText
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +117,20 @@ def test_samples_prepared_before_one_was_refused_are_released():
     assert kept_by(engine) == {}
 
 
+def test_samples_prepared_before_an_exit_are_released():
+    class ExitsAtTheThird(LedgerRunner):
+        def prepare(self, request: Request) -> None:
+            if request.sample_index == 2:
+                raise SystemExit(3)
+            super().prepare(request)
+
+    engine = make_engine()
+    engine.runner = ExitsAtTheThird(4)
+    with pytest.raises(SystemExit):
+        engine.add([1], params(1, n=3))
+    assert kept_by(engine) == {}
+
+
 class ForgetfulRunner(LedgerRunner):
     """Brings neither a token nor an error for the first request."""
 
@@ -140,6 +157,128 @@ def test_a_request_without_a_result_fails_instead_of_waiting_for_ever():
 # ---- streams
 
 
+class Exits(LedgerRunner):
+    """Raises what is no Exception, as ``exit()`` in somebody's processor does."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__(block_size=4)
+        self.error = error
+
+    def run(self, plan: StepPlan) -> StepResult:
+        if plan.step == 1:
+            raise self.error
+        return super().run(plan)
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, KeyboardInterrupt])
+def test_an_exit_inside_a_step_by_hand_leaves_an_engine_that_works(error: type[BaseException]):
+    engine = make_engine(max_num_batched_tokens=5)
+    engine.runner = Exits(error)
+    prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    request = engine.add(prompt, params(3))
+    engine.run_until_idle()
+    assert request.status is Status.FAILED
+    assert isinstance(request.error, error)
+    check_it_serves(engine, prompt)
+
+
+# ---- text
+
+
+class BreaksAtQ(LetterPieces):
+    """A tokenizer that has no text for one of the model's tokens, and says so by raising."""
+
+    def step(self, token_id: int) -> str:
+        if letter(token_id) == "Q":
+            raise IndexError("piece id is out of range")
+        return super().step(token_id)
+
+
+class FragileLetters(Letters):
+    def output_text(
+        self, prompt_token_ids: Sequence[int], params: SamplingParams
+    ) -> IncrementalText:
+        text = super().output_text(prompt_token_ids, params)
+        text._pieces = BreaksAtQ()
+        return text
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_a_text_that_raises_fails_its_request_alone(num_samples: int):
+    """Which of ten requests meet the token is known beforehand; the others go on."""
+    engine = make_engine(text=FragileLetters(), num_blocks=64, max_num_seqs=20)
+    prompts = [[number, 7] for number in range(10)]
+    requests = [engine.add(prompt, params(9, n=num_samples)) for prompt in prompts]
+    engine.run_until(lambda report: report.step > 50)
+    ends = set()
+    for prompt, request in zip(prompts, requests, strict=True):
+        for index, sample in enumerate(request.samples):
+            promised = expected_output(prompt, 9, index)
+            if "Q" in spell(promised):
+                assert sample.status is Status.FAILED
+                assert isinstance(sample.error, IndexError)
+            else:
+                assert sample.output_token_ids == promised
+            ends.add(sample.status)
+    assert ends == {Status.FAILED, Status.FINISHED}, "the prompts above were to show both"
+    check_it_serves(engine, [44, 45])
+
+
+class BrokenText(IncrementalText):
+    """Raises in one of its methods, from the second token on."""
+
+    method = ""
+
+    def push(self, token_id: int, check_stop: bool) -> str | None:
+        self._raise_if("push")
+        return super().push(token_id, check_stop)
+
+    def take(self) -> str:
+        self._raise_if("take")
+        return super().take()
+
+    def finish(self) -> None:
+        self._raise_if("finish")
+        super().finish()
+
+    def _raise_if(self, method: str) -> None:
+        if self.method == method and len(self._text) > 1:
+            raise SystemExit(f"{method} gives up")
+
+
+@pytest.mark.parametrize("method", ["push", "take", "finish"])
+def test_whichever_part_of_a_text_raises_the_request_has_failed(method: str):
+    engine = make_engine(text=Letters())
+    pieces: list[OutputPiece] = []
+    ends: list[tuple[str, str]] = []
+    engine.on(Failed, lambda event: ends.append((event.request_id, type(event.error).__name__)))
+    engine.on(Finished, lambda event: ends.append((event.request_id, event.reason)))
+    bad = engine.add([1, 2], params(5), sink=pieces.append)
+    good = engine.add([3, 4], params(5))
+    assert isinstance(bad.text, IncrementalText)
+    bad.text.__class__, BrokenText.method = BrokenText, method
+    engine.run_until_idle()
+    assert bad.status is Status.FAILED
+    assert isinstance(bad.error, SystemExit)
+    assert pieces[-1].finish_reason == "error"
+    assert pieces[-1].error is bad.error
+    assert [token for piece in pieces for token in piece.token_ids] == bad.output_token_ids
+    assert good.output_token_ids == expected_output([3, 4], 5)
+    assert ends == [("req-0", "SystemExit"), ("req-1", "length")]
+    check_it_serves(engine)
+
+
+def test_a_text_that_cannot_be_finished_does_not_keep_an_abort_from_ending():
+    engine = make_engine(text=Letters())
+    request = engine.add([1, 2], params(9))
+    engine.run_until(lambda report: report.step == 2)
+    assert isinstance(request.text, IncrementalText)
+    request.text.__class__, BrokenText.method = BrokenText, "finish"
+    assert engine.abort(request.id)
+    assert request.status is Status.ABORTED
+    check_it_serves(engine)
+
+
 def broken_sink(piece: OutputPiece) -> None:
     raise ZeroDivisionError("a reader's own mistake")
 
@@ -152,6 +291,20 @@ def test_a_stream_that_raises_harms_nobody_else():
     engine.run_until_idle()
     assert other.output_token_ids == expected_output([2], 3)
     assert [token for piece in pieces for token in piece.token_ids] == other.output_token_ids
+    check_it_serves(engine)
+
+
+def test_a_stream_that_exits_is_aborted_and_harms_nobody_else():
+    engine = make_engine()
+
+    def exits(piece: OutputPiece) -> None:
+        raise SystemExit(3)
+
+    left = engine.add([1], params(3), sink=exits)
+    other = engine.add([2], params(3))
+    engine.run_until_idle()
+    assert left.status is Status.ABORTED
+    assert other.output_token_ids == expected_output([2], 3)
     check_it_serves(engine)
 
 
@@ -268,6 +421,26 @@ def test_an_observer_may_close_the_engine_in_the_middle_of_a_step(kind: type[Eve
     assert not engine.scheduler.has_work
     engine.scheduler.check()
     assert engine.cache.pool.num_used == 0
+
+
+@pytest.mark.parametrize("kind", [StepStarted, BlockTaken, TokenSampled, StepFinished])
+def test_an_observer_that_exits_spoils_nothing(kind: type[Event]):
+    engine = make_engine(num_blocks=8, block_size=2)
+    seen: list[Event] = []
+
+    def leave(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 2:
+            raise SystemExit(3)
+
+    engine.on(kind, leave)
+    requests = [engine.add([i, 7, 9, 11, 13], params(4)) for i in range(4)]
+    engine.run_until_idle()
+    assert len(seen) == 2
+    assert not engine.events.wants(kind), "an observer that raises is detached"
+    for request in requests:
+        assert request.output_token_ids == expected_output([*request.prompt_token_ids], 4)
+    check_it_serves(engine)
 
 
 def test_an_observer_may_add_a_request():

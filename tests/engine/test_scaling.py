@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import LedgerRunner, params
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
-from toolkit.engine import Engine, SampledToken, StepPlan, StepResult
+from toolkit.engine import POLICIES, Engine, SampledToken, StepPlan, StepResult
 
 FEW, MANY = 200, 5_000
 NOTICEABLE = 1.2  # what depends on the length of the line would cost 25 times as much
@@ -66,7 +66,7 @@ ACTIONS: dict[str, Callable[[Engine], object]] = {
 }
 
 
-@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("policy", ["fcfs", "priority", "prefill-first"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_length_of_the_line_does_not_matter(action: str, policy: str):
     few, many = make_busy(FEW, policy=policy), make_busy(MANY, policy=policy)
@@ -112,9 +112,29 @@ def test_a_step_does_not_cost_more_as_contexts_grow():
     assert late < NOTICEABLE * early
 
 
-def test_twice_the_running_requests_cost_at_most_twice_as_much():
-    few, many = make_busy(0, num_running=32), make_busy(0, num_running=64)
+@pytest.mark.parametrize("num_waiting", [0, 3])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_twice_the_running_requests_cost_at_most_twice_as_much(policy: str, num_waiting: int):
+    few, many = (
+        make_busy(num_waiting, policy=policy, num_running=num_running) for num_running in (32, 64)
+    )
     assert instructions(many.step) < 2 * NOTICEABLE * instructions(few.step)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_twice_the_line_costs_at_most_twice_as_much_to_join(policy: str):
+    """What ranks everybody afresh does it once per step, not once per request that joins."""
+    costs = []
+    for num_waiting in (FEW // 4, FEW // 2):
+        engine = make_busy(0, policy=policy)
+        costs.append(
+            instructions(
+                lambda engine=engine, num=num_waiting: [
+                    engine.add([7, 7, 7], params(5), tags={"tenant": i % 9}) for i in range(num)
+                ]
+            )
+        )
+    assert costs[1] < 2 * NOTICEABLE * costs[0]
 
 
 def test_a_long_prompt_is_not_hashed_again_in_every_step_that_it_waits():

@@ -2,7 +2,8 @@
 
 from toolkit.engine.engine import Engine
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult, StepTimes
-from toolkit.engine.policies import POLICIES, Policy, SchedulerView
+from toolkit.engine.policies import POLICIES
+from toolkit.engine.policy import Policy, SchedulerView
 from toolkit.engine.report import StepReport
 from toolkit.engine.scheduler import Scheduler
 

@@ -143,10 +143,11 @@ class Engine:
             )
             for sample in samples:
                 self.runner.prepare(sample)
-        except InvalidRequest as error:
+        except BaseException as error:
             for sample in samples:
                 self.runner.release(sample.id)
-            self._emit(events.Rejected, error=error)
+            if isinstance(error, InvalidRequest):
+                self._emit(events.Rejected, error=error)
             raise
         if sink is not None:
             self._sinks[samples[0].id] = sink
@@ -332,18 +333,24 @@ class Engine:
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
         )
-        emit_step_events(self.events, report, decision, ran_s)
+        # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
+        errors = {p.request.id: p.request.error for p in progress if p.request.error is not None}
+        emit_step_events(self.events, report, decision, sampled_s=ran_s, errors=errors)
         if self.config.check_every_step:
             self.scheduler.check()
         return report
 
     def _run(self, plan: StepPlan) -> StepResult:
-        """Run the plan; if the runner itself fails, every request of the step fails with it."""
+        """Run the plan; if the runner itself fails, every request of the step fails with it.
+
+        An ``exit()`` in somebody's code is such a failure too: cutting the step in half would leave
+        blocks that are named for what was never computed.
+        """
         if plan.is_empty:
             return StepResult(tokens={})
         try:
             return self.runner.run(plan)
-        except Exception as error:
+        except BaseException as error:
             logger.exception("step %d failed; its %d requests end", plan.step, len(plan.chunks))
             self.scheduler.abandon()
             return StepResult(tokens={}, errors={c.request_id: error for c in plan.chunks})
@@ -353,12 +360,12 @@ class Engine:
         updates = []
         any_ended = False
         for request, first_index, num_new in progress:
-            ended = request.finish_reason is not None
-            any_ended |= ended
-            if not num_new and not ended:
+            if not num_new and request.finish_reason is None:
                 continue
             token_ids = tuple(request.token_ids[-num_new:]) if num_new else ()
-            text = request.text.take() if request.text is not None else ""
+            text = self._take_text(request)  # which ends the request if it raises
+            ended = request.finish_reason is not None
+            any_ended |= ended
             reason = str(request.finish_reason) if ended else None
             updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
             if self._sinks:
@@ -368,6 +375,18 @@ class Engine:
             if request.finish_reason is not None:
                 self._forget(request)
         return tuple(updates)
+
+    def _take_text(self, request: Request) -> str:
+        """Return what became certain of a request's text; one whose text raises fails alone."""
+        if request.text is None:
+            return ""
+        try:
+            return request.text.take()
+        except BaseException as error:
+            if request.finish_reason is None:
+                request.error = error
+                self.scheduler.end(request, Status.FAILED, FinishReason.ERROR, self.clock.now())
+            return ""
 
     def _hand_over(
         self, request: Request, first_index: int, token_ids: tuple[int, ...], text: str
@@ -379,7 +398,7 @@ class Engine:
             return
         try:
             sink(_piece(request, first_index, token_ids, text))
-        except Exception:
+        except BaseException:
             logger.warning("%s is aborted because its stream raised:", leader_id, exc_info=True)
             del self._sinks[leader_id]
             self.abort(leader_id, by="stream")
@@ -452,7 +471,12 @@ class Engine:
         if self._loop.is_inside_step:
             self._loop.post(action)
             return foreseen
-        return self._loop.call(action)
+
+        def whole() -> T:
+            with interrupts_held():
+                return action()
+
+        return self._loop.call(whole)
 
     def _clear(self) -> None:
         for request in self.scheduler.unfinished:
@@ -465,7 +489,8 @@ class Engine:
 
     def _emit(self, kind: type[events.Event], **fields: Any) -> None:
         if self.events.wants(kind):
-            self.events.emit(kind(step=self.step_number, time_s=self.clock.now(), **fields))
+            with interrupts_held():
+                self.events.emit(kind(step=self.step_number, time_s=self.clock.now(), **fields))
 
     def _block_counts(self) -> BlockCounts:
         pool = self.cache.pool

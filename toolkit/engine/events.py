@@ -261,7 +261,9 @@ class EventBus:
         for listener in self._listeners.get(type(event), ()):
             try:
                 listener(event)
-            except Exception:
+            except BaseException:
+                # exit() too: whoever emits may be halfway through a change to the blocks. Ctrl-C
+                # does not come here, because the engine holds interrupts while it emits.
                 kind = type(event)
                 message = "detached the observer %r of %s because it raised:"
                 logger.warning(message, listener, kind.__name__, exc_info=True)

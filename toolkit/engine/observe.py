@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from toolkit.clock import Clock
 from toolkit.engine import events
@@ -56,9 +56,14 @@ class BlockEvents:
 
 
 def emit_step_events(
-    bus: EventBus, report: StepReport, decision: Decision, sampled_s: float
+    bus: EventBus,
+    report: StepReport,
+    decision: Decision,
+    *,
+    sampled_s: float,
+    errors: Mapping[str, BaseException],
 ) -> None:
-    """Emit one step's events in the order in which they happened."""
+    """Emit one step's events in the order in which they happened; ``errors`` by request id."""
     _emit_decision(bus, report, decision)
     step = report.step
     if bus.wants(events.TokenSampled):
@@ -73,7 +78,7 @@ def emit_step_events(
     for update in report.updates:
         if update.finish_reason is None:
             continue
-        error = report.result.errors.get(update.request_id)
+        error = errors.get(update.request_id)
         if error is not None:
             bus.emit(events.Failed(step, report.end_s, update.request_id, error))
         else:

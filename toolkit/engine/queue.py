@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Any
 
-from toolkit.engine.policies import Policy, SchedulerView
+from toolkit.engine.policy import Policy, SchedulerView
 from toolkit.request import Request
 
 __all__ = ["WaitingQueue"]

@@ -5,31 +5,31 @@ Request path 3/8: from engine.engine, to cache.blocks.
 There is no prefill phase and no decode phase. Each request has ``num_computed_tokens`` that chases
 ``num_tokens``; a step gives it some of the missing tokens, as the budget and the blocks allow:
 first those that run, then those that wait. When blocks run out, the request that ranks last gives
-up its own and starts over later. The request that ranks first is never a victim and always fits
-alone, so every request ends.
+up its own and starts over later. The request that ranks first is never a victim, unless a policy
+chooses it for its own sake, and always fits alone; a victim comes back only when all its tokens
+fit. So every request ends.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
 from toolkit.config import SchedulerConfig
+from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
-from toolkit.engine.policies import Policy, SchedulerView, resolve_policy
+from toolkit.engine.policies import resolve_policy
+from toolkit.engine.policy import Policy, ReadOnly, ReadOnlyList, SchedulerView
 from toolkit.engine.prompt_scores import append_prompt_scores
 from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token
 from toolkit.engine.waits import WaitClock
-from toolkit.errors import InvariantViolation
+from toolkit.errors import EngineError, InvariantViolation
 from toolkit.request import FinishReason, Request, Status
 
 __all__ = ["Decision", "Progress", "Scheduler"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Scheduler:
         self._waits = WaitClock()
         self._step = 0
         self._now_s = 0.0
-        self._warned_of: Policy | None = None
+        self._is_planning = False
         self.last_decision = Decision(0)
 
     # ---- what a reader sees
@@ -129,12 +129,18 @@ class Scheduler:
 
     @policy.setter
     def policy(self, policy: Any) -> None:
+        if self._is_planning:
+            raise EngineError(
+                "the policy cannot change in the middle of a step's plan; "
+                "engine.set_policy(...) changes it when the step is over"
+            )
         old, self._policy = self._policy, resolve_policy(policy)
         self._ranks.clear()
         view = self._view(self._now_s)
-        self._queue.rerank(self._policy, view)
-        if self._policy.static:
-            self._sort_running(view)
+        with interrupts_held():
+            self._queue.rerank(self._policy, view)
+            if self._policy.static:
+                self._sort_running(view)
         if self._policy_changed is not None:
             self._policy_changed(old.name, self._policy.name)
 
@@ -162,7 +168,11 @@ class Scheduler:
         self.cache.close(request)
         del self._requests[request.id]
         if request.text is not None:
-            request.text.finish()  # what was held back for a stop string is certain now
+            try:
+                request.text.finish()  # what was held back for a stop string is certain now
+            except BaseException as error:
+                if status is Status.FINISHED:  # else it ends early anyway, with the text so far
+                    request.error, status, reason = error, Status.FAILED, FinishReason.ERROR
         request.status, request.finish_reason, request.finished_s = status, reason, now_s
 
     # ---- the step
@@ -173,17 +183,11 @@ class Scheduler:
         view = self._view(now_s)
         draft = Decision(self.config.max_num_batched_tokens)
         self._waits.begin_step(now_s, self._requests)
-        if not self._policy.static:
-            self._queue.rerank(self._policy, view)
-            self._sort_running(view)
-        self._continue_running(draft, view)
-        if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer
-            draft.limited_by = "blocks"
-        else:
-            self._admit_waiting(draft, view, now_s)
-        if not draft.chunks and self._running:
-            self._warn_once("gave nobody a token; each request gets what it lacks in this step")
-            self._continue_running(draft, view, ask_policy=False)
+        self._is_planning = True
+        try:
+            self._fill(draft, view, now_s)
+        finally:
+            self._is_planning = False
         self._waits.end_step(draft.limited_by, draft.refused)
         self.last_decision = draft
         plan = StepPlan(
@@ -245,6 +249,19 @@ class Scheduler:
             if request.num_computed_tokens > self.cache.num_held(request) * self.cache.block_size:
                 raise InvariantViolation(f"{request} has computed more than its blocks hold")
 
+    def _fill(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
+        """Spend the budget: first on those that run, then on those that wait."""
+        if not self._policy.static:
+            self._queue.rerank(self._policy, view)
+            self._sort_running(view)
+        self._continue_running(draft, view)
+        if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer
+            draft.limited_by = "blocks"
+        else:
+            self._admit_waiting(draft, view, now_s)
+        if not draft.chunks and self._running:
+            self._insist(draft, view)
+
     # ---- running requests first
 
     def _continue_running(
@@ -259,8 +276,8 @@ class Scheduler:
                 return
             start = request.num_computed_tokens
             want = min(len(request.token_ids) - start, draft.budget)
-            if self._policy.chunk is not None and ask_policy:
-                want = self._advised_chunk(request, want, draft.budget, view)
+            if self._policy.has_chunk and ask_policy:
+                want = self._policy.chunk(request, want, draft.budget, view)
                 if want == 0:
                     index += 1
                     continue
@@ -272,6 +289,17 @@ class Scheduler:
                 self._plan_chunk(request, start, end, (), extension, draft)
                 index += 1
             # Else it had to preempt itself, and its place is the next one's.
+
+    def _insist(self, draft: Decision, view: SchedulerView) -> None:
+        """Give those that run a token though the policy gave nobody one: the engine never idles.
+
+        It is asked once more and told that nobody waits, because nobody who waits can start in this
+        step: it may have kept the budget for them. Only then is it overruled.
+        """
+        self._continue_running(draft, replace(view, waiting=()))
+        if not draft.chunks:
+            self._policy.overrule("chunk", "gave nobody a token")
+            self._continue_running(draft, view, ask_policy=False)
 
     def _make_room(
         self,
@@ -290,18 +318,10 @@ class Scheduler:
                 return reach, self.cache.extend(request, start, reach)
             # Only requests without a chunk in this plan can be victims: a planned one's blocks
             # are named already, and somebody may have matched them.
-            victim = self._choose_victim(self._running[index:], view)
+            victim = self._policy.victim(tuple(self._running[index:]), view)
             self._preempt(victim, request, draft, view)
             if victim is request:
                 return start, None
-
-    def _choose_victim(self, candidates: Sequence[Request], view: SchedulerView) -> Request:
-        if self._policy.victim is not None and len(candidates) > 1:
-            chosen = self._policy.victim(candidates, view)
-            if any(chosen is candidate for candidate in candidates):
-                return chosen
-            self._warn_once(f"chose a victim that cannot be preempted now ({chosen!r})")
-        return candidates[-1]
 
     def _preempt(
         self, victim: Request, for_whom: Request, draft: Decision, view: SchedulerView
@@ -315,21 +335,6 @@ class Scheduler:
         victim.num_preemptions += 1
         self._queue.push(victim, self._policy, view)
         draft.preempted.append((victim, for_whom))
-
-    def _advised_chunk(self, request: Request, want: int, budget: int, view: SchedulerView) -> int:
-        """Ask the policy how many of the tokens that a request wants it gets."""
-        assert self._policy.chunk is not None
-        advice = self._policy.chunk(request, budget, view)
-        if not isinstance(advice, int) or advice < 0:
-            self._warn_once(f"gave a request {advice!r} tokens; it gets what it lacks")
-            return want
-        return min(advice, want)
-
-    def _warn_once(self, what: str) -> None:
-        """Say that the policy was overruled, once per policy."""
-        if self._warned_of is not self._policy:
-            self._warned_of = self._policy
-            logger.warning("policy %s is overruled: it %s", self._policy.name, what)
 
     # ---- then waiting ones
 
@@ -373,11 +378,11 @@ class Scheduler:
             sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
             if sibling_runs and self._fork_source(request, draft) is None:
                 return "sibling"
-        if self._policy.admit is None or self._policy.admit(request, view):
+        if self._policy.admits(request, view):
             return None
         if self._running:
             return "policy"
-        self._warn_once("admits nobody though nothing runs")
+        self._policy.overrule("admit", "let nobody start though nothing runs")
         return None
 
     def _fork_source(self, request: Request, draft: Decision) -> Request | None:
@@ -414,8 +419,8 @@ class Scheduler:
             start = match.num_tokens
         self._start_running(request, entry, start, draft, now_s)
         want = min(request.num_tokens - start, draft.budget)
-        if self._policy.chunk is not None:
-            want = max(1, self._advised_chunk(request, want, draft.budget, view))
+        if self._policy.has_chunk:
+            want = max(1, self._policy.chunk(request, want, draft.budget, view))
         extension = self.cache.extend(request, start, start + want)
         if extension is None:
             raise InvariantViolation(f"{request} was admitted without room for its first chunk")
@@ -477,7 +482,10 @@ class Scheduler:
     def _append(
         self, request: Request, first: int, tokens: tuple[SampledToken, ...], now_s: float
     ) -> int:
-        """Append a request's sampled tokens until one ends it; return how many."""
+        """Append a request's sampled tokens until one ends it; return how many.
+
+        A token that the request's detokenizer raises on is the last one: the request fails alone.
+        """
         if not tokens:
             request.error = InvariantViolation(f"the runner returned no token for {request.id}")
             self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
@@ -488,7 +496,12 @@ class Scheduler:
         num_new = 0
         for sampled in tokens:
             num_new += 1
-            reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
+            try:
+                reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
+            except BaseException as error:
+                request.error = error
+                self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+                break
             if reason is not None:
                 self.end(request, Status.FINISHED, reason, now_s)
                 break
@@ -505,8 +518,8 @@ class Scheduler:
         return SchedulerView(
             now_s=now_s,
             token_budget=self.config.max_num_batched_tokens,
-            running=self._running,
-            waiting=self._queue,
+            running=ReadOnlyList(self._running),
+            waiting=ReadOnly(self._queue),
             num_free_blocks=self.cache.num_free_blocks,
             cached_tokens=lambda request: self.cache.match_prefix(request).num_tokens,
             last_step=self._step - 1,
