@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.request import SamplingParams
-from toolkit.text import IncrementalText, StopStrings
+from toolkit.text import IncrementalText, SpelledToken, StopStrings
 
 
 def letter(token_id: int) -> str:
@@ -16,11 +16,16 @@ def spell(token_ids: Sequence[int]) -> str:
     return "".join(map(letter, token_ids))
 
 
-class LetterPieces:
-    """Decodes token by token; nothing is ever uncertain."""
+class LetterSpelling:
+    """Spells token by token; nothing is ever uncertain."""
 
-    def step(self, token_id: int) -> str:
-        return letter(token_id)
+    pending = ""
+
+    def push(self, token_id: int) -> list[SpelledToken]:
+        return [SpelledToken(token_id, letter(token_id).encode())]
+
+    def finish(self) -> list[SpelledToken]:
+        return []
 
 
 class Letters:
@@ -36,8 +41,7 @@ class Letters:
         self, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> IncrementalText:
         return IncrementalText(
-            LetterPieces(),
-            spell,
+            LetterSpelling(),
             StopStrings(tuple(params.stop or ())),
             include_stop=params.include_stop_str_in_output,
         )
