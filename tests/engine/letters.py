@@ -21,18 +21,22 @@ class LetterSpelling:
 
     pending = ""
 
+    def __init__(self, form: str) -> None:
+        self.form = form
+
     def push(self, token_id: int) -> list[SpelledToken]:
-        return [SpelledToken(token_id, letter(token_id).encode())]
+        return [SpelledToken(token_id, self.form.format(letter(token_id)).encode())]
 
     def finish(self) -> list[SpelledToken]:
         return []
 
 
 class Letters:
-    """The tokenizer's side of an engine."""
+    """The tokenizer's side of an engine; ``form`` is what a letter's token looks like."""
 
-    def __init__(self, eos_token_ids: Sequence[int] = ()) -> None:
+    def __init__(self, eos_token_ids: Sequence[int] = (), *, form: str = "{}") -> None:
         self.eos_token_ids = frozenset(eos_token_ids)
+        self.form = form
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) - ord("A") for character in text]
@@ -41,7 +45,7 @@ class Letters:
         self, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> IncrementalText:
         return IncrementalText(
-            LetterSpelling(),
+            LetterSpelling(self.form),
             StopStrings(tuple(params.stop or ())),
             include_stop=params.include_stop_str_in_output,
         )

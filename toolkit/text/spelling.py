@@ -86,7 +86,8 @@ class _ByteRow:
     """Tokens that spell bytes one by one, up to the first that does not.
 
     The tokenizers library's ``ByteFallback`` shows them as text if all of them together are UTF-8,
-    else as one U+FFFD each. So nothing is certain before the row ends or breaks.
+    else as one U+FFFD each. So nothing is certain before the row ends or breaks, and a stream waits
+    for that: most often one token, in scripts that a vocabulary lacks a word.
     """
 
     def __init__(self) -> None:
