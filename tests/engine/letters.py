@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.request import SamplingParams
-from toolkit.text import IncrementalText, StopStrings
+from toolkit.text import IncrementalText, SpelledToken, StopStrings
 
 
 def letter(token_id: int) -> str:
@@ -16,18 +16,27 @@ def spell(token_ids: Sequence[int]) -> str:
     return "".join(map(letter, token_ids))
 
 
-class LetterPieces:
-    """Decodes token by token; nothing is ever uncertain."""
+class LetterSpelling:
+    """Spells token by token; nothing is ever uncertain."""
 
-    def step(self, token_id: int) -> str:
-        return letter(token_id)
+    pending = ""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def push(self, token_id: int) -> list[SpelledToken]:
+        return [SpelledToken(token_id, self.form.format(letter(token_id)).encode())]
+
+    def finish(self) -> list[SpelledToken]:
+        return []
 
 
 class Letters:
-    """The tokenizer's side of an engine."""
+    """The tokenizer's side of an engine; ``form`` is what a letter's token looks like."""
 
-    def __init__(self, eos_token_ids: Sequence[int] = ()) -> None:
+    def __init__(self, eos_token_ids: Sequence[int] = (), *, form: str = "{}") -> None:
         self.eos_token_ids = frozenset(eos_token_ids)
+        self.form = form
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return [ord(character) - ord("A") for character in text]
@@ -36,8 +45,7 @@ class Letters:
         self, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> IncrementalText:
         return IncrementalText(
-            LetterPieces(),
-            spell,
+            LetterSpelling(self.form),
             StopStrings(tuple(params.stop or ())),
             include_stop=params.include_stop_str_in_output,
         )

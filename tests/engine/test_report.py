@@ -9,6 +9,7 @@ import pytest
 from tests.builders import make_engine, params
 from tests.engine.letters import Letters
 from toolkit.engine import Engine, StepReport
+from toolkit.text import SpelledToken
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_reports_html_escapes_text():
     class Script(Letters):
         def output_text(self, prompt_token_ids, params):
             text = super().output_text(prompt_token_ids, params)
-            text._pieces.step = lambda token_id: "<script>"
+            text._spelling.push = lambda token_id: [SpelledToken(token_id, b"<script>")]
             return text
 
     engine = make_engine(text=Script())

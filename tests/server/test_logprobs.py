@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import openai
@@ -11,9 +12,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.llm import LLM
-from toolkit.request import Logprob
+from toolkit.request import Logprob, OutputPiece
 from toolkit.server.logprobs import VisibleTokens, completion_entries
-from toolkit.server.token_bytes import TokenBytes
 from toolkit.text import Tokenizer
 
 MESSAGES = [{"role": "user", "content": "Hello world"}]
@@ -128,25 +128,56 @@ def sentencepiece_tokenizer() -> Tokenizer:
 
 def test_sentencepiece_tokens_have_their_spaces_and_bytes() -> None:
     tokenizer = sentencepiece_tokenizer()
-    token_bytes = TokenBytes(tokenizer)
+    token_bytes = tokenizer.token_bytes
     token_ids = [1, 2, 3, 4, 5]
     own = [token_bytes.at_start(1), *map(token_bytes, token_ids[1:])]
     assert own == [b"Hello", b" wor", b"ld", b"\xc3", b"\xa9"]
     assert b"".join(own).decode() == tokenizer.decode(token_ids) == "Hello worldé"
 
 
+def piece(token_id: int, logprob: float = -1.0, *, text: str, ends: str | None = None):
+    return OutputPiece(
+        request_id="req-0",
+        index=0,
+        text=text,
+        token_ids=(token_id,),
+        logprobs=[{token_id: Logprob(logprob)}],
+        finish_reason=ends,
+    )
+
+
 def test_a_token_waits_until_its_text_is_sent() -> None:
-    visible = VisibleTokens(TokenBytes(sentencepiece_tokenizer()), skip_special_tokens=True)
-    first = visible.take([1], [{1: Logprob(-1.0)}], sent="Hello", finish_reason=None)
-    half = visible.take([4], [{4: Logprob(-2.0)}], sent="", finish_reason=None)
-    rest = visible.take([5], [{5: Logprob(-3.0)}], sent="é", finish_reason=None)
+    visible = VisibleTokens(sentencepiece_tokenizer().spelling())
+    first = visible.take(piece(1, text="Hello"))
+    half = visible.take(piece(4, text=""))
+    rest = visible.take(piece(5, text="é", ends="length"))
     assert [entry.token_id for entry in (*first, *half, *rest)] == [1, 4, 5]
     assert half == []
     assert [entry.start for entry in rest] == [5, 5]
 
 
+def test_a_token_that_is_cut_by_a_stop_string_has_the_bytes_before_it() -> None:
+    visible = VisibleTokens(sentencepiece_tokenizer().spelling())
+    assert visible.take(piece(1, text="Hel")) == []  # "lo" could begin the stop string "lo wor"
+    (entry,) = visible.take(
+        dataclasses.replace(piece(2, text="", ends="stop"), stop_reason="lo wor")
+    )
+    assert entry.bytes == b"Hel"
+
+
+@pytest.mark.parametrize(("include_stop", "num_entries"), [(False, 1), (True, 2)])
+def test_a_stop_token_has_an_entry_if_the_text_has_it(include_stop: bool, num_entries: int) -> None:
+    """Even where its byte would complete the text's last character."""
+    visible = VisibleTokens(sentencepiece_tokenizer().spelling(), include_stop=include_stop)
+    assert visible.take(piece(4, text="")) == []
+    shown = "é" if include_stop else "\N{REPLACEMENT CHARACTER}"
+    entries = visible.take(dataclasses.replace(piece(5, text=shown, ends="stop"), stop_reason=5))
+    assert len(entries) == num_entries
+    assert b"".join(entry.bytes for entry in entries).decode(errors="replace") == shown
+
+
 def test_a_token_that_cannot_be_drawn_has_a_finite_logprob(llm: LLM) -> None:
-    token_bytes = TokenBytes(llm.tokenizer)
-    visible = VisibleTokens(token_bytes, skip_special_tokens=True)
-    entries = visible.take([7], [{7: Logprob(-math.inf)}], sent="x", finish_reason="length")
-    assert completion_entries(entries, 0, token_bytes).token_logprobs == [-9999.0]
+    visible = VisibleTokens(llm.tokenizer.spelling())
+    shown = llm.tokenizer.token_text(70)
+    entries = visible.take(piece(70, -math.inf, text=shown, ends="length"))
+    assert completion_entries(entries, 0, llm.tokenizer.token_bytes).token_logprobs == [-9999.0]

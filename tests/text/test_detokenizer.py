@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from tests.text.tokenizers_for_tests import (
     CORPUS,
@@ -15,8 +17,8 @@ from tests.text.tokenizers_for_tests import (
     byte_level,
     spelled_in_bytes,
 )
-from toolkit.text.detokenizer import IncrementalText, StreamDecoder, WindowDecoder
-from toolkit.text.stop_strings import StopStrings
+from toolkit.text import IncrementalText, StopStrings, Tokenizer
+from toolkit.text.spelling import VocabularySpelling, WindowSpelling
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -24,11 +26,14 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 def growing(
     tokenizer: RustTokenizer, *, skip: bool = True, window: bool = False
 ) -> IncrementalText:
-    def decode(token_ids: Sequence[int]) -> str:
-        return tokenizer.decode(list(token_ids), skip_special_tokens=skip)
-
-    pieces = WindowDecoder(decode) if window else StreamDecoder(tokenizer, skip_special_tokens=skip)
-    return IncrementalText(pieces, decode, StopStrings(()), include_stop=False)
+    whole = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    spelling = (
+        WindowSpelling(partial(whole.decode, skip_special_tokens=skip))
+        if window
+        else whole.spelling(skip_special_tokens=skip)
+    )
+    assert isinstance(spelling, WindowSpelling if window else VocabularySpelling)
+    return IncrementalText(spelling, StopStrings(()), include_stop=False)
 
 
 def feed(text: IncrementalText, token_ids: Sequence[int]) -> list[str]:
@@ -129,7 +134,8 @@ def test_no_token_breaks_a_text_with_byte_fallback(window: bool):
         taken = feed(text, token_ids)
         assert "".join(taken) == text.text
         valid = [token_id for token_id in token_ids if token_id >= 259]
-        if valid == token_ids:
+        # A window cannot know that the library takes back a row of bytes that turns invalid.
+        if not window or valid == token_ids:
             assert text.text == tokenizer.decode(token_ids)
 
 
@@ -212,7 +218,7 @@ def test_many_invalid_bytes_in_a_row_cost_no_more_each():
         decoded_lengths.append(len(token_ids))
         return tokenizer.decode(list(token_ids))
 
-    decoder = WindowDecoder(decode)
+    spelling = WindowSpelling(decode)
     for _ in range(500):
-        decoder.step(token_id)
+        spelling.push(token_id)
     assert max(decoded_lengths) < 100

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.text import IncrementalText, StopStrings
+from toolkit.text import IncrementalText, SpelledToken, StopStrings
 
 
 class Pieces:
@@ -17,15 +17,17 @@ class Pieces:
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
 
-    def step(self, token_id: int) -> str:
-        return self.texts[token_id]
+    pending = ""
 
-    def decode_all(self, token_ids: list[int]) -> str:
-        return "".join(self.texts[token_id] for token_id in token_ids)
+    def push(self, token_id: int) -> list[SpelledToken]:
+        return [SpelledToken(token_id, self.texts[token_id].encode())]
+
+    def finish(self) -> list[SpelledToken]:
+        return []
 
 
 def growing(pieces: Pieces, stops: Sequence[str], *, include_stop: bool = False) -> IncrementalText:
-    return IncrementalText(pieces, pieces.decode_all, StopStrings(stops), include_stop=include_stop)
+    return IncrementalText(pieces, StopStrings(stops), include_stop=include_stop)
 
 
 def all_matches(text: str, stops: Sequence[str]) -> list[tuple[int, int, str]]:

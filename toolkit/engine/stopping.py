@@ -13,7 +13,11 @@ def append_token(
 ) -> FinishReason | None:
     """Append output token number ``num_output`` and return why the request ends with it, or None.
 
-    A stop token stays in the token ids but not in the text, as in vLLM.
+    A stop token stays in the token ids but not in the text, as in vLLM. ``min_tokens`` is vLLM's
+    too: that many tokens come before a stop string is completed, and one that was complete by then
+    does not count later. End-of-sequence and stop tokens among them are the sampler's to exclude;
+    drawn all the same (by a processor, or as the last of them), they end nothing before their
+    number reaches ``min_tokens``.
     """
     token_id = sampled.token_id
     params = request.params
@@ -28,7 +32,8 @@ def append_token(
         reason = FinishReason.STOP
         request.stop_reason = None if is_eos else token_id
     if request.text is not None and (reason is None or params.include_stop_str_in_output):
-        stop_string = request.text.push(token_id, check_stop=may_stop)
+        is_past_minimum = num_output > params.min_tokens
+        stop_string = request.text.push(token_id, check_stop=is_past_minimum)
         if stop_string is not None and reason is None:
             reason = FinishReason.STOP
             request.stop_reason = stop_string

@@ -60,7 +60,7 @@ class _ChatAnswer:
     ) -> None:
         self._body = body
         self._call = call
-        self._token_bytes = served.token_bytes
+        self._tokenizer = served.tokenizer
         self._generation = generation
 
     def whole(self) -> ChatCompletion:
@@ -79,14 +79,9 @@ class _ChatAnswer:
     def _choice(self, sample: CompletionOutput) -> Choice:
         logprobs = None
         if sample.logprobs is not None:
-            entries = self._visible_tokens().take(
-                sample.token_ids,
-                sample.logprobs,
-                sent=sample.text,
-                finish_reason=sample.finish_reason,
-            )
+            entries = self._visible_tokens().take(sample)
             num_top = self._body.top_logprobs or 0
-            content = chat_entries(entries, num_top, self._token_bytes)
+            content = chat_entries(entries, num_top, self._tokenizer.token_bytes)
             logprobs = ChoiceLogprobs(content=content)
         message = ChatCompletionMessage(role="assistant", content=sample.text, refusal=None)
         return Choice.model_validate(
@@ -122,13 +117,11 @@ class _ChatAnswer:
     def _piece_logprobs(self, visible: VisibleTokens, piece: OutputPiece) -> ChunkLogprobs | None:
         if piece.logprobs is None:
             return None
-        entries = visible.take(
-            piece.token_ids, piece.logprobs, sent=piece.text, finish_reason=piece.finish_reason
-        )
+        entries = visible.take(piece)
         if not entries:
             return None
         num_top = self._body.top_logprobs or 0
-        return ChunkLogprobs(content=chat_entries(entries, num_top, self._token_bytes))
+        return ChunkLogprobs(content=chat_entries(entries, num_top, self._tokenizer.token_bytes))
 
     def _chunk(
         self,
@@ -162,4 +155,8 @@ class _ChatAnswer:
         return chunk
 
     def _visible_tokens(self) -> VisibleTokens:
-        return VisibleTokens(self._token_bytes, skip_special_tokens=self._body.skips_special_tokens)
+        params = self._generation.requests[0].params
+        return VisibleTokens(
+            self._tokenizer.spelling(skip_special_tokens=params.skip_special_tokens),
+            include_stop=params.include_stop_str_in_output,
+        )

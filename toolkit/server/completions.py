@@ -97,7 +97,7 @@ class _CompletionAnswer:
     ) -> None:
         self._body = body
         self._call = call
-        self._token_bytes = served.token_bytes
+        self._tokenizer = served.tokenizer
         self._generation = generation
         self._echoes = [echo for echo in echoes for _ in range(body.n or 1)]
 
@@ -118,7 +118,7 @@ class _CompletionAnswer:
         async for index, piece in pieces:
             echo = "" if index in visible else self._echoes[index]
             shown = visible.setdefault(index, self._visible_tokens())
-            logprobs = self._logprobs(shown, piece, piece.text)
+            logprobs = self._logprobs(shown, piece)
             text = echo + piece.text
             if text or piece.finish_reason is not None:
                 yield self._chunk([_choice(index, text, logprobs, piece)])
@@ -128,18 +128,16 @@ class _CompletionAnswer:
             yield last
 
     def _choice(self, index: int, sample: CompletionOutput) -> CompletionChoice:
-        logprobs = self._logprobs(self._visible_tokens(), sample, sample.text)
+        logprobs = self._logprobs(self._visible_tokens(), sample)
         return _choice(index, self._echoes[index] + sample.text, logprobs, sample)
 
     def _logprobs(
-        self, visible: VisibleTokens, part: CompletionOutput | OutputPiece, sent: str
+        self, visible: VisibleTokens, part: CompletionOutput | OutputPiece
     ) -> Logprobs | None:
         if part.logprobs is None:
             return None
-        entries = visible.take(
-            part.token_ids, part.logprobs, sent=sent, finish_reason=part.finish_reason
-        )
-        return completion_entries(entries, self._body.logprobs or 0, self._token_bytes)
+        entries = visible.take(part)
+        return completion_entries(entries, self._body.logprobs or 0, self._tokenizer.token_bytes)
 
     def _chunk(self, choices: list[CompletionChoice]) -> Completion:
         chunk = self._envelope(choices)
@@ -158,7 +156,11 @@ class _CompletionAnswer:
         )
 
     def _visible_tokens(self) -> VisibleTokens:
-        return VisibleTokens(self._token_bytes, skip_special_tokens=self._body.skips_special_tokens)
+        params = self._generation.requests[0].params
+        return VisibleTokens(
+            self._tokenizer.spelling(skip_special_tokens=params.skip_special_tokens),
+            include_stop=params.include_stop_str_in_output,
+        )
 
 
 def _choice(

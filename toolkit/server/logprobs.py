@@ -1,8 +1,9 @@
 """Log-probabilities in OpenAI's two shapes, lined up with the text that was sent.
 
-A token's entry goes out with the text it belongs to: text may be held back because a stop string
-could begin in it or a character is incomplete, and what is cut off never shows its tokens. So the
-joined ``bytes`` of all entries are the bytes of the text.
+A token's entry goes out with the end of the text it belongs to: text may be held back because a
+stop string could begin in it or a character is incomplete, and what is cut off has no bytes. So
+the joined ``bytes`` of all entries are the bytes of the text; where they are no UTF-8, the text has
+U+FFFD, as ``bytes.decode(errors="replace")`` writes it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import NamedTuple
 from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenLogprob, TopLogprob
 from openai.types.completion_choice import Logprobs as CompletionLogprobs
 
-from toolkit.request import Logprob
-from toolkit.server.token_bytes import TokenBytes
+from toolkit.request import CompletionOutput, Logprob, OutputPiece
+from toolkit.text import SpelledToken, Spelling, TokenBytes
 
 __all__ = ["TokenEntry", "VisibleTokens", "chat_entries", "completion_entries"]
 
@@ -33,50 +34,111 @@ class TokenEntry(NamedTuple):
     candidates: Mapping[int, Logprob]
 
 
+class _Waiting(NamedTuple):
+    """An entry whose text has not been sent, and the character that each of its bytes is in."""
+
+    entry: TokenEntry
+    characters: Sequence[int]
+    may_grow: bool
+
+    def with_rest(self, rest: bytes, characters: Sequence[int]) -> _Waiting:
+        """Return it with more bytes."""
+        grown = self.entry._replace(bytes=self.entry.bytes + rest)
+        return _Waiting(grown, (*self.characters, *characters), may_grow=False)
+
+    def until(self, end: int) -> TokenEntry:
+        """Return the entry with those bytes that lie before a character."""
+        num_bytes = sum(character < end for character in self.characters)
+        return self.entry._replace(bytes=self.entry.bytes[:num_bytes])
+
+
 class VisibleTokens:
-    """Holds the tokens of one sample until the text they belong to has been sent."""
+    """Holds the tokens of one sample until the text they belong to has been sent.
 
-    def __init__(self, token_bytes: TokenBytes, *, skip_special_tokens: bool) -> None:
-        self._token_bytes = token_bytes
-        self._skip_special = skip_special_tokens
-        # Counts characters the way the text does: bytes that form none become U+FFFD.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._num_decoded = 0
+    Args:
+        spelling: Gives the bytes of the sample's tokens.
+        include_stop: Whether a token that ended the text is part of it.
+    """
+
+    def __init__(self, spelling: Spelling, *, include_stop: bool = False) -> None:
+        self._spelling = spelling
+        self._include_stop = include_stop
+        self._characters = _Characters()
         self._num_sent = 0
-        self._is_start = True
-        self._waiting: deque[TokenEntry] = deque()
+        self._unspelled: deque[Mapping[int, Logprob]] = deque()
+        self._waiting: deque[_Waiting] = deque()
 
-    def take(
-        self,
-        token_ids: Sequence[int],
-        candidates: Sequence[Mapping[int, Logprob]],
-        *,
-        sent: str,
-        finish_reason: str | None,
-    ) -> list[TokenEntry]:
-        """Add tokens; with text to send, or at the end, return those whose text has started.
+    def take(self, part: CompletionOutput | OutputPiece) -> list[TokenEntry]:
+        """Add tokens, and the text that goes out with them; return those whose text is complete.
 
         At the end, tokens without text (end of sequence, a stop string) are left out.
         """
-        for token_id, its_candidates in zip(token_ids, candidates, strict=True):
-            own = self._bytes_in_text(token_id)
-            self._waiting.append(TokenEntry(token_id, self._num_decoded, own, its_candidates))
-            self._num_decoded += len(self._decoder.decode(own))
-        self._num_sent += len(sent)
-        ready: list[TokenEntry] = []
-        if not sent and finish_reason is None:
-            return ready
-        while self._waiting and (
-            self._waiting[0].start < self._num_sent or finish_reason == "length"
-        ):
-            ready.append(self._waiting.popleft())
-        return ready
+        token_ids = self._ids_in_text(part)
+        logprobs = (part.logprobs or [])[: len(token_ids)]
+        for token_id, candidates in zip(token_ids, logprobs, strict=True):
+            self._unspelled.append(candidates)
+            self._add(self._spelling.push(token_id))
+        self._num_sent += len(part.text)
+        ready = []
+        while self._waiting and self._is_sent(self._waiting[0]):
+            ready.append(self._waiting.popleft().entry)
+        return ready if part.finish_reason is None else [*ready, *self._last(part.finish_reason)]
 
-    def _bytes_in_text(self, token_id: int) -> bytes:
-        if self._skip_special and self._token_bytes.is_special(token_id):
-            return b""
-        is_start, self._is_start = self._is_start, False
-        return self._token_bytes.at_start(token_id) if is_start else self._token_bytes(token_id)
+    def _ids_in_text(self, part: CompletionOutput | OutputPiece) -> Sequence[int]:
+        """Return the tokens of a part that the text has; one that stopped the request is out."""
+        is_stop_token = part.finish_reason == "stop" and not isinstance(part.stop_reason, str)
+        return part.token_ids[:-1] if is_stop_token and not self._include_stop else part.token_ids
+
+    def _is_sent(self, waiting: _Waiting) -> bool:
+        is_newest = waiting is self._waiting[-1]
+        last = waiting.characters[-1] if waiting.characters else waiting.entry.start
+        return last < self._num_sent and not (waiting.may_grow and is_newest)
+
+    def _last(self, finish_reason: str) -> list[TokenEntry]:
+        """Return the entries at the end of the text, the last one cut where the text was."""
+        self._add_rest()
+        waiting = [
+            each
+            for each in self._waiting
+            if each.entry.start < self._num_sent or finish_reason == "length"
+        ]
+        self._waiting.clear()
+        return [each.until(self._num_sent) for each in waiting]
+
+    def _add(self, certain: Iterable[SpelledToken]) -> None:
+        for token_id, own, may_grow in certain:
+            characters = self._characters.place(own)
+            start = characters[0] if characters else self._characters.num_whole
+            entry = TokenEntry(token_id, start, own, self._unspelled.popleft())
+            self._waiting.append(_Waiting(entry, characters, may_grow))
+
+    def _add_rest(self) -> None:
+        rest = self._spelling.finish()
+        if self._waiting and self._waiting[-1].may_grow:
+            more = b"".join(spelled.bytes for spelled in rest)
+            grown = self._waiting.pop().with_rest(more, self._characters.place(more))
+            self._waiting.append(grown)
+        else:
+            self._add(rest)
+
+
+class _Characters:
+    """Counts characters the way the text does: bytes that form none become U+FFFD."""
+
+    def __init__(self) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self.num_whole = 0
+
+    def place(self, own: bytes) -> list[int]:
+        """Add bytes; return, for each, the number of the character that it is a part of."""
+        return [self._place(byte) for byte in own]
+
+    def _place(self, byte: int) -> int:
+        self.num_whole += len(self._utf8.decode(bytes([byte])))
+        open_bytes = self._utf8.getstate()[0]
+        # Python's decoder waits with surrogates, though the second byte cannot continue the first.
+        is_surrogate = open_bytes[:1] == b"\xed" and open_bytes[1:] >= b"\xa0"
+        return self.num_whole - (not open_bytes) + is_surrogate
 
 
 def chat_entries(

@@ -93,11 +93,6 @@ class _AnswerRequest(SamplingFields):
         return options is not None and options.include_usage and options.continuous_usage_stats
 
     @property
-    def skips_special_tokens(self) -> bool:
-        """Whether special tokens are left out of the text."""
-        return self.skip_special_tokens is not False
-
-    @property
     def tags(self) -> dict[str, Any]:
         """What policies, processors and tables see of the caller."""
         return ({"user": self.user} if self.user is not None else {}) | (self.metadata or {})

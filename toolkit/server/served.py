@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +11,6 @@ from openai.types import Model
 
 from toolkit.engine import Engine
 from toolkit.server.failures import Refusal
-from toolkit.server.token_bytes import TokenBytes
 from toolkit.text import Tokenizer
 
 __all__ = ["ANY_NAME", "VERSION", "ServedModel"]
@@ -22,7 +20,7 @@ VERSION = version("llm-serving-toolkit")
 ANY_NAME = "*"
 
 
-@dataclass(frozen=True)  # no slots: cached_property needs a place to keep its value
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model with the names it answers to; the first one is its own."""
 
@@ -33,11 +31,6 @@ class ServedModel:
     max_model_len: int
     default_params: Mapping[str, Any]
     created: int
-
-    @cached_property
-    def token_bytes(self) -> TokenBytes:
-        """The bytes of every token, for log-probabilities."""
-        return TokenBytes(self.tokenizer)
 
     @property
     def listed_names(self) -> tuple[str, ...]:

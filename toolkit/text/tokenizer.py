@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -11,8 +11,10 @@ from transformers import AutoTokenizer
 from toolkit.errors import CheckpointError, InvalidRequest
 from toolkit.request import SamplingParams
 from toolkit.text.chat import render_chat
-from toolkit.text.detokenizer import IncrementalText, StreamDecoder, WindowDecoder
+from toolkit.text.detokenizer import IncrementalText
+from toolkit.text.spelling import Spelling, VocabularySpelling, WindowSpelling
 from toolkit.text.stop_strings import StopStrings
+from toolkit.text.token_bytes import TokenBytes
 
 __all__ = ["Tokenizer"]
 
@@ -38,6 +40,8 @@ class Tokenizer:
         own = [backend.eos_token_id] if backend.eos_token_id is not None else []
         self._eos_token_ids = frozenset((*eos_token_ids, *own))
         self._rust = getattr(backend, "backend_tokenizer", None)
+        self._cleans_up = bool(getattr(backend, "clean_up_tokenization_spaces", False))
+        self._token_bytes = TokenBytes(backend, self._decode_all)
         # A step asks for the same tokens again and again when logprobs are on.
         self._token_text = lru_cache(maxsize=65_536)(self._decode_token)
 
@@ -89,10 +93,31 @@ class Tokenizer:
         return list(self.backend.encode(text, add_special_tokens=add_special_tokens))
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Turn token ids into text."""
+        """Turn token ids into text, as the tokenizer's decoder writes it.
+
+        Without transformers' ``clean_up_tokenization_spaces``, which takes spaces away from
+        punctuation after the fact: streamed text could not be taken back.
+        """
         if self._rust is not None:
             return str(self._rust.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
-        return str(self.backend.decode(token_ids, skip_special_tokens=skip_special_tokens))
+        options = {"clean_up_tokenization_spaces": False} if self._cleans_up else {}
+        return str(
+            self.backend.decode(token_ids, skip_special_tokens=skip_special_tokens, **options)
+        )
+
+    @property
+    def token_bytes(self) -> TokenBytes:
+        """The bytes of every token."""
+        return self._token_bytes
+
+    def spelling(self, *, skip_special_tokens: bool = True) -> Spelling:
+        """Return a new spelling: it gives the bytes that each token of a text stands for."""
+        if self._token_bytes.is_exact:
+            return VocabularySpelling(self._token_bytes, skip_special_tokens=skip_special_tokens)
+        return WindowSpelling(
+            partial(self.decode, skip_special_tokens=skip_special_tokens),
+            skipped_ids=self._token_bytes.special_ids if skip_special_tokens else (),
+        )
 
     def token_text(self, token_id: int) -> str:
         """Return one token's own text; U+FFFD where it is a part of a character."""
@@ -111,25 +136,17 @@ class Tokenizer:
         self, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> IncrementalText:
         """Return an empty text that grows with a request's tokens."""
-        skip = params.skip_special_tokens
-
-        def decode_all(token_ids: list[int]) -> str:
-            return self.decode(token_ids, skip_special_tokens=skip)
-
-        pieces = (
-            StreamDecoder(self._rust, skip_special_tokens=skip)
-            if self._rust is not None
-            else WindowDecoder(decode_all)
-        )
         return IncrementalText(
-            pieces,
-            decode_all,
+            self.spelling(skip_special_tokens=params.skip_special_tokens),
             StopStrings(tuple(params.stop or ())),
             include_stop=params.include_stop_str_in_output,
         )
 
     def _decode_token(self, token_id: int) -> str:
-        return self.decode([token_id], skip_special_tokens=False)
+        return self._decode_all([token_id])
+
+    def _decode_all(self, token_ids: Sequence[int]) -> str:
+        return self.decode(token_ids, skip_special_tokens=False)
 
     def __len__(self) -> int:
         return len(self.backend)
