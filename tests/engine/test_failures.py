@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import LedgerRunner, expected_output, make_engine, params
 from tests.engine.deadline import within_deadline
-from tests.engine.letters import LetterPieces, Letters, letter, spell
+from tests.engine.letters import Letters, LetterSpelling, letter, spell
 from tests.engine.scenarios import kept_by
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine, StepPlan, StepResult
@@ -29,7 +29,7 @@ from toolkit.engine.events import (
 from toolkit.engine.streams import Stream
 from toolkit.errors import EngineClosed, InvalidRequest
 from toolkit.request import OutputPiece, Request, SamplingParams, Status
-from toolkit.text import IncrementalText
+from toolkit.text import IncrementalText, SpelledToken, StopStrings
 
 
 @pytest.fixture(autouse=True)
@@ -185,22 +185,20 @@ def test_an_exit_inside_a_step_by_hand_leaves_an_engine_that_works(error: type[B
 # ---- text
 
 
-class BreaksAtQ(LetterPieces):
+class BreaksAtQ(LetterSpelling):
     """A tokenizer that has no text for one of the model's tokens, and says so by raising."""
 
-    def step(self, token_id: int) -> str:
+    def push(self, token_id: int) -> list[SpelledToken]:
         if letter(token_id) == "Q":
             raise IndexError("piece id is out of range")
-        return super().step(token_id)
+        return super().push(token_id)
 
 
 class FragileLetters(Letters):
     def output_text(
         self, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> IncrementalText:
-        text = super().output_text(prompt_token_ids, params)
-        text._pieces = BreaksAtQ()
-        return text
+        return IncrementalText(BreaksAtQ(self.form), StopStrings(()), include_stop=False)
 
 
 @pytest.mark.parametrize("num_samples", [1, 2])
