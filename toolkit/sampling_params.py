@@ -79,7 +79,7 @@ class SamplingParams:
             not the prompt, ends with the others.
         logits_processors: Callables ``f(logits, at) -> logits | None`` on float32 [vocab], called
             once per output position; ``f.stage`` moves one to "raw" or "final". With n > 1 each
-            sample has deep copies of its own.
+            sample has deep copies of its own; requests that share these parameters share them.
 
     Raises:
         InvalidParameter: a value is out of range; ``.param`` names it.

@@ -269,3 +269,12 @@ def test_twenty_llms_leave_the_process_where_the_first_left_it() -> None:
     for _ in range(19):
         one()
     assert resident_mib() - first < 50
+
+
+def test_a_bad_word_of_the_answer_is_not_in_the_next_one(llm: LLM) -> None:
+    params = {"temperature": 0.0, "max_tokens": 12}
+    (plain,) = llm.generate("Hello", SamplingParams(**params))
+    word = plain.text.split()[1]
+    (other,) = llm.generate("Hello", SamplingParams(**params, bad_words=[word]))
+    assert word in plain.text.split()
+    assert word not in other.text.split()
