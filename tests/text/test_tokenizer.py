@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.text.tokenizer_kinds import Utf8Tokenizer, bert
+from tests.text.slow_tokenizers import Utf8Tokenizer
+from tests.text.tokenizer_kinds import bert
 from tests.text.tokenizers_for_tests import backend, byte_fallback, byte_level
 from toolkit.errors import CheckpointError, InvalidRequest
 from toolkit.sampling_params import SamplingParams
