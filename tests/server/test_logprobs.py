@@ -64,6 +64,26 @@ def test_tokens_of_a_cut_off_stop_string_have_no_entry(client: openai.OpenAI, st
     assert joined(content) == text[: text.index(stop)]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize(("stop", "text"), [("ov", " l"), ("ve l", " lo"), ("e love", " lov")])
+def test_a_token_that_a_stop_string_cuts_has_the_bytes_that_are_left(
+    client: openai.OpenAI, llm: LLM, stop: str, text: str, include: bool, stream: bool
+) -> None:
+    (love,) = llm.tokenizer.encode(" love", add_special_tokens=False)
+    asked = {**ASKED, "temperature": 0, "logit_bias": {str(love): 100}, "logprobs": True}
+    answer = client.chat.completions.create(
+        **asked, stop=stop, stream=stream, extra_body={"include_stop_str_in_output": include}
+    )
+    choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+    content = [entry for choice in choices if choice.logprobs for entry in choice.logprobs.content]
+    shown = "".join(
+        (choice.delta.content or "") if stream else choice.message.content for choice in choices
+    )
+    assert joined(content) == shown == text + (stop if include else "")
+    assert {entry.token for entry in content} == {" love"}
+
+
 def test_top_logprobs_are_the_most_likely_tokens_in_order(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(**ASKED, seed=0, logprobs=True, top_logprobs=3)
     assert answer.choices[0].logprobs is not None

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import pytest
 from transformers import ByT5Tokenizer
 
-from tests.text.tokenizer_kinds import CUT_CHARACTERS, KINDS, LINES, tokenizer_of
+from tests.text.slow_tokenizers import LINES
+from tests.text.tokenizer_kinds import CUT_CHARACTERS, KINDS, tokenizer_of
 from toolkit.request import CompletionOutput, Logprob, OutputPiece, SamplingParams
 from toolkit.server.logprobs import TokenEntry, VisibleTokens
 from toolkit.text import Tokenizer

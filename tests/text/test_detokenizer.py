@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
@@ -23,10 +23,15 @@ from toolkit.text.spelling import VocabularySpelling, WindowSpelling
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
+@cache
+def around(tokenizer: RustTokenizer) -> Tokenizer:
+    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+
+
 def growing(
     tokenizer: RustTokenizer, *, skip: bool = True, window: bool = False
 ) -> IncrementalText:
-    whole = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    whole = around(tokenizer)
     spelling = (
         WindowSpelling(partial(whole.decode, skip_special_tokens=skip))
         if window

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from tests.text.tokenizers_for_tests import backend, byte_level
+from tests.text.slow_tokenizers import Utf8Tokenizer
+from tests.text.tokenizer_kinds import bert
+from tests.text.tokenizers_for_tests import backend, byte_fallback, byte_level
 from toolkit.errors import CheckpointError, InvalidRequest
 from toolkit.sampling_params import SamplingParams
-from toolkit.text import Tokenizer
+from toolkit.text import IncrementalText, Tokenizer
 
 TEXT = "the naïve cat 🙂 日本"
 
@@ -102,3 +105,61 @@ def test_a_tokenizer_written_in_python_streams_too():
     assert "".join(pieces) == TEXT
     assert not any("\ufffd" in piece for piece in pieces)
     assert tokenizer.eos_token_ids == frozenset()
+
+
+def bytewise(data: bytes) -> list[int]:
+    """Llama's tokens for single bytes."""
+    return [byte_fallback().token_to_id(f"<0x{byte:02X}>") for byte in data]
+
+
+def llama_text(stop: str) -> IncrementalText:
+    tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=byte_fallback()))
+    return tokenizer.output_text([], SamplingParams(stop=stop))
+
+
+def test_a_line_break_that_is_one_byte_stops_at_its_own_token():
+    """Though it is shown only later: bytes that follow may yet make it invalid."""
+    text = llama_text("\n")
+    stops = [text.push(token_id, check_stop=True) for token_id in bytewise(b"ab\n")]
+    assert stops == [None, None, "\n"]
+    assert text.text == "ab"
+
+
+def test_a_row_of_bytes_is_shown_when_it_ends():
+    text, taken = llama_text("never"), []
+    for token_id in [*bytewise("é\n".encode()), byte_fallback().token_to_id("▁cat")]:
+        text.push(token_id, check_stop=True)
+        taken.append(text.take())
+    assert taken == ["", "", "", "é\n cat"]
+
+
+def test_a_stop_in_a_row_of_bytes_that_was_complete_before_it_counted_does_not_count():
+    text = llama_text("\n")
+    first, *others = bytewise(b"\na\n")
+    assert text.push(first, check_stop=False) is None
+    assert [text.push(token_id, check_stop=True) for token_id in others] == [None, "\n"]
+    assert text.text == "\na"
+
+
+def test_a_row_of_bytes_that_turns_out_invalid_is_searched_anew():
+    """Its characters become U+FFFD one and all, and the first of these is the match."""
+    text = llama_text("\N{REPLACEMENT CHARACTER}")
+    stops = [text.push(token_id, check_stop=True) for token_id in bytewise(b"ab\xff")]
+    assert stops == [None, None, "\N{REPLACEMENT CHARACTER}"]
+    assert text.text == ""
+
+
+@pytest.mark.parametrize("made", [bert, Utf8Tokenizer])
+def test_spaces_before_punctuation_are_not_cleaned_up(made):
+    """Transformers would do it after the fact; a stream could not take the space back."""
+    own = made()
+    own.clean_up_tokenization_spaces = True
+    tokenizer = Tokenizer(own)
+    ids = tokenizer.encode("The cat 's .")
+    assert own.decode(ids) != (decoded := tokenizer.decode(ids))
+    assert decoded == own.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_a_padded_vocabulary_has_tokens_without_bytes():
+    tokenizer = Tokenizer(backend())
+    assert tokenizer.token_bytes(len(tokenizer) + 5) == b""

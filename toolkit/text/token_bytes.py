@@ -145,7 +145,7 @@ def _writes_piece_by_piece(steps: Sequence[dict[str, Any]]) -> bool:
         names = names[1:]
     if names == ["ByteFallback", "Fuse", "Strip"]:
         return bool(steps[-1]["start"] <= 1 and steps[-1]["stop"] == 0)
-    return names in (["ByteFallback", "Fuse"], ["ByteFallback"], ["Fuse"])
+    return names in ([], ["Fuse"], ["ByteFallback"], ["ByteFallback", "Fuse"])
 
 
 def _after_a_space(piece: str, is_start: bool) -> bytes:
