@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.sampling_params import SamplingParams
 
 __all__ = [
     "WAIT_CAUSES",
+    "BlockSharing",
     "CompletionOutput",
     "FinishReason",
     "Logprob",
@@ -111,6 +113,27 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     logprobs: list[dict[int, Logprob]] | None = None
     cumulative_logprob: float | None = None
+    beam_score: float | None = None  # of a beam search: what the samples are ranked by
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSharing:
+    """Blocks that the beams of one search held, as means over its steps.
+
+    The saving is that of figure 15 in Kwon et al. 2023 (PagedAttention): the blocks that sharing
+    spared, in parts of those that the beams would have held without.
+
+    >>> BlockSharing(num_blocks_unshared=40.0, num_blocks=18.0).saved
+    0.55
+    """
+
+    num_blocks_unshared: float  # the lengths of the beams' tables, summed
+    num_blocks: float  # distinct blocks in them
+
+    @property
+    def saved(self) -> float:
+        """The fraction of blocks that sharing saved."""
+        return 1.0 - self.num_blocks / self.num_blocks_unshared if self.num_blocks else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +147,7 @@ class RequestOutput:
     finished: bool
     num_cached_tokens: int
     error: BaseException | None = None
+    block_sharing: BlockSharing | None = None  # of a beam search
 
     @property
     def text(self) -> str:
@@ -154,7 +178,9 @@ class Request:
     preemption differ only in how far behind it is.
 
     With ``SamplingParams(n=3)`` there are three requests: the one ``engine.add`` returns is sample
-    0 and lists all of them in ``samples``; the others carry its id as ``parent_id``.
+    0 and lists all of them in ``samples``; the others carry its id as ``parent_id``. The beams of
+    a search are such samples too: while it runs they pass their tokens on to one another, and at
+    its end sample i becomes the i-th best sequence.
     """
 
     # What was asked.
@@ -175,6 +201,7 @@ class Request:
     eos_token_ids: frozenset[int] = frozenset()
     max_tokens: int = 0
     tokenize_s: float = 0.0
+    beam: BeamSearchParams | None = None
 
     # Where it stands.
     status: Status = Status.WAITING
@@ -188,6 +215,8 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     error: BaseException | None = None
+    beam_score: float | None = None
+    block_sharing: BlockSharing | None = None
 
     # What happened to it.
     num_cached_tokens: int = 0
@@ -245,11 +274,13 @@ class Request:
             finished=all(sample.is_finished for sample in self.samples),
             num_cached_tokens=self.num_cached_tokens,
             error=next((sample.error for sample in self.samples if sample.error), None),
+            block_sharing=self.block_sharing,
         )
 
     @property
     def completion(self) -> CompletionOutput:
         """This sample's part of the answer."""
+        has_logprob = self.logprobs is not None or self.beam_score is not None
         return CompletionOutput(
             index=self.sample_index,
             text=self.text.text if self.text is not None else "",
@@ -257,7 +288,8 @@ class Request:
             finish_reason=str(self.finish_reason) if self.finish_reason else None,
             stop_reason=self.stop_reason,
             logprobs=self.logprobs,
-            cumulative_logprob=self.cumulative_logprob if self.logprobs is not None else None,
+            cumulative_logprob=self.cumulative_logprob if has_logprob else None,
+            beam_score=self.beam_score,
         )
 
     def __repr__(self) -> str:

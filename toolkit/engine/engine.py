@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.cache.blocks import PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
@@ -100,7 +101,7 @@ class Engine:
     def add(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams | None = None,
+        params: SamplingParams | BeamSearchParams | None = None,
         *,
         priority: int = 0,
         arrival_s: float | None = None,
@@ -114,7 +115,7 @@ class Engine:
 
         Args:
             prompt: Text, or token ids.
-            params: How to sample; vLLM's defaults when None.
+            params: How to sample, or how to search with beams; vLLM's defaults when None.
             priority: Smaller is more urgent under the ``priority`` policy.
             arrival_s: When it arrived on the engine's clock; now by default.
             tags: Whatever the caller wants policies, processors and tables to see.
@@ -156,7 +157,10 @@ class Engine:
         return samples[0]
 
     def abort(self, request_id: str | Request, *, by: str = "user") -> bool:
-        """End a request and all its samples now; return whether it was unfinished."""
+        """End a request and all its samples now; return whether it was unfinished.
+
+        The id of a further sample ends that one alone; that of a beam ends the whole search.
+        """
         request_id = request_id.id if isinstance(request_id, Request) else request_id
         is_unfinished = self._find(request_id) is not None
         return self._change(lambda: self._abort(request_id, by), is_unfinished)
@@ -331,6 +335,7 @@ class Engine:
             end_s=end_s,
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
+            beam_moves=tuple(decision.beam_moves),
         )
         emit_step_events(self.events, report, decision, ran_s)
         if self.config.check_every_step:
@@ -360,7 +365,8 @@ class Engine:
             token_ids = tuple(request.token_ids[-num_new:]) if num_new else ()
             text = request.text.take() if request.text is not None else ""
             reason = str(request.finish_reason) if ended else None
-            updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
+            update = (request.id, first_index, token_ids, text, reason, request.error)
+            updates.append(RequestUpdate._make(update))
             if self._sinks:
                 self._hand_over(request, first_index, token_ids, text)
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
@@ -421,7 +427,8 @@ class Engine:
         request = self._find(request_id)
         if request is None:
             return False
-        for sample in request.samples if request.parent_id is None else (request,):
+        is_one_of_many = request.parent_id is not None and request.beam is None
+        for sample in (request,) if is_one_of_many else request.samples:
             if not sample.is_finished:
                 self._end_early(sample, Status.ABORTED, FinishReason.ABORT, None, by)
         return True

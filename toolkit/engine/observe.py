@@ -73,9 +73,8 @@ def emit_step_events(
     for update in report.updates:
         if update.finish_reason is None:
             continue
-        error = report.result.errors.get(update.request_id)
-        if error is not None:
-            bus.emit(events.Failed(step, report.end_s, update.request_id, error))
+        if update.error is not None:
+            bus.emit(events.Failed(step, report.end_s, update.request_id, update.error))
         else:
             bus.emit(events.Finished(step, report.end_s, update.request_id, update.finish_reason))
     if bus.wants(events.StepFinished):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
 from toolkit.config import SchedulerConfig
+from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import Policy, SchedulerView, resolve_policy
 from toolkit.engine.queue import Entry, WaitingQueue
@@ -44,6 +45,7 @@ class Decision:
     limited_by: str = "none"
     prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
     num_recomputed_tokens: int = 0
+    beam_moves: list[BeamMove] = field(default_factory=list)  # what its results led to
 
     @property
     def num_cached_tokens(self) -> int:
@@ -79,6 +81,7 @@ class Scheduler:
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
         self._requests: dict[str, Request] = {}
         self._waits = WaitClock()
+        self._beams = BeamGroups()
         self._step = 0
         self._now_s = 0.0
         self._warned_of: Policy | None = None
@@ -88,8 +91,8 @@ class Scheduler:
 
     @property
     def waiting(self) -> tuple[Request, ...]:
-        """Requests that wait, preempted ones included, in the order they would start."""
-        return tuple(self._queue)
+        """Requests that wait, in the order they would start; then beams that wait for siblings."""
+        return (*self._queue, *self._beams.parked.values())
 
     @property
     def running(self) -> tuple[Request, ...]:
@@ -99,7 +102,7 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Length of the line."""
-        return len(self._queue)
+        return len(self._queue) + len(self._beams.parked)
 
     @property
     def num_running(self) -> int:
@@ -147,7 +150,8 @@ class Scheduler:
         """Put a new request in line."""
         request.queued_s = now_s
         self._requests[request.id] = request
-        self._queue.push(request, self._policy, self._view(now_s))
+        if not self._beams.parks(request):
+            self._queue.push(request, self._policy, self._view(now_s))
         self._waits.join(request)
 
     def end(self, request: Request, status: Status, reason: FinishReason, now_s: float) -> None:
@@ -159,6 +163,7 @@ class Scheduler:
             self._queue.remove(request)
             self._waits.leave(request)
         self.cache.close(request)
+        self._beams.leave(request)
         del self._requests[request.id]
         if request.text is not None:
             request.text.finish()  # what was held back for a stop string is certain now
@@ -172,6 +177,8 @@ class Scheduler:
         view = self._view(now_s)
         draft = Decision(self.config.max_num_batched_tokens)
         self._waits.begin_step(now_s, self._requests)
+        for group in self._beams.decided:
+            self._carry_out(group, draft, view)
         if not self._policy.static:
             self._queue.rerank(self._policy, view)
             self._sort_running(view)
@@ -180,9 +187,10 @@ class Scheduler:
             draft.limited_by = "blocks"
         else:
             self._admit_waiting(draft, view, now_s)
-        if not draft.chunks and self._running:
+        if not draft.chunks and not self._beams.are_idle(self._running):
             self._warn_once("gave nobody a token; each request gets what it lacks in this step")
             self._continue_running(draft, view, ask_policy=False)
+        draft.refused += [(request_id, "sibling") for request_id in self._beams.parked]
         self._waits.end_step(draft.limited_by, draft.refused)
         self.last_decision = draft
         plan = StepPlan(
@@ -209,6 +217,9 @@ class Scheduler:
             num_new = 0
             request.num_computed_tokens = chunk.end
             request.num_steps += 1
+            if request.beam is not None:
+                progress += self._update_beam(request, chunk, result, now_s)
+                continue
             if result.errors and request.id in result.errors:
                 request.error = result.errors[request.id]
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
@@ -226,10 +237,11 @@ class Scheduler:
         self.cache.reset()
 
     def check(self) -> None:
-        """Raise InvariantViolation unless line, running set and cache agree."""
+        """Raise InvariantViolation unless line, running set, beams and cache agree."""
         self.cache.check()
+        self._beams.check()
         running = {request.id for request in self._running}
-        waiting = {request.id for request in self._queue}
+        waiting = {request.id for request in self.waiting}
         if running & waiting or running | waiting != set(self._requests):
             raise InvariantViolation("a request is not in exactly one of waiting and running")
         if set(self.cache.tables) != running:
@@ -237,7 +249,8 @@ class Scheduler:
         if len(running) > self.config.max_num_seqs:
             raise InvariantViolation(f"{len(running)} requests run, more than max_num_seqs")
         for request in self._running:
-            if request.num_computed_tokens >= request.num_tokens:
+            has_all = request.num_computed_tokens >= request.num_tokens
+            if has_all and not self._beams.is_idle(request):
                 raise InvariantViolation(f"{request} runs but has nothing to compute")
             if request.num_computed_tokens > self.cache.num_held(request) * self.cache.block_size:
                 raise InvariantViolation(f"{request} has computed more than its blocks hold")
@@ -247,35 +260,34 @@ class Scheduler:
     def _continue_running(
         self, draft: Decision, view: SchedulerView, *, ask_policy: bool = True
     ) -> None:
-        order = self._running
-        index = 0
-        while index < len(order):
-            request = order[index]
+        for request in tuple(self._running):
             if draft.budget == 0:
                 draft.limited_by = "budget"
                 return
             start = request.num_computed_tokens
+            is_preempted = request.status is not Status.RUNNING  # by one before it
+            if is_preempted or start == len(request.token_ids):  # or an idle beam
+                continue
             want = min(len(request.token_ids) - start, draft.budget)
             if self._policy.chunk is not None and ask_policy:
                 want = self._advised_chunk(request, want, draft.budget, view)
                 if want == 0:
-                    index += 1
                     continue
             end = start + want
+            is_first = request.id in self._beams.moved
+            table = tuple(self.cache.table(request.id)) if is_first else ()
             extension = self.cache.extend(request, start, end)
             if extension is None:
-                end, extension = self._make_room(request, start, end, index, draft, view)
-            if extension is not None:
-                self._plan_chunk(request, start, end, (), extension, draft)
-                index += 1
-            # Else it had to preempt itself, and its place is the next one's.
+                end, extension = self._make_room(request, start, end, draft, view)
+            if extension is not None:  # else it had to preempt itself
+                self._plan_chunk(request, start, end, table, extension, draft, is_first=is_first)
+                self._beams.moved.discard(request.id)
 
     def _make_room(
         self,
         request: Request,
         start: int,
         end: int,
-        index: int,
         draft: Decision,
         view: SchedulerView,
     ) -> tuple[int, Extension | None]:
@@ -287,7 +299,10 @@ class Scheduler:
                 return reach, self.cache.extend(request, start, reach)
             # Only requests without a chunk in this plan can be victims: a planned one's blocks
             # are named already, and somebody may have matched them.
-            victim = self._choose_victim(self._running[index:], view)
+            behind = self._running[self._running.index(request) :]
+            victim = self._choose_victim(behind, view)
+            if victim is request:
+                victim = self._idle_victim(request, draft) or request
             self._preempt(victim, request, draft, view)
             if victim is request:
                 return start, None
@@ -310,7 +325,11 @@ class Scheduler:
         victim.num_lost_tokens = max(victim.num_lost_tokens, victim.num_computed_tokens)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
-        self._queue.push(victim, self._policy, view)
+        if self._beams.is_idle(victim):
+            self._beams.parked[victim.id] = victim
+        else:
+            self._queue.push(victim, self._policy, view)
+        self._beams.moved.discard(victim.id)
         draft.preempted.append((victim, for_whom))
 
     def _advised_chunk(self, request: Request, want: int, budget: int, view: SchedulerView) -> int:
@@ -336,6 +355,8 @@ class Scheduler:
             if draft.budget == 0 or len(self._running) >= self.config.max_num_seqs:
                 draft.limited_by = "budget" if draft.budget == 0 else "seqs"
                 first = self._queue.peek()
+                if first is not None and draft.budget and self._yields_to(first, draft, view):
+                    continue
                 if first is not None:
                     draft.refused.append((first.id, draft.limited_by))
                 break
@@ -372,7 +393,7 @@ class Scheduler:
                 return "sibling"
         if self._policy.admit is None or self._policy.admit(request, view):
             return None
-        if self._running:
+        if not self._beams.are_idle(self._running):
             return "policy"
         self._warn_once("admits nobody though nothing runs")
         return None
@@ -405,8 +426,9 @@ class Scheduler:
             start = num_shared
         else:
             match = self.cache.match_prefix(request)
-            if not self.cache.can_hold(request.num_tokens, match):
-                return False
+            while not self.cache.can_hold(request.num_tokens, match):
+                if not self._yields_to(request, draft, view):
+                    return False
             table = self.cache.open(request, match)
             start = match.num_tokens
         self._start_running(request, entry, start, draft, now_s)
@@ -446,6 +468,69 @@ class Scheduler:
         while index > 0 and self._ranks[self._running[index - 1].id] > key:
             index -= 1
         self._running.insert(index, request)
+
+    # ---- beams
+
+    def _carry_out(self, group: BeamGroup, draft: Decision, view: SchedulerView) -> None:
+        """Fork the tables of a group that has decided; its beams lack one token each from now."""
+        num_running = sum(sample.status is Status.RUNNING for sample in group.samples)
+        num_seats = min(
+            self.config.max_num_seqs - len(self._running),
+            # Each beam takes at most one block in this step: a new one, or a copy.
+            self.cache.num_free_blocks - num_running,
+        )
+        done = self._beams.carry_out(group, self.cache, num_seats)
+        draft.num_recomputed_tokens += done.num_recomputed_tokens
+        for request in done.seated:
+            entry = (self._policy.rank(request, view), request.arrival_index, request)
+            self._start_running(request, entry, request.num_computed_tokens, draft, view.now_s)
+        for request in done.waiting:
+            self._queue.push(request, self._policy, view)
+
+    def _update_beam(
+        self, request: Request, chunk: ScheduledChunk, result: StepResult, now_s: float
+    ) -> list[Progress]:
+        """Collect a beam's candidates; end the group if it fails, or is done with the last ones.
+
+        No token of a beam is certain before that, so its requests make progress only then.
+        """
+        group = self._beams.of(request)
+        error = result.errors.get(request.id)
+        try:
+            if error is None and chunk.samples:
+                group.collect(request, result.tokens.get(request.id, ()))
+        except InvariantViolation as violation:
+            error = violation
+        if error is not None:
+            for sample in group.samples:
+                sample.error = error
+                self.end(sample, Status.FAILED, FinishReason.ERROR, now_s)
+            return [Progress(sample, 0, 0) for sample in group.samples]
+        if not group.is_complete:
+            return []
+        group.decide(self.cache)
+        self.last_decision.beam_moves += group.moves
+        if not group.search.is_done:
+            return []
+        for sample, reason in group.hand_out():
+            sample.first_token_s = sample.last_token_s = now_s
+            self.end(sample, Status.FINISHED, reason, now_s)
+        return [Progress(sample, 0, sample.num_output_tokens) for sample in group.samples]
+
+    def _yields_to(self, request: Request, draft: Decision, view: SchedulerView) -> bool:
+        """Preempt an idle beam for a request that waits; return whether there was one."""
+        victim = self._idle_victim(request, draft)
+        if victim is not None:
+            self._preempt(victim, request, draft, view)
+        return victim is not None
+
+    def _idle_victim(self, request: Request, draft: Decision) -> Request | None:
+        """Return the idle beam that gives way to a request: a sibling of it, or any one if need be.
+
+        An idle beam waits for those of its group that lack room, so it must give them its own. And
+        if this step computes nothing yet, everybody may be waiting for what idle beams hold.
+        """
+        return self._beams.idle_victim(self._running, request, among_all=not draft.chunks)
 
     # ---- common to both
 

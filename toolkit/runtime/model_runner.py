@@ -62,6 +62,12 @@ class ModelRunner:
                 f"{vocab_size} tokens",
                 param="prompt",
             )
+        if request.beam is not None and (request.params.logprobs or 0) > vocab_size:
+            raise InvalidParameter(
+                f"beam_width={request.beam.beam_width} needs {request.params.logprobs} candidates "
+                f"of each beam; the vocabulary has {vocab_size} tokens",
+                param="beam_width",
+            )
         for name in ("logit_bias", "stop_token_ids"):
             outside = [i for i in getattr(request.params, name) or () if i >= vocab_size]
             if outside:
