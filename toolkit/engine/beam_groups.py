@@ -5,8 +5,8 @@ siblings. The leader computes the prompt; its first candidates make the beams. F
 beam computes one token a length and is *idle* until all beams of its group have done so. Then the
 search decides (`toolkit.engine.beams`), and before the next step the decision is carried out: the
 first child of a beam goes on in its parent's request, the other children take the requests of beams
-that have none, as forks of their parents' block tables. Whoever writes first to a block that is
-shared gets a copy.
+that have none, as forks of their parents' block tables. A block that is shared is copied when one
+of its holders writes to it.
 
 A request of a group is in one of four places: running, idle (it runs, with nothing to compute),
 waiting for room to compute, or *parked*: it holds no blocks and computes nothing until its group
@@ -16,7 +16,6 @@ decides, because it is a sibling before the first decision or because it was pre
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from toolkit.engine.plan import SampledToken
 from toolkit.errors import InvariantViolation
 from toolkit.request import BlockSharing, FinishReason, Request, Status
 
-__all__ = ["BeamGroup", "BeamGroups", "BeamMove", "CarriedOut"]
+__all__ = ["BeamGroup", "BeamGroups", "BeamMove"]
 
 
 class BeamMove(NamedTuple):
@@ -36,16 +35,6 @@ class BeamMove(NamedTuple):
     parent_id: str
     token_id: int
     logprob: float  # of the whole output so far
-
-
-@dataclass(slots=True)
-class CarriedOut:
-    """What carrying out a decision did."""
-
-    forks: list[Fork] = field(default_factory=list)
-    seated: list[Request] = field(default_factory=list)  # held no blocks before
-    waiting: list[Request] = field(default_factory=list)  # lack tokens and hold no blocks
-    num_recomputed_tokens: int = 0
 
 
 class BeamGroup:
@@ -108,44 +97,33 @@ class BeamGroup:
             for heir, parent, choice in zip(heirs, parents, choices, strict=True)
         )
 
-    def carry_out(self, cache: PagedCache, num_seats: int) -> CarriedOut:
-        """Give each beam its parent's tokens and one more, and a fork of its parent's blocks.
+    def carry_out(self, cache: PagedCache) -> list[Fork]:
+        """Give each beam its parent's tokens and one more; return how block tables were replaced.
 
-        A beam whose parent holds no blocks keeps of its own what the two have in common.
-
-        Args:
-            cache: Holds their block tables.
-            num_seats: Requests that may run in addition to those that do.
+        A request that runs gets a fork of its parent's table, or keeps of its own what the two have
+        in common if the parent holds none. One that does not run is left to compute what it lacks.
         """
         by_id = {sample.id: sample for sample in self.samples}
         moves = [(by_id[move.request_id], by_id[move.parent_id], move) for move in self.moves]
         token_ids = [[*parent.token_ids, move.token_id] for _, parent, move in moves]
         hashes = [list(parent.block_hashes) for _, parent, _ in moves]
-        num_tokens = len(token_ids[0]) - 1  # all are equally long, and all but the last computed
-        done = CarriedOut()
-        forks = done.forks
+        forks = []
         for (heir, parent, _), tokens in zip(moves, token_ids, strict=True):
-            runs = heir.status is Status.RUNNING
-            if parent.status is Status.RUNNING and (runs or len(done.seated) < num_seats):
-                if heir is not parent:
-                    forks.append(Fork(parent, heir, num_tokens))
-                if not runs:
-                    done.seated.append(heir)
-            elif runs:
-                forks.append(Fork(heir, heir, _num_common(heir, tokens, cache.block_size)))
-                done.num_recomputed_tokens += num_tokens - forks[-1].num_tokens
+            if heir is parent or heir.status is not Status.RUNNING:
+                continue
+            if parent.status is Status.RUNNING:
+                forks.append(Fork(parent, heir, parent.num_tokens))
             else:
-                done.waiting.append(heir)
+                forks.append(Fork(heir, heir, _num_common(heir, tokens, cache.block_size)))
         cache.fork_all(forks)
+        for _, heir, num_kept in forks:
+            heir.num_computed_tokens = num_kept
         for (heir, _, _), tokens, own_hashes in zip(moves, token_ids, hashes, strict=True):
             heir.token_ids, heir.block_hashes = tokens, own_hashes
-        for _, heir, num_kept in forks:
-            heir.num_recomputed_tokens += num_tokens - num_kept
-            heir.num_computed_tokens = num_kept
         self.beams = [heir for heir, _, _ in moves]
         self.moves = ()
         self._candidates.clear()
-        return done
+        return forks
 
     def hand_out(self) -> Iterator[tuple[Request, FinishReason]]:
         """Make sample i the i-th best sequence, when the search is done; yield why each ended."""
@@ -218,13 +196,13 @@ class BeamGroups:
                 return request
         return None
 
-    def carry_out(self, group: BeamGroup, cache: PagedCache, num_seats: int) -> CarriedOut:
-        """Carry out a group's decision; what it unparks is the scheduler's to seat or to queue."""
-        done = group.carry_out(cache, num_seats)
-        self.moved.update(fork.target.id for fork in done.forks)
-        for request in done.seated + done.waiting:
-            del self.parked[request.id]
-        return done
+    def carry_out(self, group: BeamGroup, cache: PagedCache) -> list[Request]:
+        """Carry out a group's decision; return who is parked no longer, but waits for room."""
+        self.moved.update(fork.target.id for fork in group.carry_out(cache))
+        waiting = [beam for beam in group.beams if beam.id in self.parked]
+        for beam in waiting:
+            del self.parked[beam.id]
+        return waiting
 
     def leave(self, request: Request) -> None:
         """Forget a beam that ended; without a score it was cut short, and no token is its own."""

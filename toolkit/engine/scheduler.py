@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
+from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
 from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
@@ -399,38 +399,48 @@ class Scheduler:
         return None
 
     def _fork_source(self, request: Request, draft: Decision) -> Request | None:
-        """Return a sibling whose prompt is computed, if this request still needs that prompt.
+        """Return a sibling that has computed all but the last token of what this request needs.
 
-        Not one that was admitted in this step: it may have matched blocks that this very step
-        computes, and a block is copied before it.
+        A further sample needs the prompt, a beam all of its tokens. Not one that was admitted in
+        this step, or whose block is copied in it: blocks are copied before the step computes any,
+        and all at once.
         """
-        if request.num_output_tokens:
+        is_beam = request.beam is not None
+        if len(request.samples) == 1 or (request.num_output_tokens and not is_beam):
             return None
+        num_shared = request.num_tokens - 1
+        needed = num_shared if is_beam else request.num_prompt_tokens
+        unready = {new.id for new in draft.admitted} | {copy.request_id for copy in draft.copies}
         for other in request.samples:
             is_running = other is not request and other.status is Status.RUNNING
-            has_prompt = other.num_computed_tokens >= other.num_prompt_tokens
-            if is_running and has_prompt and not any(other is new for new in draft.admitted):
+            if not is_running or other.num_computed_tokens < needed or other.id in unready:
+                continue
+            if not is_beam or other.token_ids[:num_shared] == request.token_ids[:num_shared]:
                 return other
         return None
 
     def _admit(
         self, request: Request, entry: Entry, draft: Decision, view: SchedulerView, now_s: float
     ) -> bool:
-        source = self._fork_source(request, draft)
         # Everything but the last token, whose logits are needed.
-        num_shared = request.num_prompt_tokens - 1
-        if source is not None and num_shared > 0:
-            if self.cache.num_free_blocks < 2:  # its copy of the last block, and one to go on
+        num_shared = request.num_tokens - 1
+        match = PrefixMatch((), 0)
+        while True:
+            source = self._fork_source(request, draft) if num_shared else None
+            if source is not None:
+                # Its copy of the last block, and one to go on.
+                fits = self.cache.num_free_blocks >= 2
+            else:
+                match = self.cache.match_prefix(request)
+                fits = self.cache.can_hold(request.num_tokens, match)
+            if fits:
+                break
+            if not self._yields_to(request, draft, view):
                 return False
-            table = self.cache.fork(source, request, num_shared)
-            start = num_shared
+        if source is not None:
+            start, table = num_shared, self.cache.fork(source, request, num_shared)
         else:
-            match = self.cache.match_prefix(request)
-            while not self.cache.can_hold(request.num_tokens, match):
-                if not self._yields_to(request, draft, view):
-                    return False
-            table = self.cache.open(request, match)
-            start = match.num_tokens
+            start, table = match.num_tokens, self.cache.open(request, match)
         self._start_running(request, entry, start, draft, now_s)
         want = min(request.num_tokens - start, draft.budget)
         if self._policy.chunk is not None:
@@ -472,20 +482,14 @@ class Scheduler:
     # ---- beams
 
     def _carry_out(self, group: BeamGroup, draft: Decision, view: SchedulerView) -> None:
-        """Fork the tables of a group that has decided; its beams lack one token each from now."""
-        num_running = sum(sample.status is Status.RUNNING for sample in group.samples)
-        num_seats = min(
-            self.config.max_num_seqs - len(self._running),
-            # Each beam takes at most one block in this step: a new one, or a copy.
-            self.cache.num_free_blocks - num_running,
-        )
-        done = self._beams.carry_out(group, self.cache, num_seats)
-        draft.num_recomputed_tokens += done.num_recomputed_tokens
-        for request in done.seated:
-            entry = (self._policy.rank(request, view), request.arrival_index, request)
-            self._start_running(request, entry, request.num_computed_tokens, draft, view.now_s)
-        for request in done.waiting:
+        """Let a group's beams follow their parents, as it has decided: each lacks a token now."""
+        for request in self._beams.carry_out(group, self.cache):
             self._queue.push(request, self._policy, view)
+        for beam in group.beams:
+            if beam.status is Status.RUNNING:
+                num_again = beam.num_tokens - 1 - beam.num_computed_tokens
+                beam.num_recomputed_tokens += num_again
+                draft.num_recomputed_tokens += num_again
 
     def _update_beam(
         self, request: Request, chunk: ScheduledChunk, result: StepResult, now_s: float
