@@ -75,9 +75,10 @@ class LedgerRunner:
         for chunk in plan.chunks:
             table = [] if chunk.is_first else self.tables[chunk.request_id]
             self.tables[chunk.request_id] = [*table, *chunk.new_block_ids]
-        targets = {copy.target_id for copy in plan.copies}
-        assert not targets & {copy.source_id for copy in plan.copies}, "a copy of a copy"
+        written: set[int] = set()
         for copy in plan.copies:
+            assert copy.source_id not in written, "all copies are read before any is written"
+            written.add(copy.target_id)
             table = self.tables[copy.request_id]
             table[table.index(copy.source_id)] = copy.target_id
             for offset in range(self.block_size):

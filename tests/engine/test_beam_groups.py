@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.builders import expected_output, make_engine, next_logprobs, params
 from tests.engine.beam_worlds import World, expected_beams, play, promised, tokens_of, worlds
-from tests.engine.scenarios import kept_by
+from tests.engine.scenarios import NeverAdmits, kept_by
 from toolkit.beam_search_params import BeamSearchParams
 from toolkit.engine import Engine, StepReport
 from toolkit.engine.events import Aborted, Failed, Finished, Preempted, Resumed, TokenSampled
@@ -180,19 +180,22 @@ def test_an_ordinary_request_shares_nothing_worth_telling():
 @pytest.mark.parametrize("enable_prefix_caching", [True, False])
 @pytest.mark.parametrize("num_spare", [0, 1, 2, 4])
 @pytest.mark.parametrize("block_size", [1, 2, 4])
+@pytest.mark.parametrize("budget", [1, 16])
 def test_a_search_ends_in_a_pool_that_holds_one_sequence_or_little_more(
-    block_size: int, num_spare: int, enable_prefix_caching: bool
+    budget: int, block_size: int, num_spare: int, enable_prefix_caching: bool
 ):
     longest = len(PROMPT) + 8
     engine = make_engine(
         num_blocks=-(-longest // block_size) + num_spare,
         block_size=block_size,
         max_model_len=longest,
+        max_num_batched_tokens=budget,
         enable_prefix_caching=enable_prefix_caching,
     )
     request = engine.add(PROMPT, FOUR)
-    run(engine)
+    reports = run(engine)
     assert tokens_of(request) == found(PROMPT, FOUR)
+    assert all(report.plan.chunks for report in reports), "a step did nothing"
     if block_size > 1 and num_spare <= 1:
         assert sum(beam.num_preemptions for beam in request.samples) > 0
     assert kept_by(engine) == {}
@@ -231,6 +234,30 @@ def test_a_beam_without_room_takes_it_from_an_idle_sibling():
     assert pairs
     assert all({victim, taker} == {"req-0", "req-0.1"} for victim, taker in pairs)
     assert tokens_of(request) == found(PROMPT, BeamSearchParams(beam_width=2, max_tokens=3))
+
+
+def test_an_idle_beam_gives_way_to_a_stranger_that_its_siblings_stand_behind():
+    """Else all wait for one another: the beam for its siblings, they in line, the line for it."""
+    order = {"req-0": 0, "req-1": 1}
+    engine = make_engine(
+        num_blocks=32,
+        max_num_seqs=1,
+        policy=lambda request, view: order.get(request.id, 2),
+    )
+    request, stranger = engine.add(PROMPT, FOUR), engine.add([5, 5, 5], params(6))
+    pairs: list[tuple[str, str]] = []
+    engine.on(Preempted, lambda event: pairs.append((event.request_id, event.victim_of)))
+    run(engine)
+    assert pairs[0] == (request.id, stranger.id)
+    assert tokens_of(request) == found(PROMPT, FOUR)
+    assert tokens_of(stranger) == [expected_output([5, 5, 5], 6)]
+
+
+def test_a_policy_cannot_keep_a_beam_from_its_idle_siblings():
+    engine = make_engine(num_blocks=64, policy=NeverAdmits)
+    request = engine.add(PROMPT, FOUR)
+    run(engine)
+    assert tokens_of(request) == found(PROMPT, FOUR)
 
 
 def test_a_sibling_that_waits_for_a_seat_forks_instead_of_computing_the_prompt_again():

@@ -6,7 +6,8 @@ There is no prefill phase and no decode phase. Each request has ``num_computed_t
 ``num_tokens``; a step gives it some of the missing tokens, as the budget and the blocks allow:
 first those that run, then those that wait. When blocks run out, the request that ranks last gives
 up its own and starts over later. The request that ranks first is never a victim and always fits
-alone, so every request ends.
+alone, so every request ends. Of a beam search that holds for the beams that have something to
+compute: one that only waits for its siblings gives way to whoever could not go on without.
 """
 
 from __future__ import annotations
