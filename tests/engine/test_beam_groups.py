@@ -174,6 +174,20 @@ def test_an_ordinary_request_shares_nothing_worth_telling():
     assert [sample.beam_score for sample in request.output.outputs] == [None, None]
 
 
+def test_the_runner_gets_a_whole_table_only_when_it_is_another_one():
+    engine = make_engine(num_blocks=64, max_num_batched_tokens=64)
+    engine.add(PROMPT, BeamSearchParams(beam_width=3, max_tokens=12))
+    replaced: set[str] = set()
+    num_kept = 0
+    for report in run(engine):
+        first = {chunk.request_id for chunk in report.plan.chunks if chunk.is_first}
+        assert first == replaced | set(report.plan.admitted_ids)
+        replaced = {move[0] for move in report.beam_moves if move[0] != move[1]}
+        replaced -= {waiting for waiting, _ in report.waiting}
+        num_kept += len(report.plan.chunks) - len(first)
+    assert num_kept > 12
+
+
 # ---- room
 
 

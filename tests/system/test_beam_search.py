@@ -21,6 +21,7 @@ from tests.models.checkpoints import llama, mpt, qwen3, write_checkpoint
 from toolkit import LLM
 from toolkit.demo import WEIGHTS
 from toolkit.engine.events import BlockCopied
+from toolkit.errors import InvalidParameter
 from toolkit.request import RequestOutput
 
 BEAM_WIDTH = 4
@@ -237,3 +238,25 @@ def test_the_bundled_model_ends_at_its_own_end_of_sequence_and_makes_text() -> N
             assert sample.text == llm.tokenizer.decode(sample.token_ids[:-1])
         (without,) = llm.beam_search(prompt, max_tokens=NUM_TOKENS, ignore_eos=True)
         assert {len(sample.token_ids) for sample in without.outputs} == {NUM_TOKENS}
+
+
+def test_prompts_are_answered_in_their_order_whatever_form_they_have() -> None:
+    with LLM(dtype="float32") as llm:
+        text = "Copy: red blue. Answer:"
+        token_ids = llm.tokenizer.encode(text)
+        (alone,) = llm.beam_search(text, 2, max_tokens=4)
+        both = llm.beam_search([token_ids, "Hello"], 2, max_tokens=4, tags={"who": "me"})
+        assert [output.prompt for output in both] == [None, "Hello"]
+        assert [s.text for s in both[0].outputs] == [s.text for s in alone.outputs]
+        assert [len(output.outputs) for output in both] == [2, 2]
+        assert llm.engine.record.requests["tags.who"].tolist() == [None] * 2 + ["me"] * 4
+        assert llm.engine.cache.pool.num_used == 0
+
+
+def test_a_search_wider_than_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, llama(vocab_size=12))
+    with LLM(str(checkpoint), tokenizer=False, max_model_len=32) as llm:
+        with pytest.raises(InvalidParameter, match="vocabulary has 12 tokens"):
+            llm.beam_search([1, 2], 13)
+        (output,) = llm.beam_search([1, 2], 12, max_tokens=3)
+        assert len(output.outputs) == 12
