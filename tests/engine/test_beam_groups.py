@@ -479,6 +479,20 @@ def test_a_report_tells_which_tokens_go_on_and_who_waits_for_whom():
     assert (second.num_running, second.num_waiting) == (2, 0)
 
 
+def test_a_report_lists_beams_that_took_part_without_computing():
+    """One seat: all but the last beam of each length computed theirs in an earlier step."""
+    engine = make_engine(num_blocks=64, max_num_seqs=1)
+    engine.add(PROMPT, BeamSearchParams(beam_width=2, max_tokens=3))
+    reports = run(engine)
+    (decided,) = [report for report in reports[1:] if report.beam_moves]
+    told = {name: (what, got) for name, what, _, got in decided.rows()}
+    for move in decided.beam_moves:
+        what, got = told[move.parent_id]
+        assert f"token {move.token_id} -> {move.request_id}" in got
+        assert (what == "nothing") == (move.parent_id != decided.plan.chunks[0].request_id)
+    assert {name for name, *_ in reports[-1].rows()} == {"req-0", "req-0.1"}
+
+
 def test_siblings_wait_in_line_until_the_prompt_is_computed():
     engine = make_engine(num_blocks=64, max_num_batched_tokens=4)
     request = engine.add(PROMPT, FOUR)

@@ -65,19 +65,28 @@ class StepReport:
         return self.end_s - self.start_s
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Return (request, computed, why, got) for each chunk of the step."""
+        """Return (request, computed, why, got) for each chunk, then for beams that had none."""
         updates = {update.request_id: update for update in self.updates}
-        beams: dict[str, list[BeamMove]] = {}
+        moves: dict[str, list[BeamMove]] = {}
         for move in self.beam_moves:
-            beams.setdefault(move.parent_id, []).append(move)
-        return [
+            moves.setdefault(move.parent_id, []).append(move)
+        rows = [
             (
                 chunk.request_id,
                 f"tokens {chunk.start}-{chunk.end - 1}",
                 _why(chunk.is_first, chunk.num_tokens, chunk.samples),
-                _got(updates.get(chunk.request_id), beams.get(chunk.request_id, ())),
+                _got(updates.pop(chunk.request_id, None), moves.pop(chunk.request_id, ())),
             )
             for chunk in self.plan.chunks
+        ]
+        return rows + [
+            (
+                name,
+                "nothing",
+                "waited for its siblings",
+                _got(updates.get(name), moves.get(name, ())),
+            )
+            for name in {**updates, **moves}
         ]
 
     def summary(self) -> str:
