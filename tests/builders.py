@@ -8,6 +8,7 @@ missing copy, a stale prefix or a skipped position changes the output, so compar
 
 from __future__ import annotations
 
+import random
 from hashlib import blake2b
 from typing import Any
 
@@ -15,7 +16,7 @@ from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine, SampledToken, StepPlan, StepResult
 from toolkit.errors import InvalidRequest
-from toolkit.request import Request, SamplingParams
+from toolkit.request import Logprob, Request, SamplingParams
 
 VOCAB_SIZE = 50
 
@@ -32,6 +33,19 @@ def expected_output(prompt: list[int], num_tokens: int, sample_index: int = 0) -
     for _ in range(num_tokens):
         context.append(next_token(context, sample_index))
     return context[len(prompt) :]
+
+
+def next_logprobs(context: list[int]) -> list[float]:
+    """What the hash "model" thinks of every token: like the next token, a function of them all."""
+    draw = random.Random(blake2b(repr(context).encode()).digest())
+    return [-8 * draw.random() for _ in range(VOCAB_SIZE)]
+
+
+def most_likely(context: list[int], count: int) -> SampledToken:
+    """The first of the most likely tokens, with the log-probabilities of ``count`` of them."""
+    logprobs = next_logprobs(context)
+    ranked = sorted(range(VOCAB_SIZE), key=lambda token_id: -logprobs[token_id])[:count]
+    return SampledToken(ranked[0], {token_id: Logprob(logprobs[token_id]) for token_id in ranked})
 
 
 class LedgerRunner:
@@ -61,7 +75,10 @@ class LedgerRunner:
         for chunk in plan.chunks:
             table = [] if chunk.is_first else self.tables[chunk.request_id]
             self.tables[chunk.request_id] = [*table, *chunk.new_block_ids]
+        written: set[int] = set()
         for copy in plan.copies:
+            assert copy.source_id not in written, "all copies are read before any is written"
+            written.add(copy.target_id)
             table = self.tables[copy.request_id]
             table[table.index(copy.source_id)] = copy.target_id
             for offset in range(self.block_size):
@@ -79,9 +96,11 @@ class LedgerRunner:
             elif chunk.samples:
                 request = self.requests[chunk.request_id]
                 context = self._read(chunk.request_id, chunk.end)
-                tokens[chunk.request_id] = (
-                    SampledToken(next_token(context, request.sample_index)),
-                )
+                if request.beam is not None:
+                    sampled = most_likely(context, request.params.logprobs or 0)
+                else:
+                    sampled = SampledToken(next_token(context, request.sample_index))
+                tokens[chunk.request_id] = (sampled,)
         return StepResult(tokens=tokens, errors=errors)
 
     def release(self, request_id: str) -> None:

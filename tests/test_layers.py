@@ -37,7 +37,8 @@ def row(modules: str, *, imports: str, outside: str) -> Room:
 # rest: the engine of torch, the kernels of all but torch and triton.
 ROOMS = {
     "words": row(
-        "toolkit.errors toolkit.config toolkit.request toolkit.sampling_params toolkit.clock",
+        "toolkit.errors toolkit.config toolkit.request toolkit.sampling_params toolkit.clock"
+        " toolkit.beam_search_params",
         imports="-",
         outside="-",
     ),

@@ -18,6 +18,7 @@ _HOMES = {
     "LLM": "toolkit.llm",
     "Engine": "toolkit.engine",
     "EngineConfig": "toolkit.config",
+    "BeamSearchParams": "toolkit.beam_search_params",
     "CacheConfig": "toolkit.config",
     "SchedulerConfig": "toolkit.config",
     "Record": "toolkit.record",

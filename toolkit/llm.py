@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex, TypeAlias, cast
+from typing import Any, Literal, SupportsIndex, TypeAlias, cast
 
 import torch
 from tqdm.auto import tqdm
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.cache.storage import KVStorage
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.demo import WEIGHTS
@@ -222,7 +223,40 @@ class LLM:
         A request that fails while it runs has ``.error`` set in its output; the others go on.
         """
         batch = _as_list(prompts)
-        return self._run(batch, params, priority, tags, hooks, progress)
+        each = self._params_for(len(batch), params)
+        return self._run(batch, each, priority, tags, hooks, progress)
+
+    def beam_search(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        beam_width: int = 4,
+        *,
+        max_tokens: int | None = 16,
+        length_penalty: float = 1.0,
+        early_stopping: bool | Literal["never"] = False,
+        ignore_eos: bool = False,
+        stop_token_ids: Sequence[int] = (),
+        priority: int = 0,
+        tags: dict[str, Any] | None = None,
+        progress: bool | None = None,
+    ) -> list[RequestOutput]:
+        """Search for the most likely continuations of one prompt or a list of them.
+
+        Each output has ``beam_width`` samples, best first, with ``beam_score`` and
+        ``cumulative_logprob``; its ``block_sharing`` tells how much KV memory the beams shared.
+        The tokens are those of transformers' beam search. See ``BeamSearchParams`` for what the
+        parameters mean, ``generate`` for the rest.
+        """
+        params = BeamSearchParams(
+            beam_width=beam_width,
+            max_tokens=max_tokens,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+            ignore_eos=ignore_eos,
+            stop_token_ids=stop_token_ids,
+        )
+        batch = _as_list(prompts)
+        return self._run(batch, [params] * len(batch), priority, tags, (), progress)
 
     def chat(
         self,
@@ -330,13 +364,12 @@ class LLM:
     def _run(
         self,
         prompts: Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None,
+        each: Sequence[SamplingParams | BeamSearchParams],
         priority: int,
         tags: dict[str, Any] | None,
         hooks: Sequence[Any],
         progress: bool | None,
     ) -> list[RequestOutput]:
-        each = self._params_for(len(prompts), params)
         with self.engine.driving(), Completion(self.engine) as completion:
             requests: list[Request] = []
             try:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.sampling_params import SamplingParams
 
 __all__ = [
     "WAIT_CAUSES",
+    "BlockSharing",
     "CompletionOutput",
     "FinishReason",
     "Logprob",
@@ -125,6 +127,27 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     logprobs: list[dict[int, Logprob]] | None = None
     cumulative_logprob: float | None = None
+    beam_score: float | None = None  # of a beam search: what the samples are ranked by
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSharing:
+    """Blocks that the beams of one search held, as means over its steps.
+
+    The saving is that of figure 15 in Kwon et al. 2023 (PagedAttention): the blocks that sharing
+    spared, in parts of those that the beams would have held without.
+
+    >>> BlockSharing(num_blocks_unshared=40.0, num_blocks=18.0).saved
+    0.55
+    """
+
+    num_blocks_unshared: float  # the lengths of the beams' tables, summed
+    num_blocks: float  # distinct blocks in them
+
+    @property
+    def saved(self) -> float:
+        """The fraction of blocks that sharing saved."""
+        return 1.0 - self.num_blocks / self.num_blocks_unshared if self.num_blocks else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +163,7 @@ class RequestOutput:
     error: BaseException | None = None
     # By prompt token, None for the first; the list grows while the prompt is computed.
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    block_sharing: BlockSharing | None = None  # of a beam search
 
     @property
     def text(self) -> str:
@@ -170,7 +194,9 @@ class Request:
     preemption differ only in how far behind it is.
 
     With ``SamplingParams(n=3)`` there are three requests: the one ``engine.add`` returns is sample
-    0 and lists all of them in ``samples``; the others carry its id as ``parent_id``.
+    0 and lists all of them in ``samples``; the others carry its id as ``parent_id``. The beams of
+    a search are such samples too: while it runs they pass their tokens on to one another, and at
+    its end sample i becomes the i-th best sequence.
     """
 
     # What was asked.
@@ -192,6 +218,7 @@ class Request:
     bad_word_ids: tuple[tuple[int, ...], ...] = ()  # params.bad_words, as tokens
     max_tokens: int = 0
     tokenize_s: float = 0.0
+    beam: BeamSearchParams | None = None
 
     # Where it stands.
     status: Status = Status.WAITING
@@ -207,6 +234,8 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     error: BaseException | None = None
+    beam_score: float | None = None
+    block_sharing: BlockSharing | None = None
 
     # What happened to it.
     num_cached_tokens: int = 0
@@ -277,11 +306,13 @@ class Request:
             num_cached_tokens=self.num_cached_tokens,
             error=next((sample.error for sample in self.samples if sample.error), None),
             prompt_logprobs=self.prompt_logprobs,
+            block_sharing=self.block_sharing,
         )
 
     @property
     def completion(self) -> CompletionOutput:
         """This sample's part of the answer."""
+        has_logprob = self.logprobs is not None or self.beam_score is not None
         return CompletionOutput(
             index=self.sample_index,
             text=self.text.text if self.text is not None else "",
@@ -289,7 +320,8 @@ class Request:
             finish_reason=str(self.finish_reason) if self.finish_reason else None,
             stop_reason=self.stop_reason,
             logprobs=self.logprobs,
-            cumulative_logprob=self.cumulative_logprob if self.logprobs is not None else None,
+            cumulative_logprob=self.cumulative_logprob if has_logprob else None,
+            beam_score=self.beam_score,
         )
 
     def __repr__(self) -> str:

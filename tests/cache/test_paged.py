@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from toolkit.cache.blocks import PagedCache, PrefixMatch
+from toolkit.cache.blocks import Fork, PagedCache, PrefixMatch
 from toolkit.config import CacheConfig
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
@@ -289,6 +289,40 @@ def test_a_copy_and_a_new_block_need_two():
     assert cache.extend(second, 3, 5) is None
     assert cache.room(second, 3) == 4
     assert cache.extend(second, 3, 4) is not None
+
+
+@pytest.mark.parametrize("caching", [True, False])
+def test_two_tables_can_trade_places(caching: bool):
+    cache = make_cache(caching=caching)
+    first, second = store(cache, [1, 2, 3]), store(cache, [4, 5, 6, 7])
+    before = cache.tables
+    cache.fork_all([Fork(second, first, 4), Fork(first, second, 3)])
+    assert cache.table(first.id) == before[second.id]
+    assert cache.table(second.id) == before[first.id]
+    assert cache.num_free_blocks == 8 - 4
+    cache.check()
+
+
+def test_blocks_that_no_fork_takes_are_free_afterwards():
+    cache = make_cache()
+    first, second = store(cache, [1, 2, 3]), store(cache, [4, 5, 6])
+    third = make_request([1, 2, 3])
+    cache.fork_all([Fork(first, second, 3), Fork(first, third, 3)])
+    assert cache.table(first.id) == cache.table(second.id) == cache.table(third.id)
+    assert cache.num_free_blocks == 8 - 2
+    cache.check()
+
+
+def test_a_table_can_keep_its_own_beginning():
+    cache = make_cache()
+    first = store(cache, [1, 2, 3, 4, 5])
+    kept = cache.table(first.id)[:1]
+    cache.fork_all([Fork(first, first, 2)])
+    assert cache.table(first.id) == kept
+    extension = cache.extend(first, 2, 4)
+    assert extension is not None
+    assert extension.copy is None, "the full block that was kept is not written to"
+    cache.check()
 
 
 def test_a_block_that_is_rewritten_loses_its_name():

@@ -75,7 +75,7 @@ class KVStorage:
         return self.num_blocks * self.layout.bytes_per_block
 
     def copy_blocks(self, source_ids: Sequence[int], target_ids: Sequence[int]) -> None:
-        """Copy whole blocks in every layer; a source is never also a target."""
+        """Copy whole blocks in every layer; all are read before any is written."""
         if not source_ids:
             return
         source = torch.tensor(source_ids, dtype=torch.int64, device=self.device)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.cache.blocks import PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
@@ -100,7 +101,7 @@ class Engine:
     def add(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams | None = None,
+        params: SamplingParams | BeamSearchParams | None = None,
         *,
         priority: int = 0,
         arrival_s: float | None = None,
@@ -114,7 +115,7 @@ class Engine:
 
         Args:
             prompt: Text, or token ids.
-            params: How to sample; vLLM's defaults when None.
+            params: How to sample, or how to search with beams; vLLM's defaults when None.
             priority: Smaller is more urgent under the ``priority`` policy.
             arrival_s: When it arrived on the engine's clock; now by default.
             tags: Whatever the caller wants policies, processors and tables to see.
@@ -157,7 +158,10 @@ class Engine:
         return samples[0]
 
     def abort(self, request_id: str | Request, *, by: str = "user") -> bool:
-        """End a request and all its samples now; return whether it was unfinished."""
+        """End a request and all its samples now; return whether it was unfinished.
+
+        The id of a further sample ends that one alone; that of a beam ends the whole search.
+        """
         request_id = request_id.id if isinstance(request_id, Request) else request_id
         is_unfinished = self._find(request_id) is not None
         return self._change(lambda: self._abort(request_id, by), is_unfinished)
@@ -332,6 +336,7 @@ class Engine:
             end_s=end_s,
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
+            beam_moves=tuple(decision.beam_moves),
         )
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
         errors = {p.request.id: p.request.error for p in progress if p.request.error is not None}
@@ -440,7 +445,8 @@ class Engine:
         request = self._find(request_id)
         if request is None:
             return False
-        for sample in request.samples if request.parent_id is None else (request,):
+        is_one_of_many = request.parent_id is not None and request.beam is None
+        for sample in (request,) if is_one_of_many else request.samples:
             if not sample.is_finished:
                 self._end_early(sample, Status.ABORTED, FinishReason.ABORT, None, by)
         return True

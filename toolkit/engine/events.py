@@ -157,7 +157,10 @@ class BlockFreed(RequestEvent):
 
 @dataclass(frozen=True, slots=True)
 class TokenSampled(RequestEvent):
-    """A token was chosen; ``index`` counts the request's output tokens."""
+    """A token was chosen; ``index`` counts the request's output tokens.
+
+    The tokens of a beam search are told when it ends: until then any of them may be replaced.
+    """
 
     index: int
     token_id: int

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from operator import index
 from typing import Any
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.clock import Clock
 from toolkit.config import EngineConfig
 from toolkit.engine.protocols import TextPort
@@ -39,7 +40,7 @@ class Intake:
     def samples(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams,
+        params: SamplingParams | BeamSearchParams,
         *,
         priority: int,
         arrival_s: float | None,
@@ -48,7 +49,7 @@ class Intake:
         cache_salt: str | None,
         origin: RequestOrigin | None,
     ) -> tuple[Request, ...]:
-        """Return a prompt's request, followed by its siblings when ``params.n`` > 1.
+        """Return a prompt's request, followed by its siblings: further samples, or beams.
 
         Raises:
             InvalidRequest: the prompt is empty, not tokens, or too long; a bad word is no tokens;
@@ -56,16 +57,21 @@ class Intake:
         """
         if cache_salt is not None and not isinstance(cache_salt, str):
             raise InvalidRequest(f"cache_salt must be text, not {cache_salt!r}", param="cache_salt")
-        if not isinstance(params, SamplingParams):
+        if not isinstance(params, (SamplingParams, BeamSearchParams)):
             raise InvalidRequest(
                 f"params must be SamplingParams(...), not {params!r:.80}", param="params"
             )
         start_s = self._clock.now()
         token_ids = self._token_ids(prompt)
-        bad_word_ids = self._bad_word_ids(params)
         room = self._room(token_ids)
         tokenize_s = self._clock.now() - start_s
-        number, first_arrival = self._take_numbers(params.n)
+        eos_token_ids = self._text.eos_token_ids if self._text else frozenset()
+        beam: BeamSearchParams | None = None
+        if isinstance(params, BeamSearchParams):
+            beam, params = params, params.candidate_params(eos_token_ids)
+        bad_word_ids = self._bad_word_ids(params)
+        num_samples = params.n if beam is None else beam.beam_width
+        number, first_arrival = self._take_numbers(num_samples)
         seed = params.seed
         if seed is None:
             seed = _derived_seed(self._config.seed, number)
@@ -85,12 +91,13 @@ class Intake:
                 origin=origin,
                 parent_id=None if sample == 0 else f"req-{number}",
                 sample_index=sample,
-                eos_token_ids=self._text.eos_token_ids if self._text else frozenset(),
+                eos_token_ids=eos_token_ids,
                 bad_word_ids=bad_word_ids,
                 max_tokens=min(params.max_tokens or room, room),
                 tokenize_s=tokenize_s,
+                beam=beam,
             )
-            for sample in range(params.n)
+            for sample in range(num_samples)
         )
         prompt_logprobs: list[dict[int, Logprob] | None] | None = None
         if params.prompt_logprobs is not None:
@@ -98,7 +105,8 @@ class Intake:
         for request in group:
             request.samples = group
             request.prompt_logprobs = prompt_logprobs
-            request.logprobs = [] if params.logprobs is not None else None
+            # A beam's candidates are the search's, not the user's.
+            request.logprobs = [] if params.logprobs is not None and beam is None else None
             if self._text is not None and params.detokenize:
                 request.text = self._text.output_text(token_ids, params)
         return group

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
+from toolkit.engine.beam_groups import BeamMove
 from toolkit.engine.plan import StepPlan, StepResult
 
 __all__ = ["BlockCounts", "RequestUpdate", "StepReport"]
@@ -49,6 +51,7 @@ class StepReport:
     end_s: float
     schedule_s: float
     update_s: float
+    beam_moves: tuple[BeamMove, ...] = ()  # how the beams go on whose group was complete
 
     @property
     def step(self) -> int:
@@ -61,16 +64,28 @@ class StepReport:
         return self.end_s - self.start_s
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Return (request, computed, why, got) for each chunk of the step."""
+        """Return (request, computed, why, got) for each chunk, then for beams that had none."""
         updates = {update.request_id: update for update in self.updates}
-        return [
+        moves: dict[str, list[BeamMove]] = {}
+        for move in self.beam_moves:
+            moves.setdefault(move.parent_id, []).append(move)
+        rows = [
             (
                 chunk.request_id,
                 f"tokens {chunk.start}-{chunk.end - 1}",
                 _why(chunk.is_first, chunk.num_tokens, chunk.samples),
-                _got(updates.get(chunk.request_id)),
+                _got(updates.pop(chunk.request_id, None), moves.pop(chunk.request_id, ())),
             )
             for chunk in self.plan.chunks
+        ]
+        return rows + [
+            (
+                name,
+                "nothing",
+                "waited for its siblings",
+                _got(updates.get(name), moves.get(name, ())),
+            )
+            for name in {**updates, **moves}
         ]
 
     def summary(self) -> str:
@@ -114,7 +129,9 @@ def _why(is_first: bool, num_tokens: int, samples: bool) -> str:
     return "its newest token"
 
 
-def _got(update: RequestUpdate | None) -> str:
+def _got(update: RequestUpdate | None, moves: Sequence[BeamMove]) -> str:
+    if moves:
+        return ", ".join(f"token {move.token_id} -> {move.request_id}" for move in moves)
     if update is None or not update.token_ids:
         return "-" if update is None or update.finish_reason is None else update.finish_reason
     tokens = ", ".join(map(str, update.token_ids))

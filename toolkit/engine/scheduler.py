@@ -7,7 +7,8 @@ There is no prefill phase and no decode phase. Each request has ``num_computed_t
 first those that run, then those that wait. When blocks run out, the request that ranks last gives
 up its own and starts over later. The request that ranks first is never a victim, unless a policy
 chooses it for its own sake, and always fits alone; a victim comes back only when all its tokens
-fit. So every request ends.
+fit. So every request ends. Of a beam search that holds for the beams that have something to
+compute: one that only waits for its siblings gives way to whoever could not go on without.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from toolkit.cache.blocks import BlockCopy, Extension, PagedCache
+from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
+from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
 from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
@@ -45,6 +47,7 @@ class Decision:
     limited_by: str = "none"
     prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
     num_recomputed_tokens: int = 0
+    beam_moves: list[BeamMove] = field(default_factory=list)  # what its results led to
 
     @property
     def num_cached_tokens(self) -> int:
@@ -80,6 +83,7 @@ class Scheduler:
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
         self._requests: dict[str, Request] = {}
         self._waits = WaitClock()
+        self._beams = BeamGroups()
         self._step = 0
         self._now_s = 0.0
         self._is_planning = False
@@ -89,8 +93,8 @@ class Scheduler:
 
     @property
     def waiting(self) -> tuple[Request, ...]:
-        """Requests that wait, preempted ones included, in the order they would start."""
-        return tuple(self._queue)
+        """Requests that wait, in the order they would start; then beams that wait for siblings."""
+        return (*self._queue, *self._beams.parked.values())
 
     @property
     def running(self) -> tuple[Request, ...]:
@@ -100,7 +104,7 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Length of the line."""
-        return len(self._queue)
+        return len(self._queue) + len(self._beams.parked)
 
     @property
     def num_running(self) -> int:
@@ -154,7 +158,8 @@ class Scheduler:
         """Put a new request in line."""
         request.queued_s = now_s
         self._requests[request.id] = request
-        self._queue.push(request, self._policy, self._view(now_s))
+        if not self._beams.parks(request):
+            self._queue.push(request, self._policy, self._view(now_s))
         self._waits.join(request)
 
     def end(self, request: Request, status: Status, reason: FinishReason, now_s: float) -> None:
@@ -166,6 +171,7 @@ class Scheduler:
             self._queue.remove(request)
             self._waits.leave(request)
         self.cache.close(request)
+        self._beams.leave(request)
         del self._requests[request.id]
         if request.text is not None:
             try:
@@ -183,11 +189,14 @@ class Scheduler:
         view = self._view(now_s)
         draft = Decision(self.config.max_num_batched_tokens)
         self._waits.begin_step(now_s, self._requests)
+        for group in self._beams.decided:
+            self._carry_out(group, draft, view)
         self._is_planning = True
         try:
             self._fill(draft, view, now_s)
         finally:
             self._is_planning = False
+        draft.refused += [(request_id, "sibling") for request_id in self._beams.parked]
         self._waits.end_step(draft.limited_by, draft.refused)
         self.last_decision = draft
         plan = StepPlan(
@@ -216,6 +225,9 @@ class Scheduler:
             request.num_steps += 1
             if request.id in result.prompt_scores:
                 append_prompt_scores(request, result.prompt_scores[request.id])
+            if request.beam is not None:
+                progress += self._update_beam(request, chunk, result, now_s)
+                continue
             if result.errors and request.id in result.errors:
                 request.error = result.errors[request.id]
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
@@ -233,10 +245,11 @@ class Scheduler:
         self.cache.reset()
 
     def check(self) -> None:
-        """Raise InvariantViolation unless line, running set and cache agree."""
+        """Raise InvariantViolation unless line, running set, beams and cache agree."""
         self.cache.check()
+        self._beams.check()
         running = {request.id for request in self._running}
-        waiting = {request.id for request in self._queue}
+        waiting = {request.id for request in self.waiting}
         if running & waiting or running | waiting != set(self._requests):
             raise InvariantViolation("a request is not in exactly one of waiting and running")
         if set(self.cache.tables) != running:
@@ -244,7 +257,8 @@ class Scheduler:
         if len(running) > self.config.max_num_seqs:
             raise InvariantViolation(f"{len(running)} requests run, more than max_num_seqs")
         for request in self._running:
-            if request.num_computed_tokens >= request.num_tokens:
+            has_all = request.num_computed_tokens >= request.num_tokens
+            if has_all and not self._beams.is_idle(request):
                 raise InvariantViolation(f"{request} runs but has nothing to compute")
             if request.num_computed_tokens > self.cache.num_held(request) * self.cache.block_size:
                 raise InvariantViolation(f"{request} has computed more than its blocks hold")
@@ -259,7 +273,7 @@ class Scheduler:
             draft.limited_by = "blocks"
         else:
             self._admit_waiting(draft, view, now_s)
-        if not draft.chunks and self._running:
+        if not draft.chunks and not self._beams.are_idle(self._running):
             self._insist(draft, view)
 
     # ---- running requests first
@@ -267,28 +281,28 @@ class Scheduler:
     def _continue_running(
         self, draft: Decision, view: SchedulerView, *, ask_policy: bool = True
     ) -> None:
-        order = self._running
-        index = 0
-        while index < len(order):
-            request = order[index]
+        for request in tuple(self._running):
             if draft.budget == 0:
                 draft.limited_by = "budget"
                 return
             start = request.num_computed_tokens
+            is_preempted = request.status is not Status.RUNNING  # by one before it
+            if is_preempted or start == len(request.token_ids):  # or an idle beam
+                continue
             want = min(len(request.token_ids) - start, draft.budget)
             if self._policy.has_chunk and ask_policy:
                 want = self._policy.chunk(request, want, draft.budget, view)
                 if want == 0:
-                    index += 1
                     continue
             end = start + want
+            is_first = request.id in self._beams.moved
+            table = tuple(self.cache.table(request.id)) if is_first else ()
             extension = self.cache.extend(request, start, end)
             if extension is None:
-                end, extension = self._make_room(request, start, end, index, draft, view)
-            if extension is not None:
-                self._plan_chunk(request, start, end, (), extension, draft)
-                index += 1
-            # Else it had to preempt itself, and its place is the next one's.
+                end, extension = self._make_room(request, start, end, draft, view)
+            if extension is not None:  # else it had to preempt itself
+                self._plan_chunk(request, start, end, table, extension, draft, is_first=is_first)
+                self._beams.moved.discard(request.id)
 
     def _insist(self, draft: Decision, view: SchedulerView) -> None:
         """Give those that run a token though the policy gave nobody one: the engine never idles.
@@ -306,7 +320,6 @@ class Scheduler:
         request: Request,
         start: int,
         end: int,
-        index: int,
         draft: Decision,
         view: SchedulerView,
     ) -> tuple[int, Extension | None]:
@@ -318,7 +331,10 @@ class Scheduler:
                 return reach, self.cache.extend(request, start, reach)
             # Only requests without a chunk in this plan can be victims: a planned one's blocks
             # are named already, and somebody may have matched them.
-            victim = self._policy.victim(tuple(self._running[index:]), view)
+            behind = tuple(self._running[self._running.index(request) :])
+            victim = self._policy.victim(behind, view)
+            if victim is request:
+                victim = self._idle_victim(request, draft) or request
             self._preempt(victim, request, draft, view)
             if victim is request:
                 return start, None
@@ -333,7 +349,11 @@ class Scheduler:
         victim.num_lost_tokens = max(victim.num_lost_tokens, victim.num_computed_tokens)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
-        self._queue.push(victim, self._policy, view)
+        if self._beams.is_idle(victim):
+            self._beams.parked[victim.id] = victim
+        else:
+            self._queue.push(victim, self._policy, view)
+        self._beams.moved.discard(victim.id)
         draft.preempted.append((victim, for_whom))
 
     # ---- then waiting ones
@@ -344,6 +364,8 @@ class Scheduler:
             if draft.budget == 0 or len(self._running) >= self.config.max_num_seqs:
                 draft.limited_by = "budget" if draft.budget == 0 else "seqs"
                 first = self._queue.peek()
+                if first is not None and draft.budget and self._yields_to(first, draft, view):
+                    continue
                 if first is not None:
                     draft.refused.append((first.id, draft.limited_by))
                 break
@@ -380,43 +402,54 @@ class Scheduler:
                 return "sibling"
         if self._policy.admits(request, view):
             return None
-        if self._running:
+        if not self._beams.are_idle(self._running):
             return "policy"
         self._policy.overrule("admit", "let nobody start though nothing runs")
         return None
 
     def _fork_source(self, request: Request, draft: Decision) -> Request | None:
-        """Return a sibling whose prompt is computed, if this request still needs that prompt.
+        """Return a sibling that has computed all but the last token of what this request needs.
 
-        Not one that was admitted in this step: it may have matched blocks that this very step
-        computes, and a block is copied before it.
+        A further sample needs the prompt, a beam all of its tokens. Not one that was admitted in
+        this step, or whose block is copied in it: blocks are copied before the step computes any,
+        and all at once.
         """
-        if request.num_output_tokens:
+        is_beam = request.beam is not None
+        if len(request.samples) == 1 or (request.num_output_tokens and not is_beam):
             return None
+        num_shared = request.num_tokens - 1
+        needed = num_shared if is_beam else request.num_prompt_tokens
+        unready = {new.id for new in draft.admitted} | {copy.request_id for copy in draft.copies}
         for other in request.samples:
             is_running = other is not request and other.status is Status.RUNNING
-            has_prompt = other.num_computed_tokens >= other.num_prompt_tokens
-            if is_running and has_prompt and not any(other is new for new in draft.admitted):
+            if not is_running or other.num_computed_tokens < needed or other.id in unready:
+                continue
+            if not is_beam or other.token_ids[:num_shared] == request.token_ids[:num_shared]:
                 return other
         return None
 
     def _admit(
         self, request: Request, entry: Entry, draft: Decision, view: SchedulerView, now_s: float
     ) -> bool:
-        source = self._fork_source(request, draft)
         # Everything but the last token, whose logits are needed.
-        num_shared = request.num_prompt_tokens - 1
-        if source is not None and num_shared > 0:
-            if self.cache.num_free_blocks < 2:  # its copy of the last block, and one to go on
+        num_shared = request.num_tokens - 1
+        match = PrefixMatch((), 0)
+        while True:
+            source = self._fork_source(request, draft) if num_shared else None
+            if source is not None:
+                # Its copy of the last block, and one to go on.
+                fits = self.cache.num_free_blocks >= 2
+            else:
+                match = self.cache.match_prefix(request)
+                fits = self.cache.can_hold(request.num_tokens, match)
+            if fits:
+                break
+            if not self._yields_to(request, draft, view):
                 return False
-            table = self.cache.fork(source, request, num_shared)
-            start = num_shared
+        if source is not None:
+            start, table = num_shared, self.cache.fork(source, request, num_shared)
         else:
-            match = self.cache.match_prefix(request)
-            if not self.cache.can_hold(request.num_tokens, match):
-                return False
-            table = self.cache.open(request, match)
-            start = match.num_tokens
+            start, table = match.num_tokens, self.cache.open(request, match)
         self._start_running(request, entry, start, draft, now_s)
         want = min(request.num_tokens - start, draft.budget)
         if self._policy.has_chunk:
@@ -454,6 +487,63 @@ class Scheduler:
         while index > 0 and self._ranks[self._running[index - 1].id] > key:
             index -= 1
         self._running.insert(index, request)
+
+    # ---- beams
+
+    def _carry_out(self, group: BeamGroup, draft: Decision, view: SchedulerView) -> None:
+        """Let a group's beams follow their parents, as it has decided: each lacks a token now."""
+        for request in self._beams.carry_out(group, self.cache):
+            self._queue.push(request, self._policy, view)
+        for beam in group.beams:
+            if beam.status is Status.RUNNING:
+                num_again = beam.num_tokens - 1 - beam.num_computed_tokens
+                beam.num_recomputed_tokens += num_again
+                draft.num_recomputed_tokens += num_again
+
+    def _update_beam(
+        self, request: Request, chunk: ScheduledChunk, result: StepResult, now_s: float
+    ) -> list[Progress]:
+        """Collect a beam's candidates; end the group if it fails, or is done with the last ones.
+
+        No token of a beam is certain before that, so its requests make progress only then.
+        """
+        group = self._beams.of(request)
+        error = result.errors.get(request.id)
+        try:
+            if error is None and chunk.samples:
+                group.collect(request, result.tokens.get(request.id, ()))
+        except InvariantViolation as violation:
+            error = violation
+        if error is not None:
+            for sample in group.samples:
+                sample.error = error
+                self.end(sample, Status.FAILED, FinishReason.ERROR, now_s)
+            return [Progress(sample, 0, 0) for sample in group.samples]
+        if not group.is_complete:
+            return []
+        group.decide(self.cache)
+        self.last_decision.beam_moves += group.moves
+        if not group.search.is_done:
+            return []
+        for sample, reason in group.hand_out():
+            sample.first_token_s = sample.last_token_s = now_s
+            self.end(sample, Status.FINISHED, reason, now_s)
+        return [Progress(sample, 0, sample.num_output_tokens) for sample in group.samples]
+
+    def _yields_to(self, request: Request, draft: Decision, view: SchedulerView) -> bool:
+        """Preempt an idle beam for a request that waits; return whether there was one."""
+        victim = self._idle_victim(request, draft)
+        if victim is not None:
+            self._preempt(victim, request, draft, view)
+        return victim is not None
+
+    def _idle_victim(self, request: Request, draft: Decision) -> Request | None:
+        """Return the idle beam that gives way to a request: a sibling of it, or any one if need be.
+
+        An idle beam waits for those of its group that lack room, so it must give them its own. And
+        if this step computes nothing yet, everybody may be waiting for what idle beams hold.
+        """
+        return self._beams.idle_victim(self._running, request, among_all=not draft.chunks)
 
     # ---- common to both
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
 from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
-from toolkit.errors import InvalidRequest
+from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.models import Decoder, TransformersDecoder
 from toolkit.request import Logprob, Request
 from toolkit.runtime.rows import RowTable
@@ -67,6 +67,12 @@ class ModelRunner:
                 f"prompt token {max(request.prompt_token_ids)} is outside the vocabulary of "
                 f"{vocab_size} tokens",
                 param="prompt",
+            )
+        if request.beam is not None and (request.params.logprobs or 0) > vocab_size:
+            raise InvalidParameter(
+                f"beam_width={request.beam.beam_width} needs {request.params.logprobs} candidates "
+                f"of each beam; the vocabulary has {vocab_size} tokens",
+                param="beam_width",
             )
         check_token_ids(request, vocab_size)
         self._requests[request.id] = request

@@ -4,6 +4,7 @@ from toolkit.cache.blocks.paged import (
     BlockCopy,
     BlockTable,
     Extension,
+    Fork,
     PagedCache,
     PrefixMatch,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "BlockPool",
     "BlockTable",
     "Extension",
+    "Fork",
     "OutOfBlocks",
     "PagedCache",
     "PrefixMatch",

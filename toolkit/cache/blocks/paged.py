@@ -6,6 +6,7 @@ The runner learns of new blocks and copies through the plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from toolkit.config import CacheConfig
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
 
-__all__ = ["BlockCopy", "BlockTable", "Extension", "PagedCache", "PrefixMatch"]
+__all__ = ["BlockCopy", "BlockTable", "Extension", "Fork", "PagedCache", "PrefixMatch"]
 
 
 class BlockCopy(NamedTuple):
@@ -44,6 +45,14 @@ class PrefixMatch(NamedTuple):
     """Blocks that already hold the beginning of a request's tokens."""
 
     block_ids: tuple[int, ...]
+    num_tokens: int
+
+
+class Fork(NamedTuple):
+    """What a request's table is to become: the blocks of ``source``'s first ``num_tokens``."""
+
+    source: Request
+    target: Request
     num_tokens: int
 
 
@@ -126,13 +135,23 @@ class PagedCache:
 
         The last of them may be partly filled; whoever writes to it first gets a copy.
         """
-        table = self._tables[source.id]
-        count = self.blocks_for(num_tokens)
-        shared = table.block_ids[:count]
-        self.pool.share(shared, target.id)
-        full = min(table.num_named, num_tokens // self.block_size)
-        self._tables[target.id] = BlockTable(list(shared), full)
-        return tuple(shared)
+        table = self._forked(self._tables[source.id], target, num_tokens)
+        self._tables[target.id] = table
+        return tuple(table.block_ids)
+
+    def fork_all(self, forks: Sequence[Fork]) -> None:
+        """Fork several tables at once, each from its source's as it was before any of them.
+
+        A target may hold blocks, and be a source too, of itself even: what it held is given back
+        when everybody has taken what it needs. A request that keeps only a beginning of its own
+        tokens must keep whole blocks, since a full block's name stands for all of its tokens.
+        """
+        held = dict(self._tables)
+        for source, target, num_tokens in forks:
+            self._tables[target.id] = self._forked(held[source.id], target, num_tokens)
+        for fork in forks:
+            if fork.target.id in held:
+                self.pool.release(reversed(held[fork.target.id].block_ids), fork.target.id)
 
     def room(self, request: Request, start: int) -> int:
         """Return how far writing from ``start`` gets with all free blocks: one past the last."""
@@ -198,6 +217,11 @@ class PagedCache:
                     f"block {block_id}: {count} tables hold it, its reference count is "
                     f"{self.pool.ref_count(block_id)}"
                 )
+
+    def _forked(self, table: BlockTable, target: Request, num_tokens: int) -> BlockTable:
+        shared = table.block_ids[: self.blocks_for(num_tokens)]
+        self.pool.share(shared, target.id)
+        return BlockTable(shared, min(table.num_named, num_tokens // self.block_size))
 
     def _is_shared(self, table: BlockTable, start: int) -> int:
         index = start // self.block_size
