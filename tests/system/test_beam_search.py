@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from tests.models.checkpoints import llama, mpt, qwen3, write_checkpoint
 from toolkit import LLM
 from toolkit.demo import WEIGHTS
-from toolkit.engine.events import BlockCopied
+from toolkit.engine.events import BlockCopied, StepFinished
 from toolkit.errors import InvalidParameter
 from toolkit.request import RequestOutput
 
@@ -251,6 +255,21 @@ def test_prompts_are_answered_in_their_order_whatever_form_they_have() -> None:
         assert [len(output.outputs) for output in both] == [2, 2]
         assert llm.engine.record.requests["tags.who"].tolist()[2:] == ["me"] * 4
         assert llm.engine.cache.pool.num_used == 0
+
+
+def test_an_interrupted_search_is_aborted_and_can_be_run_again() -> None:
+    with LLM(dtype="float32") as llm:
+        (before,) = llm.beam_search("Hello", 2, max_tokens=4)
+        slow = llm.engine.on(StepFinished, lambda event: time.sleep(0.01))
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            llm.beam_search(["Hello"] * 4, max_tokens=100, ignore_eos=True, progress=False)
+        slow()
+        assert not llm.engine.scheduler.has_work
+        assert llm.engine.cache.pool.num_used == 0
+        llm.engine.scheduler.check()
+        (after,) = llm.beam_search("Hello", 2, max_tokens=4)
+        assert [s.text for s in after.outputs] == [s.text for s in before.outputs]
 
 
 def test_a_search_wider_than_the_vocabulary_is_refused(tmp_path: Path) -> None:
