@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from toolkit import LLM, SamplingParams
 from toolkit.engine.events import Preempted, PrefixHit
+from toolkit.request import RequestOutput
 
 # Where transformers' own best two logits are closer than this, either token is right.
 TIE = 1e-5
@@ -73,6 +75,22 @@ def greedy(model: PreTrainedModel, prompt: list[int], num_tokens: int) -> Answer
     return Answer(answer.sequences[0, len(prompt) :].tolist(), margins)
 
 
+@torch.no_grad()
+def prompt_logprobs(model: PreTrainedModel, prompt: list[int]) -> Tensor:
+    """Log-probability of each prompt token but the first [num_tokens - 1], by transformers."""
+    logits = model(torch.tensor([prompt])).logits[0, :-1].float()
+    return logits.log_softmax(-1).gather(1, torch.tensor(prompt[1:]).unsqueeze(1)).squeeze(1)
+
+
+def own_prompt_logprobs(output: RequestOutput) -> Tensor:
+    """The same [num_tokens - 1], as the engine answered."""
+    assert output.num_cached_tokens == 0
+    first, *others = output.prompt_logprobs
+    assert first is None
+    pairs = zip(output.prompt_token_ids[1:], others, strict=True)
+    return torch.tensor([entries[token_id].logprob for token_id, entries in pairs])
+
+
 def assert_tokens_equal_transformers(
     name: str, folder: Path, add_row: Callable[..., None], num_tokens: int = 48
 ) -> None:
@@ -96,6 +114,9 @@ def assert_tokens_equal_transformers(
         llm.engine.on(PrefixHit, hits.append)
         params = SamplingParams(temperature=0, max_tokens=num_tokens, ignore_eos=True)
         outputs = llm.generate(asked, params, progress=False)
+        # The cache is warm now; whoever wants its prompt scored must not read it.
+        scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
+        scored = llm.generate(asked, scoring, progress=False)
         llm.engine.scheduler.check()
         widest = llm.engine.record.steps["num_tokens"].max()
     assert preemptions, "the pool was to be so small that preemption happens"
@@ -108,6 +129,10 @@ def assert_tokens_equal_transformers(
         for number, (answer, token_ids) in enumerate(zip(answers, ours, strict=True))
         if (index := answer.first_difference(token_ids)) is not None
     ]
+    error = max(
+        (prompt_logprobs(model, prompt) - own_prompt_logprobs(output)).abs().max()
+        for prompt, output in zip(asked, scored, strict=True)
+    )
     add_row(
         model=name,
         prompts=len(ours),
@@ -115,7 +140,9 @@ def assert_tokens_equal_transformers(
         preemptions=len(preemptions),
         hits=len(hits),
         distinct=len({token for token_ids in ours for token in token_ids}),
+        prompt_logprob_error=f"{error:.0e}",
         differing="; ".join(differing) or "none",
     )
+    assert error < 1e-4
     pairs = zip(answers, ours, strict=True)
     assert all(answer.is_equal_but_for_ties(token_ids) for answer, token_ids in pairs), differing
