@@ -62,7 +62,8 @@ class LLM:
         max_model_len: Longest sequence, prompt and output; the model's own limit by default.
         max_num_seqs: Requests that run at once.
         max_num_batched_tokens: Tokens computed in one step; long prompts are cut into chunks.
-        policy: A scheduling policy: a name, a function or an object.
+        policy: A scheduling policy: a name (toolkit.engine.POLICIES has eight), a function or an
+            object (toolkit.engine.policy says what it may do).
         enable_prefix_caching: Whether requests share the blocks of a common beginning.
         seed: Seeds the requests that bring no seed of their own.
         chat_template: A Jinja template in place of the model's.
@@ -147,11 +148,12 @@ class LLM:
         )
         generation = load_generation_defaults(path, revision)
         self.default_params = _default_params(generation)
+        eos_token_ids = _eos_token_ids(generation, source.config)
         self._tokenizer = _tokenizer(
             path if tokenizer is None else tokenizer,
             revision=revision,
             trust_remote_code=trust_remote_code,
-            eos_token_ids=_eos_token_ids(generation, source.config),
+            eos_token_ids=eos_token_ids,
             chat_template=chat_template,
         )
         if self._tokenizer is not None and len(self._tokenizer) > source.spec.vocab_size:
@@ -176,6 +178,7 @@ class LLM:
             text=self._tokenizer,
             recorder=Record(token_text=token_text),
             sampler=sampler,
+            eos_token_ids=eos_token_ids,
         )
 
     @property
@@ -213,7 +216,7 @@ class LLM:
             params: One for all, or one per prompt; the checkpoint's defaults when None.
             priority: Of all of them; smaller is more urgent under the ``priority`` policy.
             tags: What policies, processors and tables shall see.
-            hooks: Activation hooks.
+            hooks: Activation hooks; none are available in this version.
             progress: Whether to show a bar; by default for several prompts once it takes long.
 
         Raises:
@@ -244,7 +247,8 @@ class LLM:
 
         Each output has ``beam_width`` samples, best first, with ``beam_score`` and
         ``cumulative_logprob``; its ``block_sharing`` tells how much KV memory the beams shared.
-        The tokens are those of transformers' beam search. See ``BeamSearchParams`` for what the
+        The tokens are those of transformers' beam search. For a conversation, give the tokens of
+        ``llm.tokenizer.encode_chat(messages)``. See ``BeamSearchParams`` for what the
         parameters mean, ``generate`` for the rest.
         """
         params = BeamSearchParams(
@@ -418,6 +422,7 @@ class LLM:
     ) -> Sequence[SamplingParams]:
         if params is None:
             return [self.sampling_params()] * count
+        _refuse_beams(params)
         if isinstance(params, SamplingParams):
             return [params] * count
         if isinstance(params, (str, Mapping)) or not all(
@@ -434,6 +439,7 @@ class LLM:
     def _single(
         self, prompt: Prompt | Messages, params: SamplingParams | None
     ) -> tuple[Prompt, SamplingParams]:
+        _refuse_beams(params)
         if _is_conversation(prompt):
             token_ids = self.tokenizer.encode_chat(cast("Messages", prompt))
             return token_ids, params or self.sampling_params(max_tokens=None)
@@ -455,6 +461,14 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], SupportsIndex)):
         return [cast("Prompt", prompts)]
     return list(cast("Sequence[Prompt]", prompts))
+
+
+def _refuse_beams(params: object) -> None:
+    if isinstance(params, BeamSearchParams):
+        raise InvalidRequest(
+            "BeamSearchParams belong to engine.add; use llm.beam_search(prompts, beam_width=...)",
+            param="params",
+        )
 
 
 def _is_conversation(value: Any) -> bool:

@@ -76,7 +76,8 @@ class SamplingParams:
             token that is not among them never comes.
         bad_words: What must not come: texts, each banned with and without a leading space, or
             lists of token ids. One of several tokens loses its last token wherever the output,
-            not the prompt, ends with the others.
+            not the prompt, ends with the others. A text that is spelt by other tokens, or is a part
+            of a longer token, is not found.
         logits_processors: Callables ``f(logits, at) -> logits | None`` on float32 [vocab], called
             once per output position; ``f.stage`` moves one to "raw" or "final". With n > 1 each
             sample has deep copies of its own; requests that share these parameters share them.
@@ -232,6 +233,12 @@ def _is_word(word: object) -> bool:
 
 def _processors(processors: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
     for processor in processors:
+        if "LogitsProcessor" in {kind.__name__ for kind in type(processor).__mro__}:
+            raise InvalidParameter(
+                f"{type(processor).__name__} takes (input_ids, scores), as in transformers: "
+                "wrap it in toolkit.adapt(...)",
+                param="logits_processors",
+            )
         if not callable(processor):
             raise InvalidParameter(
                 f"logits_processors must be callables f(logits, at), not {processor!r}",

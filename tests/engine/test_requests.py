@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.builders import expected_output, make_engine, params
@@ -202,3 +204,37 @@ def test_a_request_prints_where_it_stands():
     request = engine.add([1, 2, 3], params(4))
     engine.step()
     assert repr(request) == ("Request('req-0', running, computed 3 of 4 tokens, 1 sampled)")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"tags": "tenant-a"}, "tags"),
+        ({"tags": [("tenant", "a")]}, "tags"),
+        ({"priority": "high"}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"hooks": [print]}, "hooks"),
+    ],
+)
+def test_what_would_be_ignored_or_break_a_policy_later_is_refused_at_once(
+    wrong: dict[str, Any], param: str
+):
+    engine = make_engine()
+    with pytest.raises(InvalidRequest, match=param) as refused:
+        engine.add([1, 2], params(2), **wrong)
+    assert refused.value.param == param
+    assert not engine.scheduler.has_work
+
+
+def test_a_stop_string_without_a_tokenizer_is_refused():
+    with pytest.raises(InvalidRequest, match="stop_token_ids"):
+        make_engine().add([1, 2], SamplingParams(stop="x"))
+
+
+def test_an_engine_without_a_tokenizer_is_told_what_ends_a_sequence():
+    (first, second, *_) = expected_output([3, 1, 4], 4)
+    engine = make_engine(eos_token_ids=[second])
+    request = engine.add([3, 1, 4], SamplingParams(max_tokens=4, temperature=1.0))
+    engine.run_until_idle()
+    assert request.output_token_ids == [first, second]
+    assert request.output.outputs[0].finish_reason == "stop"

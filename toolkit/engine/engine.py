@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -58,6 +58,7 @@ class Engine:
         clock: Where times come from; wall time by default.
         recorder: Turns events into tables; ``engine.record``.
         sampler: What ``engine.sampler`` shows.
+        eos_token_ids: Tokens that end a sequence, where there is no ``text`` to say which.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Engine:
         clock: Clock | None = None,
         recorder: RecordsEvents | None = None,
         sampler: Any = None,
+        eos_token_ids: Collection[int] = (),
     ) -> None:
         self.runner = runner
         self.config = config
@@ -83,7 +85,7 @@ class Engine:
         self.sampler = sampler
         self.events = events.EventBus()
         self.step_number = 0
-        self._intake = Intake(config, self.clock, text)
+        self._intake = Intake(config, self.clock, text, eos_token_ids)
         self._sinks: dict[str, PieceSink] = {}  # by the id of a request's first sample
         self._leaders: dict[str, Request] = {}  # first samples of unfinished requests
         self._closed = False
@@ -119,7 +121,7 @@ class Engine:
             priority: Smaller is more urgent under the ``priority`` policy.
             arrival_s: When it arrived on the engine's clock; now by default.
             tags: Whatever the caller wants policies, processors and tables to see.
-            hooks: Activation hooks of this request.
+            hooks: Activation hooks of this request; none are available in this version.
             cache_salt: Requests share cached prefixes only within one salt.
             origin: The HTTP call it came from.
             sink: Called on the engine's thread with each new piece.
@@ -137,7 +139,7 @@ class Engine:
                 params,
                 priority=priority,
                 arrival_s=arrival_s,
-                tags=dict(tags or {}),
+                tags={} if tags is None else tags,
                 hooks=tuple(hooks),
                 cache_salt=cache_salt,
                 origin=origin,

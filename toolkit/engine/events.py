@@ -77,7 +77,7 @@ class Rejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Waited(RequestEvent):
-    """A request could not start in this step: "blocks", "policy" or "sibling"."""
+    """A request could not start in this step: "budget", "seqs", "blocks", "policy" or "sibling"."""
 
     cause: str
 

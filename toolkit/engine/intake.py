@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from hashlib import blake2b
@@ -27,12 +27,20 @@ class Intake:
         config: Limits and the engine's seed.
         clock: Stamps arrivals.
         text: Encodes prompts and makes output texts; None where prompts are token ids.
+        eos_token_ids: Tokens that end a sequence, where no ``text`` says which.
     """
 
-    def __init__(self, config: EngineConfig, clock: Clock, text: TextPort | None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        clock: Clock,
+        text: TextPort | None,
+        eos_token_ids: Collection[int] = (),
+    ) -> None:
         self._config = config
         self._clock = clock
         self._text = text
+        self._eos_token_ids = text.eos_token_ids if text is not None else frozenset(eos_token_ids)
         self._lock = threading.Lock()
         self._num_requests = 0
         self._num_samples = 0
@@ -44,7 +52,7 @@ class Intake:
         *,
         priority: int,
         arrival_s: float | None,
-        tags: dict[str, Any],
+        tags: Mapping[str, Any],
         hooks: tuple[Any, ...],
         cache_salt: str | None,
         origin: RequestOrigin | None,
@@ -61,14 +69,29 @@ class Intake:
             raise InvalidRequest(
                 f"params must be SamplingParams(...), not {params!r:.80}", param="params"
             )
+        if hooks:
+            raise InvalidRequest(
+                "activation hooks are not available in this version", param="hooks"
+            )
+        if not isinstance(tags, Mapping):
+            raise InvalidRequest(f"tags must map names to values, not {tags!r:.80}", param="tags")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise InvalidRequest(
+                f"priority must be an integer, not {priority!r:.80}", param="priority"
+            )
         start_s = self._clock.now()
         token_ids = self._token_ids(prompt)
         room = self._room(token_ids)
         tokenize_s = self._clock.now() - start_s
-        eos_token_ids = self._text.eos_token_ids if self._text else frozenset()
         beam: BeamSearchParams | None = None
         if isinstance(params, BeamSearchParams):
-            beam, params = params, params.candidate_params(eos_token_ids)
+            beam, params = params, params.candidate_params(self._eos_token_ids)
+        if params.stop and self._text is None:
+            raise InvalidParameter(
+                "this engine has no tokenizer, so it makes no text in which to look for a stop "
+                "string: give stop_token_ids",
+                param="stop",
+            )
         bad_word_ids = self._bad_word_ids(params)
         num_samples = params.n if beam is None else beam.beam_width
         number, first_arrival = self._take_numbers(num_samples)
@@ -85,13 +108,13 @@ class Intake:
                 seed=seed,
                 prompt=prompt if isinstance(prompt, str) else None,
                 priority=priority,
-                tags=tags,
+                tags=dict(tags),
                 hooks=hooks,
                 cache_salt=cache_salt,
                 origin=origin,
                 parent_id=None if sample == 0 else f"req-{number}",
                 sample_index=sample,
-                eos_token_ids=eos_token_ids,
+                eos_token_ids=self._eos_token_ids,
                 bad_word_ids=bad_word_ids,
                 max_tokens=min(params.max_tokens or room, room),
                 tokenize_s=tokenize_s,

@@ -276,6 +276,12 @@ class Scheduler:
         if not draft.chunks and not self._beams.are_idle(self._running):
             self._insist(draft, view)
 
+    def __repr__(self) -> str:
+        return (
+            f"Scheduler(policy={self._policy.name!r}, {self.num_running} running, "
+            f"{self.num_waiting} waiting, step {self._step} is next)"
+        )
+
     # ---- running requests first
 
     def _continue_running(

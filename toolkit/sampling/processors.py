@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.errors import InvalidRequest
+from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.request import Request
 
 __all__ = ["AdaptedProcessor", "ProcessorContext", "adapt", "apply_processors"]
@@ -85,7 +85,15 @@ def adapt(
     Args:
         processor: A ``LogitsProcessor``, a ``LogitsProcessorList``, or any such callable.
         stage: Its place in the chain: "raw", "default" or "final".
+
+    Raises:
+        InvalidParameter: ``processor`` cannot be called.
     """
+    if not callable(processor):
+        raise InvalidParameter(
+            f"adapt takes a callable f(input_ids, scores), not {processor!r:.80}",
+            param="logits_processors",
+        )
     return AdaptedProcessor(processor, stage)
 
 
@@ -100,7 +108,8 @@ class AdaptedProcessor:
         """Return one row's scores [vocab] after the processor."""
         seen = [at.prompt_token_ids + at.output_token_ids]
         input_ids = torch.tensor(seen, dtype=torch.int64, device=logits.device)  # [1, num_tokens]
-        return self.processor(input_ids, logits.unsqueeze(0)).squeeze(0)
+        scores = self.processor(input_ids, logits.unsqueeze(0))
+        return scores.squeeze(0) if isinstance(scores, Tensor) else scores  # which is refused later
 
     def __repr__(self) -> str:
-        return f"adapt({self.processor!r})"
+        return f"adapt({self.processor!r}, stage={self.stage!r})"

@@ -54,7 +54,7 @@ def load_transformers_decoder(
     check(model, decoder)
     logger.warning(
         "no spec describes %s: transformers' own code runs it with the toolkit's paged attention, "
-        "without fused kernels and activation hooks",
+        "without fused kernels",
         spec.family,
     )
     return decoder
