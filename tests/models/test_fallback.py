@@ -394,11 +394,14 @@ def test_a_file_cut_short_is_a_checkpoint_error(copied: Path):
         load_fallback(copied)
 
 
-def test_a_quantised_checkpoint_is_refused(copied: Path):
+@pytest.mark.parametrize(
+    ("method", "says"), [("gptq", "gptq"), ("mxfp4", "OlmoForCausalLM is quantised")]
+)
+def test_a_quantised_checkpoint_is_refused(copied: Path, method: str, says: str):
     config = json.loads((copied / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    config["quantization_config"] = {"quant_method": method}
     (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedModel, match="gptq"):
+    with pytest.raises(UnsupportedModel, match=says):
         open_model(str(copied), device=CPU, ops=OPS)
 
 

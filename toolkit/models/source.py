@@ -119,6 +119,9 @@ def _describe(config: PreTrainedConfig, trust_remote_code: bool) -> DecoderSpec 
             return decoder_spec(config)
         except UnsupportedModel as error:
             undescribed = str(error)
+    if getattr(config, "quantization_config", None) is not None:
+        name = next(iter(config.architectures or ()), None) or config.model_type
+        raise UnsupportedModel(f"{name} is quantised, and {undescribed}")
     try:
         return probe(config, trust_remote_code=trust_remote_code)
     except UnsupportedModel as error:

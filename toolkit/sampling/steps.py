@@ -87,7 +87,7 @@ def truncation_threshold(
 
 def _top_k_threshold(logits: Tensor, top_k: Tensor) -> Tensor:
     """Top-k in a batch where some rows keep everything: only the others are searched."""
-    threshold = torch.full((logits.shape[0], 1), -torch.inf, device=logits.device)
+    threshold = logits.new_full((logits.shape[0], 1), -torch.inf)
     rows = (top_k < logits.shape[1]).nonzero().squeeze(1)
     if len(rows):
         limits = top_k[rows]
