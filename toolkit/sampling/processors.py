@@ -112,4 +112,5 @@ class AdaptedProcessor:
         return scores.squeeze(0) if isinstance(scores, Tensor) else scores  # which is refused later
 
     def __repr__(self) -> str:
-        return f"adapt({self.processor!r}, stage={self.stage!r})"
+        stage = "" if self.stage == "default" else f", stage={self.stage!r}"
+        return f"adapt({self.processor!r}{stage})"
