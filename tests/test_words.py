@@ -440,3 +440,12 @@ def test_a_wall_clock_never_runs_backwards():
     clock = WallClock()
     times = [clock.now() for _ in range(1_000)]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    "name", ["ignore_eos", "detokenize", "skip_special_tokens", "include_stop_str_in_output"]
+)
+@pytest.mark.parametrize("value", ["false", 1, None])
+def test_a_flag_is_true_or_false(name: str, value: object):
+    with pytest.raises(InvalidParameter, match=name):
+        SamplingParams(**{name: value})

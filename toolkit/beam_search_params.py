@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -59,19 +58,23 @@ class BeamSearchParams:
         penalty = self.length_penalty
         is_number = isinstance(penalty, (int, float)) and not isinstance(penalty, bool)
         # A NaN is not within the bounds either.
-        if not is_number or not math.fabs(penalty) <= _MAX_LENGTH_PENALTY:
+        if not is_number or not abs(penalty) <= _MAX_LENGTH_PENALTY:
             raise InvalidParameter(
                 f"length_penalty must be a number from {-_MAX_LENGTH_PENALTY} to "
                 f"{_MAX_LENGTH_PENALTY}, not {penalty!r}",
                 param="length_penalty",
             )
-        if not (isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
+        if not isinstance(self.early_stopping, bool) and str(self.early_stopping) != "never":
             raise InvalidParameter(
                 f'early_stopping must be True, False or "never", not {self.early_stopping!r}',
                 param="early_stopping",
             )
-        # SamplingParams has the same two fields, with the same bounds.
-        checked = SamplingParams(max_tokens=self.max_tokens, stop_token_ids=self.stop_token_ids)
+        # SamplingParams has the same fields, with the same bounds.
+        checked = SamplingParams(
+            max_tokens=self.max_tokens,
+            stop_token_ids=self.stop_token_ids,
+            ignore_eos=self.ignore_eos,
+        )
         object.__setattr__(self, "stop_token_ids", checked.stop_token_ids)
 
     def stopping(self, eos_token_ids: Collection[int]) -> frozenset[int]:

@@ -425,8 +425,10 @@ class LLM:
         _refuse_beams(params)
         if isinstance(params, SamplingParams):
             return [params] * count
-        if isinstance(params, (str, Mapping)) or not all(
-            isinstance(one, SamplingParams) for one in params
+        if (
+            not isinstance(params, Sequence)
+            or isinstance(params, str)
+            or not all(isinstance(one, SamplingParams) for one in params)
         ):
             raise InvalidRequest(
                 f"params must be SamplingParams(...), or one for each prompt, not {params!r:.80}",

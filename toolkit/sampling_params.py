@@ -31,6 +31,8 @@ MAX_SAMPLES = 1024
 # All stop strings together: they are looked for at every token.
 MAX_STOP_CHARACTERS = 10_000
 
+_FLAGS = ("include_stop_str_in_output", "ignore_eos", "detokenize", "skip_special_tokens")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
@@ -112,6 +114,11 @@ class SamplingParams:
     logits_processors: Sequence[Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParameter(
+                    f"{name} must be True or False, not {getattr(self, name)!r}", param=name
+                )
         _integer(self, "n", low=1, high=MAX_SAMPLES)
         _number(self, "presence_penalty", low=-2.0, high=2.0)
         _number(self, "frequency_penalty", low=-2.0, high=2.0)

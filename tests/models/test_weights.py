@@ -114,8 +114,10 @@ def test_code_in_a_legacy_file_does_not_run(rewrite: Callable[..., Path], tmp_pa
 
 
 def test_a_tied_checkpoint_may_repeat_its_embedding_as_the_head(rewrite: Callable[..., Path]):
-    folder = rewrite(tie_word_embeddings=True)
-    decoder = load(folder)
+    def change(tensors: dict[str, Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    decoder = load(rewrite(change, tie_word_embeddings=True))
     names = [name for name, _ in decoder.named_parameters()]
     assert "embed.weight" in names
     assert "lm_head.weight" not in names
@@ -284,3 +286,21 @@ def test_parameters_are_fused_and_held_once(plain: tuple[Path, list[Tensor]]):
     assert torch.equal(layer.attention.qkv.weight, torch.cat(qkv))
     assert torch.equal(layer.mlp.gate_up.weight, torch.cat(gate_up))
     assert not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_a_tied_checkpoint_with_another_head_is_refused(rewrite: Callable[..., Path]):
+    def change(tensors: dict[str, Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+
+    with pytest.raises(CheckpointError, match="tie_word_embeddings"):
+        load(rewrite(change, tie_word_embeddings=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_numbers_that_must_be_packed_are_refused(rewrite: Callable[..., Path], dtype: torch.dtype):
+    def change(tensors: dict[str, Tensor]) -> None:
+        name = "model.layers.0.mlp.up_proj.weight"
+        tensors[name] = tensors[name].to(dtype)
+
+    with pytest.raises(CheckpointError, match="quantised"):
+        load(rewrite(change))

@@ -152,3 +152,16 @@ def test_one_sampler_serves_changing_batches():
 
 def test_a_sampler_prints_its_chain():
     assert Sampler(4, CPU).chain in repr(Sampler(4, CPU))
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, {"seed": 1}, {"seed": 1, "top_p": 0.9}])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_fail_their_row_alone(params: dict[str, Any], broken: float):
+    logits = normal(3, 50, seed=3)
+    sound = [make_request(**params) for _ in range(3)]
+    expected = sample(logits, sound).token_ids
+    logits[1, 7] = broken
+    output = sample(logits, sound)
+    assert list(output.errors) == [1]
+    assert "not finite" in str(output.errors[1])
+    assert [output.token_ids[row] for row in (0, 2)] == [expected[0], expected[2]]

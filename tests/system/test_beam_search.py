@@ -170,6 +170,7 @@ def _assert_same_in_pool(
                 length_penalty=length_penalty,
                 early_stopping=early_stopping,
                 stop_token_ids=stop_ids,
+                ignore_eos=True,  # the stops are all that ends a sequence here
                 progress=False,
             )
             llm.engine.scheduler.check()

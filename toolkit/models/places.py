@@ -36,7 +36,11 @@ class Place:
     arrange: Callable[[Tensor], Tensor]
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Copy a checkpoint's tensor in; raise CheckpointError if its shape is another."""
+        """Copy a checkpoint's tensor in; raise CheckpointError if it does not fit."""
+        if not tensor.is_floating_point() or tensor.itemsize == 1:
+            raise CheckpointError(
+                f"tensor {name} is {tensor.dtype}: quantised, and config.json does not say how"
+            )
         if tuple(tensor.shape) != self.shape:
             raise CheckpointError(
                 f"tensor {name} has shape {tuple(tensor.shape)}, the config asks for {self.shape}"

@@ -23,10 +23,12 @@ def rope_spec(
     max_model_len: int,
     layer_type: str | None = None,
     interleaved: bool = False,
+    is_partial: bool = False,
 ) -> RopeSpec:
     """Compute a config's frequencies for sequences of up to ``max_model_len`` tokens.
 
-    ``layer_type`` chooses among the settings of a config that has several ("full_attention", ...).
+    ``layer_type`` chooses among the settings of a config that has several ("full_attention", ...);
+    ``is_partial`` is for families whose code looks at partial_rotary_factor.
 
     transformers recomputes the dynamic and longrope frequencies as a sequence grows, and leaves
     the keys that it has cached with the old ones. Here they are a function of ``max_model_len``
@@ -40,7 +42,8 @@ def rope_spec(
         parameters = parameters[layer_type]
     kind = parameters["rope_type"]
     if kind == "default":
-        rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+        share = parameters.get("partial_rotary_factor", 1.0) if is_partial else 1.0
+        rotary_dim = int(head_dim * share)
         pairs = torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim
         inv_freq, magnitude = 1.0 / parameters["rope_theta"] ** pairs, 1.0
     elif kind in ROPE_INIT_FUNCTIONS:

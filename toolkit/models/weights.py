@@ -26,6 +26,8 @@ from toolkit.models.places import Place, find_places
 
 __all__ = ["load_decoder", "refuse_quantized", "resolve_dtype"]
 
+_HEAD = "lm_head.weight"
+
 
 def load_decoder(
     model: str,
@@ -101,24 +103,39 @@ def _fill(
     """Copy every tensor into its place; raise CheckpointError unless they match one to one."""
     missing = {place.target: name for name, place in places.items()}
     unexpected = []
+    head: Tensor | None = None  # some rows of a tied model's, if the file holds one
     for name, tensor in tensors:
         # Checkpoints of the bare model lack the name of the part that it is of the whole.
         place = places.get(name) or places.get(family.prefix + name)
+        if name == _HEAD and decoder.spec.tied_embeddings:
+            head = tensor[:: _sampling_step(tensor)].clone()
+            continue
         if place is None or place.target not in missing:
             unexpected.append(name)
             continue
         place.fill(name, tensor)
         del missing[place.target]
         bar.update()
-    # A tied model's file may repeat the embedding as the head.
-    tied = ("lm_head.weight",) if decoder.spec.tied_embeddings else ()
-    harmless = (*family.ignored, *tied)
-    unexpected = [name for name in unexpected if name in places or not name.endswith(harmless)]
+    ignored = family.ignored
+    unexpected = [name for name in unexpected if name in places or not name.endswith(ignored)]
     if missing or unexpected:
         raise CheckpointError(
             f"the tensors do not fit {family.name}: missing {_some(missing.values())}; "
             f"unexpected or repeated {_some(unexpected)}"
         )
+    # A tied model's file may repeat the embedding as the head, and nothing else.
+    embedding = decoder.embed.weight
+    rows = embedding[:: _sampling_step(embedding)]
+    if head is not None and (head.shape != rows.shape or not torch.equal(head.to(rows), rows)):
+        raise CheckpointError(
+            f"the config ties the head to the embedding, and {_HEAD} is another matrix; set "
+            "tie_word_embeddings to false in config.json"
+        )
+
+
+def _sampling_step(matrix: Tensor) -> int:
+    """Return a step that takes some hundred rows of a large matrix: enough to tell two apart."""
+    return 1 + len(matrix) // 128
 
 
 def _some(names: Iterable[str]) -> str:

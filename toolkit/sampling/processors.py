@@ -53,6 +53,12 @@ def apply_processors(logits: Tensor, request: Request, position: int, stage: str
             continue
         changed = processor(logits, at)
         changed = logits if changed is None else changed
+        if isinstance(changed, Tensor) and not changed.is_floating_point():
+            raise InvalidRequest(
+                f"logits processor {processor!r} returned {changed.dtype}; expected logits in a "
+                "floating dtype, or None",
+                param="logits_processors",
+            )
         if not isinstance(changed, Tensor) or changed.shape != logits.shape:
             got = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
             raise InvalidRequest(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from toolkit.errors import InvalidRequest
+from toolkit.errors import InvalidRequest, ModelError
 from toolkit.request import Logprob, Request
 from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
@@ -71,7 +71,7 @@ class Sampler:
         batch = self._batch_for([row.request for row in rows])
         state = self._state(batch, rows)
         raw = logits[batch.scored.index] if batch.scored else None
-        errors: dict[int, BaseException] = {}
+        errors = self._broken_rows(logits)
         logits = self._process(logits, rows, batch, "raw", errors)
         logits = run_steps(SHAPING, logits, state)
         self._fail_emptied(logits, batch, errors)
@@ -152,6 +152,21 @@ class Sampler:
             except (Exception, SystemExit) as error:
                 errors[index] = error
         return logits
+
+    def _broken_rows(self, logits: Tensor) -> dict[int, BaseException]:
+        """Return an error for each row whose logits are no distribution: the model overflowed."""
+        is_sound = logits.amax(dim=1).isfinite()  # a NaN anywhere makes the largest one NaN
+        if bool(is_sound.all()):
+            return {}
+        broken = (~is_sound).nonzero().flatten().tolist()
+        logits[broken] = 0.0  # so that the steps go on for the others
+        return {
+            row: ModelError(
+                "the model's logits are not finite numbers: its weights are broken, or it "
+                "overflows in this dtype (try dtype='float32')"
+            )
+            for row in broken
+        }
 
     def _fail_emptied(
         self, logits: Tensor, batch: SamplingBatch, errors: dict[int, BaseException]

@@ -131,6 +131,7 @@ _HARMLESS = frozenset(
 # Known fields that are not supported, each with the values that ask for nothing.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
+    "beam_width": (),
     "chat_template": (),
     "documents": ([],),
     "echo": (False,),

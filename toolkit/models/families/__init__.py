@@ -8,7 +8,7 @@ from toolkit.errors import UnsupportedModel
 from toolkit.models.families.bloom import BLOOM
 from toolkit.models.families.cohere import COHERE, COHERE2
 from toolkit.models.families.falcon import FALCON
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, refuse
 from toolkit.models.families.gemma import GEMMA, GEMMA2, GEMMA3
 from toolkit.models.families.gpt2 import GPT2
 from toolkit.models.families.gpt_neox import GPT_NEOX
@@ -88,4 +88,8 @@ def decoder_spec(config: PreTrainedConfig, max_model_len: int | None = None) -> 
     """
     family = find_family(config)
     made_for = getattr(config, family.length_field, None) or family.default_length
-    return family.spec(config, max_model_len or made_for)
+    refuse(family.name, {"is_causal=False": getattr(config, "is_causal", True) is False})
+    try:
+        return family.spec(config, max_model_len or made_for)
+    except AttributeError as error:  # the config class of another family
+        raise UnsupportedModel(f"a {type(config).__name__} has no {error.name}") from error

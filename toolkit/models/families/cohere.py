@@ -18,36 +18,36 @@ __all__ = ["COHERE", "COHERE2"]
 
 
 def _cohere(
-    config: PreTrainedConfig, max_model_len: int, family: str, **changes: Any
+    config: PreTrainedConfig, max_model_len: int, family: str, **attention: Any
 ) -> DecoderSpec:
-    norm = NormSpec(kind="layer", eps=config.layer_norm_eps)
-    has_qk_norm = getattr(config, "use_qk_norm", False)
-    qk_norm = {"qk_norm": norm, "qk_norm_over": "own head"} if has_qk_norm else {}
     head_dim = config.hidden_size // config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or head_dim
     rope = rope_spec(config, head_dim=head_dim, max_model_len=max_model_len, interleaved=True)
-    if family == "cohere2":
-        windows = layer_windows(config)
-        changes["layer_ropes"] = tuple(rope if window else None for window in windows)
+    windows = attention.get("windows")
     return llama_spec(
         config,
         max_model_len,
         family=family,
-        norm=norm,
+        norm=_norm(config),
         layer="parallel, one norm",
-        attention=qk_norm,
+        attention=attention,
         rope=rope,
+        layer_ropes=None if windows is None else tuple(rope if w else None for w in windows),
         logit_scale=config.logit_scale,
-        **changes,
     )
 
 
+def _norm(config: PreTrainedConfig) -> NormSpec:
+    return NormSpec(kind="layer", eps=config.layer_norm_eps)
+
+
 def _cohere_spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
-    return _cohere(config, max_model_len, "cohere")
+    qk_norm = {"qk_norm": _norm(config), "qk_norm_over": "own head"} if config.use_qk_norm else {}
+    return _cohere(config, max_model_len, "cohere", **qk_norm)
 
 
 def _cohere2_spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
-    return _cohere(config, max_model_len, "cohere2")
+    return _cohere(config, max_model_len, "cohere2", windows=layer_windows(config))
 
 
 _NAMES = {name: ours for name, ours in LLAMA_NAMES.items() if "mlp_norm" not in ours} | {

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from toolkit.errors import UnsupportedModel
 from toolkit.models.spec import ActivationName, DecoderSpec
 
-__all__ = ["Family", "activation", "layer_windows", "refuse"]
+__all__ = ["Family", "activation", "layer_windows", "one_window", "refuse"]
 
 _ACTIVATIONS: dict[str, ActivationName] = {
     "silu": "silu",
@@ -55,20 +55,21 @@ def activation(config_name: str) -> ActivationName:
     return _ACTIVATIONS[config_name]
 
 
-def layer_windows(config: PreTrainedConfig) -> tuple[int | None, ...]:
-    """Return how many positions each layer sees, its own included; None is all.
+def one_window(config: PreTrainedConfig) -> tuple[int | None, ...]:
+    """Return how many positions each layer sees, its own included, where all see the same."""
+    return (config.sliding_window,) * config.num_hidden_layers
 
-    Raises UnsupportedModel for a kind of layer that is neither full nor sliding attention.
+
+def layer_windows(config: PreTrainedConfig) -> tuple[int | None, ...]:
+    """Return how many positions each layer sees, its own included, by its type; None is all.
+
+    Raises UnsupportedModel for a type that is neither full nor sliding attention.
     """
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return (window,) * config.num_hidden_layers
-    by_kind = {"full_attention": None, "sliding_attention": window}
-    unknown = sorted(set(kinds) - set(by_kind))
+    by_type = {"full_attention": None, "sliding_attention": config.sliding_window}
+    unknown = sorted(set(config.layer_types) - set(by_type))
     if unknown:
         raise UnsupportedModel(f"no layers of type {', '.join(unknown)}")
-    return tuple(by_kind[kind] for kind in kinds)
+    return tuple(by_type[kind] for kind in config.layer_types)
 
 
 def refuse(name: str, settings: Mapping[str, bool]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family, activation, refuse
+from toolkit.models.families.family import Family, activation, layer_windows, refuse
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.rope import rope_spec
 from toolkit.models.spec import DecoderSpec, NormSpec
@@ -47,6 +47,7 @@ def _gemma2_spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         family="gemma2",
         norms="sandwich",
         attention={
+            "windows": layer_windows(config),
             "scale": config.query_pre_attn_scalar**-0.5,
             "softcap": config.attn_logit_softcapping,
         },
@@ -67,7 +68,11 @@ def _gemma3_spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         config.hidden_activation,
         family="gemma3",
         norms="sandwich",
-        attention={"scale": config.query_pre_attn_scalar**-0.5, "qk_norm": _norm(config)},
+        attention={
+            "windows": layer_windows(config),
+            "scale": config.query_pre_attn_scalar**-0.5,
+            "qk_norm": _norm(config),
+        },
         layer_ropes=tuple(ropes[kind] for kind in config.layer_types),
         logit_softcap=config.final_logit_softcapping,
     )

@@ -36,7 +36,7 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
             gated=False,
             bias=True,
         ),
-        rope=rope_spec(config, head_dim=head_dim, max_model_len=max_model_len),
+        rope=rope_spec(config, head_dim=head_dim, max_model_len=max_model_len, is_partial=True),
         tied_embeddings=config.tie_word_embeddings,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, layer_windows
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.spec import DecoderSpec, MoeSpec, NormSpec
 
@@ -20,7 +20,7 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         max_model_len,
         family="gpt_oss",
         norm=NormSpec(kind="rms", eps=config.rms_norm_eps, is_wide=True),
-        attention={"has_sinks": True},
+        attention={"windows": layer_windows(config), "has_sinks": True},
         moe=MoeSpec(
             num_experts=config.num_local_experts,
             num_active=config.num_experts_per_tok,

@@ -17,6 +17,7 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         max_model_len,
         family="granite",
         attention={"scale": config.attention_multiplier},
+        mlp={"bias": config.mlp_bias},
         embedding_scale=config.embedding_multiplier,
         residual_scale=config.residual_multiplier,
         logit_scale=1.0 / config.logits_scaling,

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family, activation, layer_windows
+from toolkit.models.families.family import Family, activation
 from toolkit.models.rope import rope_spec
 from toolkit.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec
 
@@ -27,7 +27,12 @@ def llama_spec(
     mlp: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> DecoderSpec:
-    """Describe a Llama-like config; ``attention``, ``mlp`` and ``changes`` say what differs."""
+    """Describe a Llama-like config; ``attention``, ``mlp`` and ``changes`` say what differs.
+
+    Read here is what every family reads, and ``attention_bias`` where the config has it. What only
+    some families' code looks at (windows, biases of the MLP, partial rotation) they pass in: a
+    config may hold such a field from the model that it was made of.
+    """
     num_heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
     bias = getattr(config, "attention_bias", False)
@@ -36,15 +41,11 @@ def llama_spec(
         "num_kv_heads": config.num_key_value_heads,
         "head_dim": head_dim,
         "scale": head_dim**-0.5,
-        "windows": layer_windows(config),
+        "windows": (None,) * config.num_hidden_layers,
         "qkv_bias": bias,
         "out_bias": bias,
     }
-    mlp_fields = {
-        "intermediate_size": config.intermediate_size,
-        "gated": True,
-        "bias": getattr(config, "mlp_bias", False),
-    }
+    mlp_fields = {"intermediate_size": config.intermediate_size, "gated": True}
     if "activation" not in (mlp or {}):
         mlp_fields["activation"] = activation(config.hidden_act)
     fields: dict[str, Any] = {
@@ -63,6 +64,10 @@ def llama_spec(
         mlp=MlpSpec(**(mlp_fields | dict(mlp or {}))),
         **(fields | changes),
     )
+
+
+def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
+    return llama_spec(config, max_model_len, mlp={"bias": config.mlp_bias})
 
 
 LLAMA_NAMES = {
@@ -84,7 +89,7 @@ LLAMA = Family(
     name="llama",
     architectures=("LlamaForCausalLM",),
     model_types=("llama",),
-    spec=llama_spec,
+    spec=_spec,
     names=LLAMA_NAMES,
     prefix="model.",
     ignored=(".rotary_emb.inv_freq",),  # in checkpoints of 2023

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, layer_windows, one_window
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.spec import DecoderSpec
 
@@ -12,7 +12,10 @@ __all__ = ["MISTRAL"]
 
 
 def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
-    return llama_spec(config, max_model_len, family="mistral")
+    # attention_bias is not read: transformers' Mistral has none whatever a config says.
+    windows = layer_windows(config) if hasattr(config, "layer_types") else one_window(config)
+    attention = {"windows": windows, "qkv_bias": False, "out_bias": False}
+    return llama_spec(config, max_model_len, family="mistral", attention=attention)
 
 
 MISTRAL = Family(

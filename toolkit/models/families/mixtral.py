@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family, activation
+from toolkit.models.families.family import Family, activation, one_window
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.spec import DecoderSpec, MoeSpec
 
@@ -19,7 +19,14 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         activation=activation(config.hidden_act),
     )
     layers = tuple(range(config.num_hidden_layers))
-    return llama_spec(config, max_model_len, family="mixtral", moe=moe, moe_layers=layers)
+    return llama_spec(
+        config,
+        max_model_len,
+        family="mixtral",
+        attention={"windows": one_window(config), "qkv_bias": False, "out_bias": False},
+        moe=moe,
+        moe_layers=layers,
+    )
 
 
 _MOE = "model.layers.{i}.block_sparse_moe"

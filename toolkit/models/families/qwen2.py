@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, layer_windows
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.spec import DecoderSpec
 
@@ -12,7 +12,8 @@ __all__ = ["QWEN2"]
 
 
 def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
-    return llama_spec(config, max_model_len, family="qwen2", attention={"qkv_bias": True})
+    attention = {"windows": layer_windows(config), "qkv_bias": True, "out_bias": False}
+    return llama_spec(config, max_model_len, family="qwen2", attention=attention)
 
 
 QWEN2 = Family(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, layer_windows
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.spec import DecoderSpec, NormSpec
 
@@ -13,7 +13,8 @@ __all__ = ["QWEN3", "QWEN3_NAMES"]
 
 def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
     norm = NormSpec(kind="rms", eps=config.rms_norm_eps)
-    return llama_spec(config, max_model_len, family="qwen3", attention={"qk_norm": norm})
+    attention = {"windows": layer_windows(config), "qk_norm": norm}
+    return llama_spec(config, max_model_len, family="qwen3", attention=attention)
 
 
 QWEN3_NAMES = LLAMA_NAMES | {

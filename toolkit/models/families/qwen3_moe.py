@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family, activation
+from toolkit.models.families.family import Family, activation, one_window
 from toolkit.models.families.llama import llama_spec
 from toolkit.models.families.qwen3 import QWEN3_NAMES
 from toolkit.models.spec import DecoderSpec, MoeSpec, NormSpec
@@ -28,7 +28,10 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         config,
         max_model_len,
         family="qwen3_moe",
-        attention={"qk_norm": NormSpec(kind="rms", eps=config.rms_norm_eps)},
+        attention={
+            "windows": one_window(config),
+            "qk_norm": NormSpec(kind="rms", eps=config.rms_norm_eps),
+        },
         moe=moe,
         moe_layers=tuple(layer for layer, dense in enumerate(is_dense) if not dense),
     )

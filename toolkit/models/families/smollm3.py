@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, layer_windows
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.rope import rope_spec
 from toolkit.models.spec import DecoderSpec
@@ -17,7 +17,15 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
     head_dim = getattr(config, "head_dim", None) or head_dim
     rope = rope_spec(config, head_dim=head_dim, max_model_len=max_model_len)
     layer_ropes = tuple(rope if has_rope else None for has_rope in config.no_rope_layers)
-    return llama_spec(config, max_model_len, family="smollm3", layer_ropes=layer_ropes)
+    windows = layer_windows(config)
+    return llama_spec(
+        config,
+        max_model_len,
+        family="smollm3",
+        attention={"windows": windows} if config.use_sliding_window else {},
+        mlp={"bias": config.mlp_bias},
+        layer_ropes=layer_ropes,
+    )
 
 
 SMOLLM3 = Family(

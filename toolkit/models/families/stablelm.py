@@ -6,6 +6,7 @@ from transformers import PreTrainedConfig
 
 from toolkit.models.families.family import Family
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
+from toolkit.models.rope import rope_spec
 from toolkit.models.spec import DecoderSpec, NormSpec
 
 __all__ = ["STABLELM"]
@@ -17,6 +18,8 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
     if config.qk_layernorm:
         attention["qk_norm"] = NormSpec(kind="layer", eps=eps)
         attention["qk_norm_over"] = "own head"
+    head_dim = config.hidden_size // config.num_attention_heads
+    rope = rope_spec(config, head_dim=head_dim, max_model_len=max_model_len, is_partial=True)
     return llama_spec(
         config,
         max_model_len,
@@ -24,6 +27,7 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         norm=NormSpec(kind="layer", eps=eps, has_bias=True),
         layer="parallel, one norm" if config.use_parallel_residual else "serial",
         attention=attention,
+        rope=rope,
     )
 
 

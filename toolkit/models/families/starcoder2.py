@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from toolkit.models.families.family import Family
+from toolkit.models.families.family import Family, one_window
 from toolkit.models.families.llama import LLAMA_NAMES, llama_spec
 from toolkit.models.spec import DecoderSpec, NormSpec
 
@@ -17,7 +17,11 @@ def _spec(config: PreTrainedConfig, max_model_len: int) -> DecoderSpec:
         max_model_len,
         family="starcoder2",
         norm=NormSpec(kind="layer", eps=config.norm_epsilon, has_bias=True),
-        attention={"qkv_bias": config.use_bias, "out_bias": config.use_bias},
+        attention={
+            "windows": one_window(config),
+            "qkv_bias": config.use_bias,
+            "out_bias": config.use_bias,
+        },
         mlp={"gated": False, "bias": config.use_bias},
     )
 
