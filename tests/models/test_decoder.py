@@ -64,7 +64,14 @@ def checkpoint(
     return load(folder), expected_logits(folder, PROMPTS)
 
 
-@pytest.mark.parametrize("chunk", [100, 7, 1], ids=["whole", "chunks", "token by token"])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pytest.param(100, id="whole"),
+        pytest.param(7, id="chunks", marks=pytest.mark.slow),
+        pytest.param(1, id="token by token", marks=pytest.mark.slow),
+    ],
+)
 def test_logits_equal_transformers(checkpoint: tuple[Decoder, list[Tensor]], chunk: int):
     decoder, expected = checkpoint
     assert_same_logits(run(decoder, PROMPTS, chunk=chunk), expected, atol=1e-4)
