@@ -6,6 +6,8 @@ import json
 import logging
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -411,3 +413,17 @@ def test_loading_leaves_the_config_it_was_given(plain: Path):
     source.load(progress=False)
     assert source.config.to_dict() == before
     assert isinstance(source.config, OlmoConfig)
+
+
+def test_a_described_model_does_without_transformers_modelling_code(tmp_path: Path):
+    """It would add a second or more to the first token of every process."""
+    write_checkpoint(tmp_path, llama())
+    code = (
+        "import sys, torch; from toolkit.kernels import select_ops; "
+        "from toolkit.models import open_model; cpu = torch.device('cpu'); "
+        "source = open_model(sys.argv[1], device=cpu, ops=select_ops('auto', cpu)); "
+        "source.load(progress=False); "
+        "sys.exit('transformers.modeling_utils' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 0

@@ -13,13 +13,8 @@ from transformers import PreTrainedConfig
 
 from toolkit.errors import UnsupportedModel
 from toolkit.kernels import Ops
+from toolkit.models import fallback
 from toolkit.models.decoder import Decoder, num_parameters
-from toolkit.models.fallback import (
-    TransformersDecoder,
-    TransformersSpec,
-    load_transformers_decoder,
-    probe,
-)
 from toolkit.models.families import decoder_spec, find_family
 from toolkit.models.hub import read_config, resolve_files
 from toolkit.models.spec import DecoderSpec
@@ -36,7 +31,7 @@ class ModelSource:
     revision: str | None
     trust_remote_code: bool
     config: PreTrainedConfig = field(repr=False)
-    spec: DecoderSpec | TransformersSpec
+    spec: DecoderSpec | fallback.TransformersSpec
     num_parameters: int
     dtype: torch.dtype
     device: torch.device
@@ -49,14 +44,14 @@ class ModelSource:
 
     def load(
         self, *, max_model_len: int | None = None, progress: bool = True
-    ) -> Decoder | TransformersDecoder:
+    ) -> Decoder | fallback.TransformersDecoder:
         """Load the weights for sequences of up to ``max_model_len`` tokens.
 
         Raises ModelError: CheckpointError for tensors that do not fit, UnsupportedModel for an
         architecture that computes something else when it is paged.
         """
-        if isinstance(self.spec, TransformersSpec):
-            return load_transformers_decoder(
+        if isinstance(self.spec, fallback.TransformersSpec):
+            return fallback.load_transformers_decoder(
                 resolve_files(self.model, self.revision),
                 self.config,
                 self.spec,
@@ -109,7 +104,9 @@ def open_model(
     )
 
 
-def _describe(config: PreTrainedConfig, trust_remote_code: bool) -> DecoderSpec | TransformersSpec:
+def _describe(
+    config: PreTrainedConfig, trust_remote_code: bool
+) -> DecoderSpec | fallback.TransformersSpec:
     try:
         find_family(config)
     except UnsupportedModel:
@@ -123,6 +120,6 @@ def _describe(config: PreTrainedConfig, trust_remote_code: bool) -> DecoderSpec 
         name = next(iter(config.architectures or ()), None) or config.model_type
         raise UnsupportedModel(f"{name} is quantised, and {undescribed}")
     try:
-        return probe(config, trust_remote_code=trust_remote_code)
+        return fallback.probe(config, trust_remote_code=trust_remote_code)
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{error}; and {undescribed}") from error

@@ -6,6 +6,7 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +14,13 @@ from torch import Tensor
 from toolkit.cache.storage import KVStorage
 from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
 from toolkit.errors import InvalidParameter, InvalidRequest
-from toolkit.models import Decoder, TransformersDecoder
+from toolkit.models import Decoder
 from toolkit.request import Logprob, Request
 from toolkit.runtime.rows import RowTable
 from toolkit.sampling import RowState, Sampler, check_token_ids
+
+if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
+    from toolkit.models import TransformersDecoder
 
 __all__ = ["ModelRunner"]
 

@@ -67,7 +67,7 @@ def _attend(
 
     query [1, num_heads, num_tokens, head_dim], key and value [1, num_kv_heads, ...]; returns
     [1, num_tokens, num_heads, head_dim] and no weights. The rest of what transformers passes was
-    looked at by models.fallback.probe, which refuses what would change the result.
+    looked at by models.fallback.probing, which refuses what would change the result.
     """
     step = _current.get()
     layer: int = module.layer_idx

@@ -38,7 +38,7 @@ def load_transformers_decoder(
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> TransformersDecoder:
-    """Load the weights in ``folder`` for what models.fallback.probe described.
+    """Load the weights in ``folder`` for what models.fallback.probing described.
 
     Says in one line of the log that transformers' own code runs, and what that costs. Raises
     CheckpointError for missing or misshapen tensors, UnsupportedModel if the paged path computes

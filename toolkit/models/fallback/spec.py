@@ -11,7 +11,7 @@ __all__ = ["TransformersSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersSpec:
-    """What models.fallback.probe finds out about an architecture that no family describes."""
+    """What models.fallback.probing finds out about an architecture that no family describes."""
 
     family: str  # transformers' class
     vocab_size: int
