@@ -212,6 +212,19 @@ class Scheduler:
         self._step += 1
         return plan
 
+    def _fill(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
+        """Spend the budget: first on those that run, then on those that wait."""
+        if not self._policy.static:
+            self._queue.rerank(self._policy, view)
+            self._sort_running(view)
+        self._continue_running(draft, view)
+        if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer
+            draft.limited_by = "blocks"
+        else:
+            self._admit_waiting(draft, view, now_s)
+        if not draft.chunks and not self._beams.are_idle(self._running):
+            self._insist(draft, view)
+
     def update(self, plan: StepPlan, result: StepResult, now_s: float) -> list[Progress]:
         """Take in what a step computed: count, append, finish."""
         progress = []
@@ -262,19 +275,6 @@ class Scheduler:
                 raise InvariantViolation(f"{request} runs but has nothing to compute")
             if request.num_computed_tokens > self.cache.num_held(request) * self.cache.block_size:
                 raise InvariantViolation(f"{request} has computed more than its blocks hold")
-
-    def _fill(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
-        """Spend the budget: first on those that run, then on those that wait."""
-        if not self._policy.static:
-            self._queue.rerank(self._policy, view)
-            self._sort_running(view)
-        self._continue_running(draft, view)
-        if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer
-            draft.limited_by = "blocks"
-        else:
-            self._admit_waiting(draft, view, now_s)
-        if not draft.chunks and not self._beams.are_idle(self._running):
-            self._insist(draft, view)
 
     def __repr__(self) -> str:
         return (

@@ -70,11 +70,12 @@ class Decoder(nn.Module):
             if isinstance(module, Norm) and module.spec.is_wide:
                 module.to(torch.float32)
         self.to_empty(device=device)
-        self._ropes = {
-            rope: RopeTable(rope, max_model_len=spec.max_model_len, device=device)
-            for rope in spec.ropes
-            if rope is not None
-        }
+        ropes = list(dict.fromkeys(rope for rope in spec.ropes if rope is not None))
+        self._rope_tables = [
+            RopeTable(rope, max_model_len=spec.max_model_len, device=device) for rope in ropes
+        ]
+        # Which table each layer reads, found once: a RopeSpec takes long to hash.
+        self._table_of_layer = [None if rope is None else ropes.index(rope) for rope in spec.ropes]
         slopes = spec.attention.alibi_slopes
         slopes = None if slopes is None else torch.tensor(slopes, device=device)
         self.register_buffer("alibi_slopes", slopes, persistent=False)
@@ -116,8 +117,8 @@ class Decoder(nn.Module):
         every point of models.points in order; ``attn_probs`` names the layers whose probabilities
         it gets too (they are not computed otherwise).
         """
-        tables = {rope: table(batch.positions) for rope, table in self._ropes.items()}
-        rotations = tuple(None if rope is None else tables[rope] for rope in self.spec.ropes)
+        angles = [table(batch.positions) for table in self._rope_tables]
+        rotations = tuple(None if i is None else angles[i] for i in self._table_of_layer)
         placement = Placement(batch, rotations, self.alibi_slopes)
         residual = self._embed(batch)
         if tap is None:
