@@ -1,0 +1,1 @@
+"""Every op in C++ for CPUs, compiled on the machine that runs it."""

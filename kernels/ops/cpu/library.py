@@ -1,0 +1,43 @@
+"""Load the compiled ops and hand them tensors: the ctypes side of src/*.cpp."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int, c_int64, c_void_p
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["DTYPES", "Library", "pointer"]
+
+# simd.h's enum Dtype.
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+_P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
+# Arguments of every function in src/*.cpp, in order; all return nothing.
+_SIGNATURES: dict[str, tuple[type, ...]] = {
+    "set_num_threads": (_I,),
+    "silu_mul": (_P, _P, _L, _L, _L, _I),
+}
+
+
+class Library:
+    """The functions of a compiled library, by name, with their argument types declared.
+
+    OpenMP's symbols come from the runtime that torch has loaded already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        loaded = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.argtypes = arguments
+            function.restype = None
+            setattr(self, name, function)
+
+
+def pointer(x: Tensor | None) -> int:
+    """Return the address of a tensor's first element, 0 for None."""
+    return 0 if x is None else x.data_ptr()
