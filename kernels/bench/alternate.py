@@ -17,6 +17,7 @@ import argparse
 import json
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from common import save, spread
@@ -48,8 +49,8 @@ class Worker:
         figures: dict[str, float] = json.loads(self._read(lambda line: line.startswith("{")))
         return figures
 
-    def _read(self, is_wanted: object) -> str:
-        assert self.process.stdout is not None and callable(is_wanted)
+    def _read(self, is_wanted: Callable[[str], bool]) -> str:
+        assert self.process.stdout is not None
         for line in self.process.stdout:  # other lines are the engine's own log
             if is_wanted(line.strip()):
                 return line.strip()
