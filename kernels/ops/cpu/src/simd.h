@@ -9,7 +9,12 @@
 #include <cstdint>
 #include <cstring>
 #if defined(__x86_64__)
+// GCC 12's own headers read a variable before it is set, on purpose.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #if defined(__AVX512F__)
