@@ -41,7 +41,10 @@ class Ops:
     silu_mul: Callable[..., Tensor]
     gelu_mul: Callable[..., Tensor]
     write_kv: Callable[..., None]
+    rotary_write_kv: Callable[..., Tensor]
     paged_attention: Callable[..., Tensor]
+    race: Callable[..., Tensor]
+    argmax: _PAIR
 
     def __repr__(self) -> str:
         return f"Ops({self.name!r})"
