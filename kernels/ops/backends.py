@@ -70,7 +70,10 @@ class Ops:
     silu_mul: Callable[..., Tensor]
     gelu_mul: Callable[..., Tensor]
     write_kv: Callable[..., None]
+    rotary_write_kv: Callable[..., Tensor]
     paged_attention: Callable[..., Tensor]
+    race: Callable[..., Tensor]
+    argmax: _PAIR
 
     level: str = ""  # instruction set that the C++ ops were compiled for
 
