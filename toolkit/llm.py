@@ -167,7 +167,7 @@ class LLM:
             )
         decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
-        sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text)
+        sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text, ops=ops)
         runner = ModelRunner(
             decoder,
             KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
