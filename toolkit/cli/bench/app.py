@@ -45,6 +45,7 @@ def compare_files(
     table.add_column("")
     for ratio in ratios:
         remark = "within the spread" if ratio.ranges_overlap else ""
+        quotient = "" if ratio.ratio is None else f"{ratio.ratio:.3f}"
         medians = (shown(ratio.first["median"]), shown(ratio.second["median"]))
-        table.add_row(ratio.metric, *medians, f"{ratio.ratio:.3f}", remark)
+        table.add_row(ratio.metric, *medians, quotient, remark)
     out.print(table)

@@ -22,11 +22,10 @@ class Ratio:
     second: dict[str, float]
 
     @property
-    def ratio(self) -> float:
-        """The second median divided by the first."""
-        return (
-            self.second["median"] / self.first["median"] if self.first["median"] else float("nan")
-        )
+    def ratio(self) -> float | None:
+        """The second median divided by the first; None where that is 0."""
+        first = self.first["median"]
+        return self.second["median"] / first if first else None
 
     @property
     def ranges_overlap(self) -> bool:

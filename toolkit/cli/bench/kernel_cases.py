@@ -134,7 +134,7 @@ def _attention(num_requests: int, num_queries: int, context: int) -> Case:
             torch.full((num_requests,), context, dtype=torch.int32),
         )
 
-    label = f"{num_requests} x {num_queries} queries, context {context}"
+    label = f"{num_requests} x {num_queries}, context {context}"
     return Case("paged_attention", label, arguments, {"scale": HEAD_DIM**-0.5})
 
 

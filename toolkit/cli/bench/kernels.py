@@ -80,7 +80,10 @@ def kernels(
             "runs": repeats,
         }
     out.print(table)
-    note = f"limits: {limits.read / 1e9:.1f} GB/s read, {limits.gemm / 1e9:.0f} GFLOP/s {dtype}"
+    note = (
+        f"limits: {limits.read / 1e9:.1f} GB/s read, {limits.gemm / 1e9:.0f} GFLOP/s {dtype}; the "
+        "last column is the least time they allow, in parts of the time taken"
+    )
     out.print(note)
     if output is not None:
         BenchResult("kernels", {"dtype": dtype}, environment(), metrics, [note]).save(output)
@@ -155,8 +158,10 @@ def _time_calls(
 
 
 def _table() -> Table:
-    table = Table("op", "shape", "kernels", title="toolkit bench kernels", title_justify="left")
-    for name in ("us", "GB/s", "GFLOP/s", "of the limit"):
+    table = Table(title="toolkit bench kernels", title_justify="left", box=None)
+    for name in ("op", "shape", "kernels"):
+        table.add_column(name, no_wrap=True)
+    for name in ("us", "GB/s", "GFLOP/s", "limit"):
         table.add_column(name, justify="right")
     return table
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from toolkit.cli.bench.machine_load import OtherLoad
 from toolkit.cli.bench.metrics import RequestTimes
 from toolkit.cli.bench.options import (
     BatchInvariant,
@@ -99,9 +100,10 @@ def measure_latency(llm: Any, item: Item) -> dict[str, float]:
     params = SamplingParams(temperature=0, max_tokens=item.output_len, ignore_eos=True)
     llm.reset_prefix_cache()
     arrivals_s: list[float] = []
-    start_s = time.perf_counter()
-    for piece in llm.stream(item.prompt_token_ids, params):
-        arrivals_s += [time.perf_counter()] * len(piece.token_ids)
+    with OtherLoad() as load:
+        start_s = time.perf_counter()
+        for piece in llm.stream(item.prompt_token_ids, params):
+            arrivals_s += [time.perf_counter()] * len(piece.token_ids)
     times = RequestTimes(
         due_s=start_s,
         arrivals_s=tuple(arrivals_s),
@@ -110,7 +112,7 @@ def measure_latency(llm: Any, item: Item) -> dict[str, float]:
     metrics = {"ttft_ms": 1e3 * times.ttft_s, "e2el_ms": 1e3 * times.e2el_s}
     if times.tpot_s is not None:
         metrics["tpot_ms"] = 1e3 * times.tpot_s
-    return metrics
+    return metrics | {"other_cores": load.cores}
 
 
 def _limits(llm: Any) -> Any:

@@ -41,8 +41,10 @@ def op_work(op: str, args: tuple[Any, ...], result: Any) -> Work:
     >>> op_work("linear", (x, weight), torch.ones(2, 4))
     Work(flops=128, num_bytes=224)
     """
-    if op in ("linear", "grouped_linear"):
+    if op == "linear":
         return _linear_work(args, result)
+    if op == "grouped_linear":
+        return _grouped_work(args, result)
     if op == "paged_attention":
         return _attention_work(args, result)
     if op in ("write_kv", "rotary_write_kv"):
@@ -52,14 +54,25 @@ def op_work(op: str, args: tuple[Any, ...], result: Any) -> Work:
     results = list(_tensors(result))
     num_bytes = sum(map(_bytes_of, (*_tensors(args), *results)))
     per_number = _ROW_FLOPS.get(op.removeprefix("add_"), _DEFAULT_ROW_FLOPS)
-    return Work(per_number * results[0].numel(), num_bytes)
+    return Work(per_number * results[0].numel() if results else 0, num_bytes)
 
 
 def _linear_work(args: tuple[Any, ...], out: Tensor) -> Work:
-    x, weight = args[0], args[1]
-    # A packed weight says its own size; a plain one is a tensor.
-    num_bytes = weight.nbytes if hasattr(weight, "nbytes") else x.shape[-1] * out.shape[-1] * 2
-    return Work(2 * x.numel() * out.shape[-1], num_bytes + _bytes_of(x) + _bytes_of(out))
+    x = args[0]
+    # A tensor and a packed weight say their size; a weight that is not shown has x's dtype.
+    weight_bytes = getattr(args[1] if len(args) > 1 else None, "nbytes", None)
+    if weight_bytes is None:
+        weight_bytes = x.shape[-1] * out.shape[-1] * x.element_size()
+    return Work(2 * x.numel() * out.shape[-1], weight_bytes + _bytes_of(x) + _bytes_of(out))
+
+
+def _grouped_work(args: tuple[Any, ...], out: Tensor) -> Work:
+    """Count the matrices of the groups that have rows."""
+    x, weight, starts = args[:3]
+    num_bytes = (
+        int((starts.diff() > 0).sum()) * _bytes_of(weight[0]) + _bytes_of(x) + _bytes_of(out)
+    )
+    return Work(2 * x.numel() * out.shape[-1], num_bytes)
 
 
 def _attention_work(args: tuple[Any, ...], out: Tensor) -> Work:

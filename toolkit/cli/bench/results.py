@@ -17,6 +17,10 @@ from toolkit.errors import InvalidConfig
 __all__ = ["BenchResult", "combine"]
 
 
+# A machine whose others use less than this is called quiet.
+_BUSY_CORES = 0.15
+
+
 @dataclass(frozen=True, slots=True)
 class BenchResult:
     """What a benchmark measured, and under which conditions.
@@ -66,9 +70,16 @@ def combine(
     notes: Sequence[str] = (),
 ) -> BenchResult:
     """Make a result of the metrics of each repeat; the environment is read now."""
-    names = repeats[0].keys()
+    names = [name for name in repeats[0] if all(name in repeat for repeat in repeats)]
     metrics = {name: spread([repeat[name] for repeat in repeats]) for name in names}
-    return BenchResult(benchmark, settings, environment(), metrics, list(notes))
+    notes = list(notes)
+    others = metrics.get("other_cores")
+    if others is not None and others["max"] > _BUSY_CORES:
+        notes.append(
+            f"other processes used up to {others['max']:.1f} cores meanwhile: repeat on a quiet "
+            "machine before you believe this"
+        )
+    return BenchResult(benchmark, settings, environment(), metrics, notes)
 
 
 def shown(value: float) -> str:

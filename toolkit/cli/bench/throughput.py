@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from toolkit.cli.bench.machine_load import OtherLoad
 from toolkit.cli.bench.options import (
     BatchInvariant,
     InputLen,
@@ -94,9 +95,10 @@ def measure_throughput(llm: Any, items: Sequence[Item]) -> dict[str, float]:
     ]
     prompts = [item.prompt_token_ids for item in items]
     llm.reset_prefix_cache()
-    start_s = time.perf_counter()
-    outputs = llm.generate(prompts, params, progress=False)
-    elapsed_s = time.perf_counter() - start_s
+    with OtherLoad() as load:
+        start_s = time.perf_counter()
+        outputs = llm.generate(prompts, params, progress=False)
+        elapsed_s = time.perf_counter() - start_s
     num_output = sum(len(output.outputs[0].token_ids) for output in outputs)
     num_prompt = sum(map(len, prompts))
     return {
@@ -105,4 +107,5 @@ def measure_throughput(llm: Any, items: Sequence[Item]) -> dict[str, float]:
         "output_throughput": num_output / elapsed_s,
         "total_token_throughput": (num_prompt + num_output) / elapsed_s,
         "cached_tokens": sum(output.num_cached_tokens or 0 for output in outputs),
+        "other_cores": load.cores,
     }
