@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,10 +18,10 @@ from toolkit import serve
 from toolkit.cli import app
 from toolkit.cli.bench.compare import compare, differences
 from toolkit.cli.bench.kernel_cases import CASES
-from toolkit.cli.bench.kernels import time_case
+from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
 from toolkit.cli.bench.results import BenchResult, combine
-from toolkit.errors import UnlikeRuns
+from toolkit.errors import InvalidConfig, UnlikeRuns
 from toolkit.kernels import Ops, select_ops
 from toolkit.server import Server
 
@@ -179,6 +181,30 @@ def test_every_op_has_a_case_and_every_case_runs() -> None:
         timing = time_case(smallest[name], getattr(ops, name), torch.float32, repeats=1)
         assert timing.median_s > 0
         assert timing.num_bytes > 0
+
+
+def test_an_op_or_an_implementation_that_is_not_here_is_named() -> None:
+    with pytest.raises(InvalidConfig, match="no op norm; there are: linear"):
+        list(_timings(["norm"], None, torch.float32, 1))
+    with pytest.raises(InvalidConfig, match="no 'triton' kernels"):
+        list(_timings(None, ["triton"], torch.float32, 1))
+
+
+def test_a_run_that_was_disturbed_says_so() -> None:
+    quiet, busy = ({"output_throughput": 1.0, "other_cores": cores} for cores in (0.02, 0.9))
+    assert combine("throughput", {}, [quiet, quiet]).notes == []
+    (note,) = combine("throughput", {}, [quiet, busy]).notes
+    assert "0.9 cores" in note
+
+
+def test_measuring_a_server_loads_no_torch() -> None:
+    code = (
+        "import sys; from toolkit.cli.bench import open_loop, serve; "
+        "from toolkit.cli.bench.environment import environment; environment(); "
+        "print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_the_machines_limits_are_positive_rates() -> None:

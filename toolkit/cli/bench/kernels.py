@@ -94,6 +94,9 @@ def _timings(
 ) -> Iterator[tuple[Case, str, Timing]]:
     from toolkit.cli.bench.kernel_cases import CASES
 
+    known = dict.fromkeys(case.op for case in CASES)
+    if unknown := [op for op in ops or () if op not in known]:
+        raise InvalidConfig(f"no op {', '.join(unknown)}; there are: {', '.join(known)}")
     implementations = list(_implementations(names))
     for case in CASES:
         for implementation in implementations:
