@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,14 @@ def test_serve_says_why_nothing_was_answered(server: Server) -> None:
     done = bench("serve", "--base-url", server.url, *sizes)
     assert done.exit_code == 1
     assert "none of 1 requests was answered; the first: 400" in done.stderr
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    done = bench("serve", "--base-url", f"http://127.0.0.1:{port}")
+    assert done.exit_code == 1
+    assert "names no model" in done.stderr
 
 
 def test_like_runs_are_compared_metric_by_metric() -> None:

@@ -19,6 +19,7 @@ import httpx
 
 from toolkit.cli.bench.metrics import RequestTimes
 from toolkit.cli.bench.workload import Item
+from toolkit.errors import ToolkitError
 
 __all__ = ["Answer", "ask_all", "due_times", "first_model"]
 
@@ -48,10 +49,13 @@ def due_times(num_requests: int, *, request_rate: float, seed: int) -> list[floa
 
 
 def first_model(base_url: str, api_key: str | None) -> str:
-    """Return the name of the first model that the server lists."""
-    answer = httpx.get(f"{base_url}/v1/models", headers=_headers(api_key), timeout=30.0)
-    answer.raise_for_status()
-    return str(answer.json()["data"][0]["id"])
+    """Return the name of the first model that the server lists; raises ToolkitError without one."""
+    try:
+        answer = httpx.get(f"{base_url}/v1/models", headers=_headers(api_key), timeout=30.0)
+        answer.raise_for_status()
+        return str(answer.json()["data"][0]["id"])
+    except (httpx.HTTPError, ValueError, LookupError) as error:
+        raise ToolkitError(f"{base_url}/v1/models names no model: {error}") from error
 
 
 async def ask_all(
