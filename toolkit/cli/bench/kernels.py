@@ -100,9 +100,8 @@ def _timings(
     implementations = list(_implementations(names))
     for case in CASES:
         for implementation in implementations:
-            function = getattr(implementation, case.op, None)
-            if function is not None and (not ops or case.op in ops):
-                yield case, implementation.name, time_case(case, function, dtype, repeats)
+            if not ops or case.op in ops:
+                yield case, implementation.name, time_case(case, implementation, dtype, repeats)
 
 
 def _implementations(names: list[str] | None) -> Iterator[Ops]:
@@ -119,8 +118,8 @@ def _implementations(names: list[str] | None) -> Iterator[Ops]:
                 raise InvalidConfig(str(error)) from error
 
 
-def time_case(case: Case, function: Callable[..., Any], dtype: Any, repeats: int) -> Timing:
-    """Time one op on one case's arguments, after a warm-up."""
+def time_case(case: Case, ops: Ops, dtype: Any, repeats: int) -> Timing:
+    """Time one op on one case's arguments, after a warm-up; a linear map as the model has it."""
     import torch
 
     from toolkit.cli.bench.kernel_cases import Draw
@@ -128,12 +127,21 @@ def time_case(case: Case, function: Callable[..., Any], dtype: Any, repeats: int
 
     args = case.arguments(Draw(dtype))
     with torch.inference_mode():
+        function = getattr(ops, case.op)
         work = op_work(case.op, args, function(*args, **case.options))
-        calls = cycle(_copies(args, case.cold))
+        copies = _copies(args, case.cold)
+        if case.op == "linear" and ops.pack_linear(args[1], None) is not None:
+            function = _call_packed
+            copies = [(x, ops.pack_linear(weight, None)) for x, weight in copies]
+        calls = cycle(copies)
         once_s = _time_calls(function, calls, case.options, 1)
         num_calls = max(1, min(int(_LEAST_S / max(once_s, 1e-7)), _MOST_CALLS))
         seconds = [_time_calls(function, calls, case.options, num_calls) for _ in range(repeats)]
     return Timing(tuple(seconds), work.num_bytes, work.flops)
+
+
+def _call_packed(x: Any, packed: Any) -> Any:
+    return packed(x)
 
 
 def _copies(args: tuple[Any, ...], cold: int | None) -> list[tuple[Any, ...]]:

@@ -7,9 +7,9 @@ from toolkit.models.spec import MlpSpec, MoeSpec
 
 __all__ = ["decode_bytes", "layer_weights", "prefill_flops", "weight_bytes"]
 
-# Bytes per weight of a linear; the scales of quantised weights come on top (under 4 % for int8,
-# an eighth for int4), so a fraction of the limit is stated too low rather than too high.
-_QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5}
+# Bytes per weight of a linear: int4 with a scale of 16 bits for each 32 weights; int8's scales, one
+# a channel, do not count.
+_QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5 + 2 / 32}
 
 
 def layer_weights(spec: DecoderSpec) -> int:

@@ -79,7 +79,7 @@ def model_settings(llm: Any, **options: Any) -> dict[str, Any]:
     decoder = llm.engine.runner.decoder
     return {
         "model": llm.model_name,
-        "num_parameters": sum(parameter.numel() for parameter in decoder.parameters()),
+        "num_parameters": plan.weight_bytes // plan.layout.dtype.itemsize,
         "dtype": str(plan.layout.dtype).removeprefix("torch."),
         "device": plan.device,
         "kernels": decoder.ops.name,
