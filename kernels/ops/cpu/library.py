@@ -19,6 +19,8 @@ _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "set_num_threads": (_I,),
     "silu_mul": (_P, _P, _L, _L, _L, _I),
+    "find_tiles": (_P,),
+    "quantized_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _I, _I, _I, _I),
 }
 
 

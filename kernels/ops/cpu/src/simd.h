@@ -9,7 +9,14 @@
 #include <cstdint>
 #include <cstring>
 #if defined(__x86_64__)
+// GCC 12's own headers warn of the registers that they leave undefined on purpose.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #if defined(__AVX512F__)
