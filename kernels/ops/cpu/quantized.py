@@ -8,7 +8,9 @@ few rows only wait for the weights, and to 8 bits for many rows. ``path(rows)`` 
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import sys
 from collections.abc import Callable
 
 import torch
@@ -25,10 +27,12 @@ _MAX_IN_FEATURES = 1 << 16
 # Numbers quantised at once, so that temporaries stay in the cache.
 _PIECE = 1 << 18
 
-# Up to so many rows activations have 16 bits, and from so many on AMX tiles are used; measured by
-# kernels/bench/linear_cpu.py.
+# By bits of a weight, as kernels/bench/linear_cpu.py measured. Up to so many rows 16-bit
+# activations take no longer than oneDNN in bfloat16 does, on a processor with AMX and on others:
+_EXACT_ROWS_WITH_TILES = 128
 _EXACT_ROWS = {8: 8, 4: 4}
-_TILE_ROWS = {8: 8, 4: 32}
+# From so many on AMX tiles are faster than vector registers.
+_TILE_ROWS = {8: 6, 4: 12}
 
 
 def pack_int8(
@@ -68,8 +72,8 @@ class QuantizedLinear:
     """A linear map with 8- or 4-bit weights; made by ``pack_int8`` and ``pack_int4``.
 
     Up to ``exact_rows`` rows, and always for float32, activations are quantised to nearly 16 bits,
-    else to 8. Each result is a function of its row alone on each of the paths that ``path`` names;
-    with ``exact_rows=0``, or one that is never exceeded, there is one path less to differ.
+    else to 8. Within each of the paths that ``path`` names, a result is a function of its row
+    alone, bit by bit. ``invariant()`` has one path.
     """
 
     def __init__(
@@ -87,7 +91,6 @@ class QuantizedLinear:
         self.out_features, self.in_features = weight.shape
         if self.in_features > _MAX_IN_FEATURES:
             raise ValueError(f"{self.in_features} inputs; sums would overflow beyond 65,536")
-        self.exact_rows = _EXACT_ROWS[bits] if exact_rows is None else exact_rows
         self.bias = bias
         self._library = library
         self._packed = packed
@@ -97,6 +100,9 @@ class QuantizedLinear:
             self._bias[: self.out_features] = bias
         self._dtype = weight.dtype
         self._has_tiles = _has_tiles(library)
+        if exact_rows is None:
+            exact_rows = _EXACT_ROWS_WITH_TILES if self._has_tiles else _EXACT_ROWS[bits]
+        self.exact_rows = exact_rows
         parts = (packed, scales) if bias is None else (packed, scales, self._bias)
         self.nbytes = sum(part.numel() * part.element_size() for part in parts)
 
@@ -126,8 +132,19 @@ class QuantizedLinear:
         )
         return out
 
+    def invariant(self) -> QuantizedLinear:
+        """Return this map, sharing the weights, with the same bits for a row in any batch.
+
+        Activations have 16 bits at every row count, and 4-bit weights are never in AMX tiles:
+        slower for many rows.
+        """
+        twin = copy.copy(self)
+        twin.exact_rows = sys.maxsize
+        twin._has_tiles = self._has_tiles and self.bits == 8
+        return twin
+
     def path(self, rows: int, dtype: torch.dtype = torch.bfloat16) -> str:
-        """Name the arithmetic that so many rows go through; within one, a row decides its result."""
+        """Name the arithmetic that so many rows go through."""
         exact = dtype == torch.float32 or rows <= self.exact_rows
         activations = f"{16 if exact else 8}-bit activations"
         if self.bits == 8:

@@ -42,6 +42,7 @@ void kernel8(const Weights& weights, const Activations& from, long block, long r
   for (long k = 0; k < weights.padded_in; k += 4) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; v++) w[v] = load_bytes(at + v * SIMD_BYTES);
+    __builtin_prefetch(at + kAhead);
     add_products<8, PLANES, ROWS>(sums, w, x);
     at += 64;
     x += 4 * ROWS * PLANES;
@@ -76,6 +77,7 @@ void kernel4(const Weights& weights, const Activations& from, long block, long r
         low[v] = both & 0x0F0F0F0F;
         high[v] = both >> 4 & 0x0F0F0F0F;
       }
+      __builtin_prefetch(at + kAhead);
       add_products<4, PLANES, ROWS>(sums, low, x);
       add_products<4, PLANES, ROWS>(sums, high, x + 4 * ROWS * PLANES);
       at += 64;
@@ -196,7 +198,10 @@ constexpr long kCachedBytes = 512 * 1024;
 void run(const Weights& weights, const Activations& from, const Call& call) {
   long chunk = kCachedBytes / (weights.padded_in * from.planes) / 32 * 32;
   if (chunk < 32) chunk = 32;
-  long step = call.amx ? 2 : 1;  // blocks at once
+  long num_blocks = weights.num_blocks(), step = call.amx ? 2 : 1;  // blocks at once
+  // Where there are enough for every thread: longer pieces of each output row are then written, of
+  // which few are in a cache.
+  if (call.amx && num_blocks >= 16 * num_threads) step = kMostBlocks;
   bool shared = weights.padded_in * weights.out * from.rows > kWorthSharing * 8;
 #pragma omp parallel num_threads(num_threads) if (shared)
   {
@@ -212,9 +217,10 @@ void run(const Weights& weights, const Activations& from, const Call& call) {
     for (long row = 0; row < from.rows; row += chunk) {
       long end = row + chunk < from.rows ? row + chunk : from.rows;
 #pragma omp for schedule(static) nowait
-      for (long block = 0; block < weights.num_blocks(); block += step) {
+      for (long block = 0; block < num_blocks; block += step) {
+        long end_block = block + step < num_blocks ? block + step : num_blocks;
         if (call.amx)
-          amx_panel(weights, from, block, row, end, call.out, call.dtype);
+          amx_blocks(weights, from, block, end_block, row, end, call.out, call.dtype);
         else
           map_block(weights, from, call, block, row, end);
       }

@@ -51,6 +51,11 @@ class Tiles {
 // Sums of two tiles of activations with a panel's two blocks: [tile][block][16 rows][16].
 typedef int32_t Sums[2][2][kTileRows][kChannels];
 
+static inline void prefetch_tile(const uint8_t* at) {
+  for (int i = 0; i < kBlockBytes; i += 64) __builtin_prefetch(at + i);
+}
+
+template <bool FROM_MEMORY>
 void multiply(const int8_t* a0, const int8_t* a1, const uint8_t* b0, const uint8_t* b1,
               long num_chunks, Sums& sums) {
   _tile_zero(0);
@@ -58,6 +63,10 @@ void multiply(const int8_t* a0, const int8_t* a1, const uint8_t* b0, const uint8
   _tile_zero(2);
   _tile_zero(3);
   for (long i = 0; i < num_chunks; i++) {
+    if (FROM_MEMORY) {
+      prefetch_tile(b0 + i * kBlockBytes + kAhead);
+      prefetch_tile(b1 + i * kBlockBytes + kAhead);
+    }
     _tile_loadd(4, a0 + i * kBlockBytes, 64);
     _tile_loadd(6, b0 + i * kBlockBytes, 64);
     _tile_loadd(7, b1 + i * kBlockBytes, 64);
@@ -79,44 +88,60 @@ struct Panel {
   const float* scales;
 };
 
-template <int PLANES>
-void finish_row(const int32_t* high, const int32_t* low, const Activations& from, long row,
-                const float* scales, const float* bias, float* out) {
-  const int32_t* offsets = from.offsets + row * PLANES;
-  vi sums[PLANES];
-  memcpy(&sums[0], high, sizeof sums[0]);
-  sums[0] += offsets[0];
-  if (PLANES == 2) {
-    memcpy(&sums[PLANES - 1], low, sizeof sums[0]);
-    sums[PLANES - 1] += offsets[PLANES - 1];
-  }
-  store(as_float<PLANES>(sums) * (load(scales) * from.scales[row]) + load(bias), out);
-}
+struct Part {  // of the output: rows from first_row on, a panel's channels from `channel` on
+  long first_row, end_row, channel;
+};
 
-template <int PLANES>
-void map_panel(const Weights& weights, const Panel& panel, const Activations& from, long block,
-               long first_row, long end_row, void* out, int dtype) {
-  long num_chunks = weights.padded_in / kChunk, tile_bytes = kTileRows * weights.padded_in;
-  constexpr int kRows = 2 * kTileRows / PLANES;  // rows of two tiles
-  alignas(64) Sums sums;
-  alignas(64) float result[kChannels];
-  for (long row = first_row; row < end_row; row += kRows) {
-    const int8_t* a0 = from.bytes + row / kTileRows * PLANES * tile_bytes;
-    bool two = PLANES == 2 || row + kTileRows < end_row;
-    multiply(a0, two ? a0 + tile_bytes : a0, panel.block0, panel.block1, num_chunks, sums);
+// Sums of bytes to numbers of T, in full or (channels < kPanel) fewer channels.
+template <int PLANES, typename T>
+void finish(const Sums& sums, const Weights& weights, const Panel& panel, const Activations& from,
+            const Part& part, int channels, T* out) {
+  const float* bias = weights.bias + part.channel;
+  const vf scales[2] = {load(panel.scales), load(panel.scales + kChannels)},
+           biases[2] = {load(bias), load(bias + kChannels)};
+  long left = part.end_row - part.first_row, most = 2 * kTileRows / PLANES;
+  int num_rows = left < most ? left : most, some = channels < kChannels ? channels : kChannels;
+  for (int r = 0; r < num_rows; r++) {
+    long row = part.first_row + r;
+    const int32_t* offsets = from.offsets + row * PLANES;
+    T* to = out + row * weights.out + part.channel;
     for (int half = 0; half < 2; half++) {
-      long channel = block * kChannels + half * kChannels, left = weights.out - channel;
-      if (left <= 0) break;
-      for (long r = 0; r < kRows && row + r < end_row; r++) {
-        const int32_t *high = sums[r / kTileRows][half][r % kTileRows],
-                      *low = sums[1][half][r % kTileRows];
-        finish_row<PLANES>(high, low, from, row + r, panel.scales + half * kChannels,
-                           weights.bias + channel, result);
-        store_channels(result, out, (row + r) * weights.out + channel,
-                       left < kChannels ? left : kChannels, dtype);
+      vi numbers[PLANES];
+      for (int p = 0; p < PLANES; p++) {
+        const int32_t* at = sums[PLANES == 2 ? p : r / kTileRows][half][r % kTileRows];
+        memcpy(&numbers[p], at, sizeof(vi));
+        numbers[p] += offsets[p];
       }
+      vf result = as_float<PLANES>(numbers) * (scales[half] * from.scales[row]) + biases[half];
+      if (channels == kPanel)
+        store(result, to + half * kChannels);
+      else if (channels > half * kChannels)
+        store_some(result, to + half * kChannels, half ? channels - kChannels : some);
     }
   }
+}
+
+// Two tiles of rows, from part.first_row on, of a panel.
+template <int PLANES>
+void map_tiles(const Weights& weights, const Panel& panel, const Activations& from,
+               const Part& part, bool from_memory, void* out, int dtype) {
+  long num_chunks = weights.padded_in / kChunk, tile_bytes = kTileRows * weights.padded_in;
+  const int8_t* a0 = from.bytes + part.first_row / kTileRows * PLANES * tile_bytes;
+  bool two = PLANES == 2 || part.first_row + kTileRows < part.end_row;
+  const int8_t* a1 = two ? a0 + tile_bytes : a0;
+  alignas(64) Sums sums;
+  if (from_memory)
+    multiply<true>(a0, a1, panel.block0, panel.block1, num_chunks, sums);
+  else
+    multiply<false>(a0, a1, panel.block0, panel.block1, num_chunks, sums);
+  long left = weights.out - part.channel;
+  int channels = left < kPanel ? left : kPanel;
+  if (dtype == kFloat32)
+    finish<PLANES>(sums, weights, panel, from, part, channels, (float*)out);
+  else if (dtype == kBFloat16)
+    finish<PLANES>(sums, weights, panel, from, part, channels, (bf16*)out);
+  else
+    finish<PLANES>(sums, weights, panel, from, part, channels, (f16*)out);
 }
 
 // ---- 4-bit weights with a scale for each group, as 8-bit ones with a scale for each channel
@@ -142,6 +167,7 @@ void expand_block(const uint8_t* from, const bf16* group_scales, long num_groups
     __m512i factor = (__m512i)((ratio & 0xFFFF) | ratio << 16);
     for (int i = 0; i < kGroup / 8; i++, from += 64) {
       __m512i both = _mm512_loadu_si512(from);
+      __builtin_prefetch(from + kAhead);
       for (int part = 0; part < 2; part++, to += 64) {
         __m512i q = _mm512_and_si512(part ? _mm512_srli_epi16(both, 4) : both, half);
         // (q - 8) * 16 * factor / 2**15, rounded, of even and odd bytes.
@@ -157,38 +183,46 @@ void expand_block(const uint8_t* from, const bf16* group_scales, long num_groups
   }
 }
 
-Panel expand(const Weights& weights, long block, float* scales) {
+void expand(const Weights& weights, long block, Panel* panels, int num_panels) {
   static thread_local std::vector<uint8_t> buffer;
+  static thread_local std::vector<float> scales;
   long size = kChannels * weights.padded_in;
-  buffer.resize(2 * size + 64);
-  uint8_t* start = (uint8_t*)(((uintptr_t)buffer.data() + 63) / 64 * 64);
-  for (int half = 0; half < 2; half++)
-    expand_block(weights.block(block + half), weights.group_scales(block + half),
-                 weights.padded_in / kGroup, start + half * size, scales + half * kChannels);
-  return {start, start + size, scales};
+  buffer.resize(2 * num_panels * size + 64);
+  scales.resize(num_panels * kPanel);
+  uint8_t* to = (uint8_t*)(((uintptr_t)buffer.data() + 63) / 64 * 64);
+  for (int i = 0; i < 2 * num_panels; i++)
+    expand_block(weights.block(block + i), weights.group_scales(block + i),
+                 weights.padded_in / kGroup, to + i * size, scales.data() + i * kChannels);
+  for (int i = 0; i < num_panels; i++)
+    panels[i] = {to + 2 * i * size, to + (2 * i + 1) * size, scales.data() + i * kPanel};
 }
 
 }  // namespace
 
-void amx_panel(const Weights& weights, const Activations& from, long block, long first_row,
-               long end_row, void* out, int dtype) {
-  alignas(64) float scales[kPanel];
-  Panel panel = weights.bits == 4
-                    ? expand(weights, block, scales)
-                    : Panel{weights.block(block), weights.block(block + 1),
-                            (const float*)weights.scales + block * kChannels};
-  Tiles configured;
-  if (from.planes == 1)
-    map_panel<1>(weights, panel, from, block, first_row, end_row, out, dtype);
+void amx_blocks(const Weights& weights, const Activations& from, long block, long end_block,
+                long first_row, long end_row, void* out, int dtype) {
+  Panel panels[kMostBlocks / 2];
+  int num_panels = (end_block - block + 1) / 2;
+  if (weights.bits == 4)
+    expand(weights, block, panels, num_panels);
   else
-    map_panel<2>(weights, panel, from, block, first_row, end_row, out, dtype);
+    for (int i = 0; i < num_panels; i++)
+      panels[i] = {weights.block(block + 2 * i), weights.block(block + 2 * i + 1),
+                   (const float*)weights.scales + block * kChannels + i * kPanel};
+  Tiles configured;
+  for (long row = first_row; row < end_row; row += 2 * kTileRows / from.planes)
+    for (int i = 0; i < num_panels; i++) {
+      auto map = from.planes == 1 ? map_tiles<1> : map_tiles<2>;
+      map(weights, panels[i], from, {row, end_row, block * kChannels + i * kPanel},
+          row == first_row && weights.bits == 8, out, dtype);
+    }
 }
 
 #else
 
 bool amx_available() { return false; }
 
-void amx_panel(const Weights&, const Activations&, long, long, long, void*, int) {}
+void amx_blocks(const Weights&, const Activations&, long, long, long, long, void*, int) {}
 
 #endif
 

@@ -20,12 +20,15 @@ static inline int32_t sum_of_ints(vi x) {
 
 static inline void put_quads(vf numbers, int8_t* at, long stride) {
   vb bytes = __builtin_convertvector(__builtin_convertvector(numbers, vi), vb);
-  for (int i = 0; i < kWidth / 4; i++) memcpy(at + i * stride, (const int8_t*)&bytes + 4 * i, 4);
+  if (stride == 4)
+    memcpy(at, &bytes, sizeof bytes);
+  else
+    for (int i = 0; i < kWidth / 4; i++) memcpy(at + i * stride, (const int8_t*)&bytes + 4 * i, 4);
 }
 
 template <typename T, int PLANES>
 static void quantize_group(const T* x, long in, long start, long end, const Activations& to,
-                           long index, const Place& place, int zero_point) {
+                           long index, Place place, int zero_point) {
   vf largest = {}, poison = {};
   for (long k = start; k < end; k += kWidth) {
     vf some = load_padded(x, k, in);
