@@ -32,7 +32,7 @@ _PIECE = 1 << 18
 _EXACT_ROWS_WITH_TILES = 128
 _EXACT_ROWS = {8: 8, 4: 4}
 # From so many on AMX tiles are faster than vector registers.
-_TILE_ROWS = {8: 6, 4: 12}
+_TILE_ROWS = {8: 3, 4: 12}
 
 
 def pack_int8(
