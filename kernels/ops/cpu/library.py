@@ -29,6 +29,8 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "rotary_write_kv": (*(_P,) * 11, *(_L,) * 9, _F, _I, _I, _I),
     "race": (_P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
+    "find_tiles": (_P,),
+    "quantized_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _I, _I, _I, _I),
 }
 
 
