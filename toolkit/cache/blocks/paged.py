@@ -109,7 +109,7 @@ class PagedCache:
         return self._match(request, first_index=0)
 
     def match_ahead(self, request: Request) -> PrefixMatch:
-        """Find blocks that others have filled, or fill in this step, where a running request goes on.
+        """Find blocks of others, filled or to be filled in this step, where a request goes on.
 
         They follow the last block that the request has filled itself; its own next one may be
         partly filled. There are none unless a free block is left for the token after them.
@@ -133,7 +133,7 @@ class PagedCache:
         return match.block_ids
 
     def catch_up(self, request: Request, match: PrefixMatch) -> tuple[int, ...]:
-        """Put what ``match_ahead`` found in place of the request's next blocks; return its table."""
+        """Put what ``match_ahead`` found in place of the next blocks; return the table."""
         table = self._tables[request.id]
         first_index = match.num_tokens // self.block_size - len(match.block_ids)
         self.pool.share(match.block_ids, request.id)
