@@ -17,19 +17,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from toolkit.kernels.reference_attention import attention_probs, mix_values, paged_attention
+from toolkit.kernels.reference_sampling import argmax, race
 
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
+    "argmax",
     "attention_probs",
     "gelu_mul",
     "grouped_linear",
     "layer_norm",
     "linear",
     "mix_values",
+    "pack_linear",
     "paged_attention",
+    "race",
     "rms_norm",
     "rotary",
+    "rotary_write_kv",
     "silu_mul",
     "write_kv",
 ]
@@ -38,6 +43,15 @@ __all__ = [
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply rows x [num_tokens, in] by weight [out, in] and add bias [out]."""
     return functional.linear(x, weight, bias)
+
+
+def pack_linear(weight: Tensor, bias: Tensor | None, *, quantization: str | None = None) -> None:
+    """Return a map that is quicker than ``linear`` for many calls; here there is none.
+
+    Raises ValueError for ``quantization``: the implementation for CPUs has it.
+    """
+    if quantization is not None:
+        raise ValueError(f"quantization={quantization!r} needs the compiled kernels ('cpu')")
 
 
 def grouped_linear(x: Tensor, weight: Tensor, starts: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -147,3 +161,31 @@ def write_kv(
     blocks, offsets = slots // block_size, slots % block_size
     key_cache[blocks, :, offsets] = key
     value_cache[blocks, :, offsets] = value
+
+
+def rotary_write_kv(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slots: Tensor,
+    *,
+    interleaved: bool = False,
+    head_norms: tuple[Tensor, Tensor, float] | None = None,
+) -> Tensor:
+    """Prepare heads for attention: rms_norm, rotary, write_kv. Returns the query.
+
+    ``head_norms`` are the weights [head_dim] of query and key heads, and eps; None leaves the norm
+    out. cos and sin None leave the rotation out. The rest is as in the three ops; the query that
+    nothing changes is returned itself.
+    """
+    if head_norms is not None:
+        query_weight, key_weight, eps = head_norms
+        query, key = rms_norm(query, query_weight, eps), rms_norm(key, key_weight, eps)
+    if cos is not None and sin is not None:
+        query, key = rotary(query, key, cos, sin, interleaved=interleaved)
+    write_kv(key, value, key_cache, value_cache, slots)
+    return query

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import toolkit.sampling.sampler
 from tests.sampling.exact import exact_probabilities, p_value
 from tests.sampling.rows import CPU, make_request
+from toolkit.kernels import select_ops
+from toolkit.kernels.reference_sampling import race
 from toolkit.sampling import RowState, Sampler
-from toolkit.sampling.race import race
 
 NUM_DRAWS = 20_000
 # Of a right sampler one case in a thousand would fall below; these draws never change.
@@ -41,8 +41,11 @@ def rows_along(axis: str, **request: Any) -> list[RowState]:
     ]
 
 
-def draws(rows: list[RowState], logits: Tensor = LOGITS) -> list[int]:
-    sampler = Sampler(len(logits), CPU)
+def draws(
+    rows: list[RowState], logits: Tensor = LOGITS, draw: Callable[..., Tensor] = race
+) -> list[int]:
+    ops = replace(select_ops("reference", CPU), race=draw)
+    sampler = Sampler(len(logits), CPU, ops=ops)
     for request in {row.request.id: row.request for row in rows}.values():
         sampler.history.start(request)
     return sampler.sample(logits.repeat(len(rows), 1), rows).token_ids
@@ -153,17 +156,15 @@ def the_same_noise_for_all_tokens(logits: Tensor, keys: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "wrong_race", [noise_a_tenth_too_small, the_same_noise_for_all_tokens], ids=lambda f: f.__name__
 )
-def test_a_race_that_is_slightly_wrong_is_caught(
-    wrong_race: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(toolkit.sampling.sampler, "race", wrong_race)
-    assert p_value(draws(rows_along("position")), exact("nothing")) < LEAST_P
+def test_a_race_that_is_slightly_wrong_is_caught(wrong_race: Callable[..., Tensor]):
+    tokens = draws(rows_along("position"), draw=wrong_race)
+    assert p_value(tokens, exact("nothing")) < LEAST_P
 
 
-def p_value_of_pairs() -> float:
+def p_value_of_pairs(draw: Callable[..., Tensor] = race) -> float:
     """Test pairs of neighbouring draws: a pair's probability is a product."""
     probs = exact("hot")
-    tokens = np.array(draws(rows_along("position", **CASES["hot"])))
+    tokens = np.array(draws(rows_along("position", **CASES["hot"]), draw=draw))
     # Four classes of three tokens, so that all sixteen pairs are frequent.
     classes = np.argsort(np.argsort(probs)) // 3
     masses = np.bincount(classes, weights=probs)
@@ -175,6 +176,5 @@ def test_neighbouring_draws_are_independent():
     assert p_value_of_pairs() > LEAST_P
 
 
-def test_a_key_that_is_used_twice_is_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(toolkit.sampling.sampler, "race", reuse_every_key_twice)
-    assert p_value_of_pairs() < LEAST_P
+def test_a_key_that_is_used_twice_is_caught():
+    assert p_value_of_pairs(reuse_every_key_twice) < LEAST_P

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import toolkit.sampling.race
 from tests.sampling.rows import normal
-from toolkit.sampling.race import gumbel_noise, race, token_bits
+from toolkit.kernels import reference_sampling
+from toolkit.kernels.reference_sampling import gumbel_noise, race, token_bits
 from toolkit.sampling.random import row_keys
 
 WORD = 2**64 - 1
@@ -82,7 +82,7 @@ def test_noise_is_the_double_logarithm_of_the_bits():
 @pytest.mark.parametrize("bits", [0, 2**52 - 1])
 def test_the_extreme_bits_give_finite_noise(bits: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        toolkit.sampling.race, "token_bits", lambda keys, token_ids: torch.tensor([bits])
+        reference_sampling, "token_bits", lambda keys, token_ids: torch.tensor([bits])
     )
     noise = float(gumbel_noise(keys_of(0), torch.tensor([0])))
     assert noise == pytest.approx(-math.log(53 * math.log(2)) if bits == 0 else 53 * math.log(2))
@@ -120,7 +120,7 @@ def test_the_winner_has_the_largest_sum_of_logit_and_noise():
 def test_the_size_of_the_blocks_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch):
     logits, keys = normal(8, 300, seed=1), seeded_keys(8)
     expected = race(logits, keys)
-    monkeypatch.setattr(toolkit.sampling.race, "_BLOCK_SIZES", {"cpu": 8 * block})
+    monkeypatch.setattr(reference_sampling, "_BLOCK_SIZES", {"cpu": 8 * block})
     assert torch.equal(race(logits, keys), expected)
 
 
@@ -130,7 +130,7 @@ def test_few_tokens_race_as_all_do(
     num_possible: int, share: float, monkeypatch: pytest.MonkeyPatch
 ):
     """Whether the impossible ones are left out or lose makes no difference."""
-    monkeypatch.setattr(toolkit.sampling.race, "_SPARSE_SHARE", share)
+    monkeypatch.setattr(reference_sampling, "_SPARSE_SHARE", share)
     logits, keys = normal(50, 300, seed=2), seeded_keys(50)
     order = torch.rand(50, 300, generator=torch.Generator().manual_seed(3)).argsort(dim=1)
     logits.scatter_(1, order[:, num_possible:], -torch.inf)
@@ -144,9 +144,9 @@ def test_equal_scores_go_to_the_lowest_id(share: float, monkeypatch: pytest.Monk
         shape = torch.broadcast_shapes(keys.shape, token_ids.shape)
         return torch.zeros(shape, dtype=torch.float64)
 
-    monkeypatch.setattr(toolkit.sampling.race, "gumbel_noise", no_noise)
-    monkeypatch.setattr(toolkit.sampling.race, "_SPARSE_SHARE", share)
-    monkeypatch.setattr(toolkit.sampling.race, "_BLOCK_SIZES", {"cpu": 12})
+    monkeypatch.setattr(reference_sampling, "gumbel_noise", no_noise)
+    monkeypatch.setattr(reference_sampling, "_SPARSE_SHARE", share)
+    monkeypatch.setattr(reference_sampling, "_BLOCK_SIZES", {"cpu": 12})
     logits = torch.tensor(
         [
             [0.0, 2.0, 1.0, 2.0, 2.0, 0.0, 2.0, 2.0],

@@ -1,9 +1,9 @@
 """The sampler: logits become tokens, through a chain whose order can be printed."""
 
+from toolkit.kernels.reference_sampling import gumbel_noise
 from toolkit.sampling.batch import RowState, SamplingBatch
 from toolkit.sampling.masks import check_token_ids
 from toolkit.sampling.processors import adapt
-from toolkit.sampling.race import gumbel_noise
 from toolkit.sampling.random import row_keys
 from toolkit.sampling.sampler import Sampler, SamplerOutput
 

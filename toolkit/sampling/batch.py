@@ -72,6 +72,11 @@ class SamplingBatch:
         self.seeds = [requests[i].seed for i in self.drawing.numbers]
         self.sample_indices = [requests[i].sample_index for i in self.drawing.numbers]
         self.with_processors = [i for i, p in enumerate(params) if p.logits_processors]
+        # Whether a greedy row's largest logit may no longer be the model's own: of the steps, the
+        # cut-offs and the temperature leave greedy rows alone.
+        self.shapes_logits = bool(
+            len(self.bias) or self.masked or self.penalised or self.with_processors
+        )
         self.scored = self._rows(p.logprobs is not None for p in params)
         self.num_top = [
             num_top_logprobs(params[i].logprobs, vocab_size) for i in self.scored.numbers

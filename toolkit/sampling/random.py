@@ -2,7 +2,7 @@
 
 Philox-4x32-10 (Salmon et al., SC'11): a keyed bijection of a counter, so the number for a position
 is computed, never drawn from a state. Batch-mates, order, preemption and chunking cannot change it.
-What a row's key becomes for each token of the vocabulary: ``toolkit.sampling.race``.
+What a row's key becomes for each token of the vocabulary: ``toolkit.kernels.reference_sampling``.
 """
 
 from __future__ import annotations

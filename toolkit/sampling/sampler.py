@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from toolkit.errors import InvalidRequest, ModelError
+from toolkit.kernels import Ops, select_ops
 from toolkit.request import Logprob, Request
 from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
 from toolkit.sampling.history import TokenHistory, seen_before
 from toolkit.sampling.logprobs import gather_logprobs
 from toolkit.sampling.processors import apply_processors
-from toolkit.sampling.race import race
 from toolkit.sampling.random import row_keys
 
 __all__ = ["Sampler", "SamplerOutput"]
@@ -38,7 +38,7 @@ class Sampler:
     """The chain from logits to tokens.
 
     A greedy row takes the largest logit, of several the one with the lowest token id; another row
-    draws (``toolkit.sampling.race``).
+    draws (``toolkit.kernels.reference_sampling``) with ``ops.race``.
 
     >>> print(Sampler(vocab_size=8, device=torch.device("cpu")).chain)
     raw processors -> logit bias -> allowed tokens -> bad words -> min tokens \
@@ -54,11 +54,13 @@ class Sampler:
         device: torch.device,
         *,
         decode_token: Callable[[int], str] | None = None,
+        ops: Ops | None = None,
     ) -> None:
         self.vocab_size = vocab_size
         self.device = device
         self.history = TokenHistory(vocab_size, device)
         self._decode_token = decode_token
+        self._ops = ops or select_ops("reference", device)
         self._batch: SamplingBatch | None = None
 
     def sample(self, logits: Tensor, rows: Sequence[RowState]) -> SamplerOutput:
@@ -71,14 +73,17 @@ class Sampler:
         batch = self._batch_for([row.request for row in rows])
         state = self._state(batch, rows)
         raw = logits[batch.scored.index] if batch.scored else None
-        errors = self._broken_rows(logits)
+        largest, is_sound = self._ops.argmax(logits)
+        errors = self._clear_broken(logits, largest, is_sound)
         logits = self._process(logits, rows, batch, "raw", errors)
         logits = run_steps(SHAPING, logits, state)
         self._fail_emptied(logits, batch, errors)
         logits = self._process(logits, rows, batch, "default", errors)
         logits = run_steps(CUTTING, logits, state)
         logits = self._process(logits, rows, batch, "final", errors)
-        tokens = self._choose(logits, rows, batch)
+        if batch.shapes_logits:
+            largest = None  # they have changed since
+        tokens = self._choose(logits, rows, batch, largest)
         if batch.penalised:
             penalised = [batch.requests[row] for row in batch.penalised.numbers]
             self.history.append(penalised, tokens[batch.penalised.index])
@@ -153,13 +158,14 @@ class Sampler:
                 errors[index] = error
         return logits
 
-    def _broken_rows(self, logits: Tensor) -> dict[int, BaseException]:
+    def _clear_broken(
+        self, logits: Tensor, largest: Tensor, is_sound: Tensor
+    ) -> dict[int, BaseException]:
         """Return an error for each row whose logits are no distribution: the model overflowed."""
-        is_sound = logits.amax(dim=1).isfinite()  # a NaN anywhere makes the largest one NaN
         if bool(is_sound.all()):
             return {}
         broken = (~is_sound).nonzero().flatten().tolist()
-        logits[broken] = 0.0  # so that the steps go on for the others
+        logits[broken], largest[broken] = 0.0, 0  # so that the steps go on for the others
         return {
             row: ModelError(
                 "the model's logits are not finite numbers: its weights are broken, or it "
@@ -183,19 +189,29 @@ class Sampler:
                     f"{batch.requests[row].num_output_tokens}"
                 )
 
-    def _choose(self, logits: Tensor, rows: Sequence[RowState], batch: SamplingBatch) -> Tensor:
-        """Return [rows] int64: the first of the largest for greedy rows, a draw for the others."""
-        if batch.greedy.is_all:
-            return logits.argmax(dim=1)
+    def _choose(
+        self,
+        logits: Tensor,
+        rows: Sequence[RowState],
+        batch: SamplingBatch,
+        largest: Tensor | None,
+    ) -> Tensor:
+        """Return [rows] int64: the first of the largest for greedy rows, a draw for the others.
+
+        ``largest``: [rows] token ids, where they are known.
+        """
+        if largest is None and batch.greedy:
+            largest, _ = self._ops.argmax(logits)
+        if largest is not None and batch.greedy.is_all:
+            return largest
         positions = [rows[row].position for row in batch.drawing.numbers]
         keys = row_keys(batch.seeds, batch.sample_indices, positions).view("int64")
-        drawn = race(batch.drawing.select(logits), torch.from_numpy(keys).to(self.device))
+        drawn = self._ops.race(batch.drawing.select(logits), torch.from_numpy(keys).to(self.device))
         if batch.drawing.is_all:
             return drawn
-        tokens = torch.empty(len(rows), dtype=torch.int64, device=self.device)
-        tokens[batch.greedy.index] = batch.greedy.select(logits).argmax(dim=1)
-        tokens[batch.drawing.index] = drawn
-        return tokens
+        assert largest is not None  # some rows are greedy
+        largest[batch.drawing.index] = drawn
+        return largest
 
     def _logprobs(
         self, raw: Tensor, processed: Tensor, tokens: Tensor, batch: SamplingBatch

@@ -1,30 +1,56 @@
-// act(gate) * up over rows of [gate | up]: reference.silu_mul and reference.gelu_mul.
-#include "simd.h"
+// act(gate) * up over rows of [gate | up]: reference.silu_mul and reference.gelu_mul, in float32
+// and rounded once (the reference rounds act(gate) to the dtype too).
+#include "rows.h"
 #include "threads.h"
 
 static inline vf silu(vf x) { return x / (exp_of(-x) + 1.0f); }
 
-template <typename T>
-static void silu_mul_rows(const T* gate_up, T* out, long num_rows, long width, long stride) {
-#pragma omp parallel for num_threads(num_threads) if (num_rows * width > kWorthSharing)
-  for (long row = 0; row < num_rows; row++) {
-    const T *gate = gate_up + row * stride, *up = gate + width;
-    T* to = out + row * width;
-    for (long i = 0; i < width; i += kWidth) {
-      int count = width - i < kWidth ? width - i : kWidth;
-      vf product = silu(load_some(gate + i, count)) * load_some(up + i, count);
-      store_some(product, to + i, count);
-    }
-  }
+// 0.5 x (1 + tanh(y)) is x / (1 + exp(-2y)).
+static inline vf gelu_tanh(vf x) {
+  vf y = 0.7978845608f * (x + 0.044715f * x * x * x);  // sqrt(2 / pi)
+  return x / (exp_of(-2.0f * y) + 1.0f);
+}
+
+// x times the normal distribution function, whose smaller tail is erfc(|x| / sqrt(2)) / 2: within
+// 1.5e-7 / 2 by formula 7.1.26 of Abramowitz and Stegun.
+static inline vf gelu_erf(vf x) {
+  vf z = (x < vf{} ? -x : x) * 0.7071067812f;
+  vf t = 1.0f / (0.3275911f * z + 1.0f);
+  vf p = 1.061405429f * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  vf tail = 0.5f * p * t * exp_of(-z * z);
+  return x * (x < vf{} ? tail : 1.0f - tail);
 }
 
 // gate_up [num_rows, 2 * width], rows stride apart; out [num_rows, width] contiguous.
+template <typename F>
+static void gate(const void* gate_up, void* out, long num_rows, long width, long stride, int dtype,
+                 F act) {
+  by_dtype(dtype, [&](auto* type) {
+    using Rows = decltype(type);
+#pragma omp parallel for num_threads(num_threads) if (num_rows * width > kWorthSharing / 4)
+    for (long row = 0; row < num_rows; row++) {
+      Rows gate = (Rows)gate_up + row * stride, up = gate + width, to = (Rows)out + row * width;
+      over_vectors(width, [&](long i, int count) {
+        store_some(act(load_some(gate + i, count)) * load_some(up + i, count), to + i, count);
+      });
+    }
+  });
+}
+
 EXPORT void silu_mul(const void* gate_up, void* out, long num_rows, long width, long stride,
                      int dtype) {
-  if (dtype == kFloat32)
-    silu_mul_rows((const float*)gate_up, (float*)out, num_rows, width, stride);
-  else if (dtype == kBFloat16)
-    silu_mul_rows((const bf16*)gate_up, (bf16*)out, num_rows, width, stride);
-  else
-    silu_mul_rows((const f16*)gate_up, (f16*)out, num_rows, width, stride);
+  gate(gate_up, out, num_rows, width, stride, dtype, [](vf x) { return silu(x); });
+}
+
+EXPORT void gelu_mul(const void* gate_up, void* out, long num_rows, long width, long stride,
+                     int dtype) {
+  gate(gate_up, out, num_rows, width, stride, dtype, [](vf x) { return gelu_erf(x); });
+}
+
+EXPORT void gelu_tanh_mul(const void* gate_up, void* out, long num_rows, long width, long stride,
+                          int dtype) {
+  gate(gate_up, out, num_rows, width, stride, dtype, [](vf x) { return gelu_tanh(x); });
 }

@@ -9,7 +9,12 @@
 #include <cstdint>
 #include <cstring>
 #if defined(__x86_64__)
+// GCC 12 warns of its own intrinsics' undefined operands (its bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #if defined(__AVX512F__)
@@ -110,18 +115,35 @@ static inline void store(vf x, f16* at) {
 template <typename T>
 static inline vf load_some(const T* at, int count, float fill = 0.0f) {
   if (count == kWidth) return load(at);
-  vf out = splat(fill);
-  for (int i = 0; i < count; i++) out[i] = to_float(at[i]);
-  return out;
+  T part[kWidth] = {};
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  __mmask16 mask = (1u << count) - 1;
+  if (sizeof(T) == 4)
+    _mm512_storeu_ps(part, _mm512_maskz_loadu_ps(mask, at));
+  else
+    _mm256_storeu_epi16(part, _mm256_maskz_loadu_epi16(mask, at));
+#else
+  memcpy(part, at, count * sizeof(T));
+#endif
+  vi lane;
+  for (int i = 0; i < kWidth; i++) lane[i] = i;
+  return lane < count ? load(part) : splat(fill);
 }
 
 template <typename T>
 static inline void store_some(vf x, T* at, int count) {
-  if (count == kWidth) {
-    store(x, at);
-  } else {
-    for (int i = 0; i < count; i++) from_float(x[i], at + i);
-  }
+  if (count == kWidth) return store(x, at);
+  T part[kWidth];
+  store(x, part);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  __mmask16 mask = (1u << count) - 1;
+  if (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(at, mask, _mm512_loadu_ps(part));
+  else
+    _mm256_mask_storeu_epi16(at, mask, _mm256_loadu_epi16(part));
+#else
+  memcpy(at, part, count * sizeof(T));
+#endif
 }
 
 // ---- over a vector

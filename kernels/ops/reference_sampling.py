@@ -1,4 +1,6 @@
-"""Draw a token per row as the winner of a race: the largest of logit + Gumbel noise.
+"""Choose a token per row in plain PyTorch: the largest logit, or the winner of a race.
+
+A race is won by the largest of logit + Gumbel noise.
 
 The Gumbel-max trick (Gumbel 1954; Yellott 1977): with independent standard Gumbel noise g(t) on
 every token t, argmax over t of logit(t) + g(t) is distributed as the softmax of the logits. No
@@ -19,6 +21,8 @@ bring in zeros:
 That z is output number t, from 0, of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) started at
 state k, with Stafford's 13th set of constants, as in Vigna's splitmix64.c. The logarithms are the
 machine's: between machines g may differ in the last of its 53 bits.
+
+Request path 8/8: from sampling.sampler.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["gumbel_noise", "race", "token_bits"]
+__all__ = ["argmax", "gumbel_noise", "race", "token_bits"]
 
 
 def _signed(word: int) -> int:
@@ -70,6 +74,15 @@ def gumbel_noise(keys: Tensor, token_ids: Tensor) -> Tensor:
     """
     uniform = token_bits(keys, token_ids).double().add_(0.5).mul_(2.0**-52)
     return uniform.log_().neg_().log_().neg_()
+
+
+def argmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the largest logit of each row [rows, vocab] float32; of several the lowest id.
+
+    Returns token ids [rows] int64, and [rows] bool: whether the row's largest is finite and no NaN
+    is in it. The token of a row that is not so means nothing.
+    """
+    return logits.argmax(dim=1), logits.amax(dim=1).isfinite()  # a NaN makes the largest one NaN
 
 
 def race(logits: Tensor, keys: Tensor) -> Tensor:

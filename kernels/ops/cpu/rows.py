@@ -1,0 +1,246 @@
+"""Norms, rotation, gated activations and cache writes in C++, with reference.py's signatures.
+
+Each row's result depends on that row alone. Dtypes and mixtures of dtypes that the C++ does not
+know go to reference.py. Weights must be contiguous, as parameters are.
+Request path 7/8: from models.layers, into the blocks of cache.storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from toolkit.kernels import reference
+from toolkit.kernels.cpu.library import DTYPES, Library, pointer
+
+__all__ = ["RowOps"]
+
+
+class RowOps:
+    """The row ops of a compiled library, as callables for ``Ops``."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """Normalise the last dimension: reference.rms_norm."""
+        dtypes = _dtypes(x, weight)
+        if dtypes is None:
+            return reference.rms_norm(x, weight, eps)
+        out = torch.empty(x.shape, dtype=x.dtype)
+        rows, layout = _layout(x, weight)
+        self._library.rms_norm(
+            rows.data_ptr(), weight.data_ptr(), out.data_ptr(), *layout, eps, *dtypes
+        )
+        return out
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        """Normalise the last dimension: reference.layer_norm."""
+        dtypes = _dtypes(x, weight, bias)
+        if dtypes is None:
+            return reference.layer_norm(x, weight, bias, eps)
+        out = torch.empty(x.shape, dtype=x.dtype)
+        rows, layout = _layout(x, weight)
+        pointers = rows.data_ptr(), weight.data_ptr(), pointer(bias), out.data_ptr()
+        self._library.layer_norm(*pointers, *layout, eps, *dtypes)
+        return out
+
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """Add x to the residual stream and normalise: reference.add_rms_norm."""
+        dtypes = _dtypes(x, weight)
+        if dtypes is None or not _are_rows(x, residual):
+            total = residual + x
+            return self.rms_norm(total, weight, eps), total
+        out, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
+        pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
+        self._library.add_rms_norm(
+            *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
+        )
+        return out, total
+
+    def add_layer_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """Add x to the residual stream and normalise: reference.add_layer_norm."""
+        dtypes = _dtypes(x, weight, bias)
+        if dtypes is None or not _are_rows(x, residual):
+            total = residual + x
+            return self.layer_norm(total, weight, bias, eps), total
+        out, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
+        pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr(), pointer(bias)
+        self._library.add_layer_norm(
+            *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
+        )
+        return out, total
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        """Return silu(gate) * up: reference.silu_mul, but rounded once."""
+        if gate_up.dtype not in DTYPES:
+            return reference.silu_mul(gate_up)
+        return _gate(self._library.silu_mul, gate_up)
+
+    def gelu_mul(self, gate_up: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
+        """Return gelu(gate) * up: reference.gelu_mul, but rounded once."""
+        if gate_up.dtype not in DTYPES:
+            return reference.gelu_mul(gate_up, approximate)
+        tanh = approximate == "tanh"
+        return _gate(self._library.gelu_tanh_mul if tanh else self._library.gelu_mul, gate_up)
+
+    def rotary(
+        self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate pairs of dimensions of each head: reference.rotary."""
+        if query.dtype not in DTYPES or key.dtype is not query.dtype:
+            return reference.rotary(query, key, cos, sin, interleaved=interleaved)
+        turned, keys = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key))
+        # To the C++, keys is a cache with blocks of one slot, and token t has slot t.
+        self._move_heads(query, key, None, turned, keys, cos=cos, sin=sin, interleaved=interleaved)
+        return turned, keys
+
+    def write_kv(
+        self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
+    ) -> None:
+        """Store keys and values at their slots: reference.write_kv."""
+        if _share_a_dtype(key, value, key_cache, value_cache):
+            self._move_heads(None, key, value, None, key_cache, value_cache, slots)
+        else:
+            reference.write_kv(key, value, key_cache, value_cache, slots)
+
+    def rotary_write_kv(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        slots: Tensor,
+        *,
+        interleaved: bool = False,
+        head_norms: tuple[Tensor, Tensor, float] | None = None,
+    ) -> Tensor:
+        """Prepare heads for attention in one pass: reference.rotary_write_kv."""
+        how = {"cos": cos, "sin": sin, "interleaved": interleaved, "head_norms": head_norms}
+        has_dtypes = _share_a_dtype(query, key, value, key_cache, value_cache)
+        if head_norms is not None:
+            query_weight, key_weight, _ = head_norms
+            has_dtypes &= _dtypes(query, query_weight, key_weight) is not None
+        if not has_dtypes:
+            return reference.rotary_write_kv(
+                query, key, value, key_cache=key_cache, value_cache=value_cache, slots=slots, **how
+            )
+        if cos is None and head_norms is None:
+            self._move_heads(None, key, value, None, key_cache, value_cache, slots)
+            return query
+        out = torch.empty(query.shape, dtype=query.dtype)
+        self._move_heads(query, key, value, out, key_cache, value_cache, slots, **how)
+        return out
+
+    def _move_heads(
+        self,
+        query: Tensor | None,
+        key: Tensor,
+        value: Tensor | None,
+        out: Tensor | None,
+        key_cache: Tensor,
+        value_cache: Tensor | None = None,
+        slots: Tensor | None = None,
+        *,
+        cos: Tensor | None = None,
+        sin: Tensor | None = None,
+        interleaved: bool = False,
+        head_norms: tuple[Tensor, Tensor, float] | None = None,
+    ) -> None:
+        """Call the C++, whose arguments are described there; None is its null."""
+        key = _with_whole_heads(key)
+        num_tokens, num_kv_heads, head_dim = key.shape
+        num_heads = query_stride = value_stride = half = 0
+        if query is not None:
+            query = _with_whole_heads(query)
+            num_heads, query_stride = query.shape[1], query.stride(0)
+        if value is not None:
+            value = _with_whole_heads(value)
+            value_stride = value.stride(0)
+        if cos is not None and sin is not None:
+            cos, sin, half = cos.contiguous(), sin.contiguous(), cos.shape[1]
+        query_weight, key_weight, eps = head_norms or (None, None, 0.0)
+        block_size = 1 if slots is None else key_cache.shape[2]
+        dtype = DTYPES[key.dtype]
+        self._library.rotary_write_kv(
+            *map(pointer, (query, key, value, out, key_cache, value_cache, slots)),
+            *map(pointer, (cos, sin, query_weight, key_weight)),
+            *(num_tokens, num_heads, num_kv_heads, head_dim, half),
+            *(
+                query_stride,
+                key.stride(0),
+                value_stride,
+                block_size,
+            ),
+            *(eps, interleaved, dtype, DTYPES[query_weight.dtype] if head_norms else dtype),
+        )
+
+
+def _dtypes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, int] | None:
+    """Return the codes of x's and the weights' dtypes; None for a pair that the C++ lacks."""
+    weight_dtype = weight.dtype
+    if bias is not None and bias.dtype is not weight_dtype:
+        return None
+    if x.dtype not in DTYPES or (weight_dtype is not x.dtype and weight_dtype is not torch.float32):
+        return None
+    return DTYPES[x.dtype], DTYPES[weight_dtype]
+
+
+def _layout(x: Tensor, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """View x as [outer, inner, size] with a contiguous last dimension, copying if need be.
+
+    Also returns the lengths, the strides of the first two, and the weight's from one inner row to
+    the next.
+    """
+    size = x.shape[-1]
+    weight_stride = 0 if weight.dim() == 1 else size
+    if x.dim() == 2 and weight_stride == 0 and x.stride(1) == 1:
+        return x, (x.shape[0], 1, size, x.stride(0), 0, 0)
+    if x.dim() != 3 or x.stride(2) != 1:
+        num_inner = 1 if weight_stride == 0 else weight.shape[0]
+        x = x.contiguous().view(x.numel() // max(num_inner * size, 1), num_inner, size)
+    return x, (*x.shape, x.stride(0), x.stride(1), weight_stride)
+
+
+def _are_rows(x: Tensor, residual: Tensor) -> bool:
+    """Whether both are [rows, size], contiguous, of one dtype."""
+    return (
+        x.dim() == 2
+        and x.shape == residual.shape
+        and x.dtype is residual.dtype
+        and x.is_contiguous()
+        and residual.is_contiguous()
+    )
+
+
+def _gate(function: Callable[..., None], gate_up: Tensor) -> Tensor:
+    """Call an activation over rows [..., 2 * width]."""
+    *rows, both = gate_up.shape
+    out = torch.empty((*rows, both // 2), dtype=gate_up.dtype)
+    if gate_up.dim() != 2 or gate_up.stride(1) != 1:
+        gate_up = gate_up.contiguous().view(out.numel() // max(both // 2, 1), both)
+    num_rows, stride = gate_up.shape[0], gate_up.stride(0)
+    function(gate_up.data_ptr(), out.data_ptr(), num_rows, both // 2, stride, DTYPES[gate_up.dtype])
+    return out
+
+
+def _share_a_dtype(*tensors: Tensor) -> bool:
+    """Whether all are of one dtype, and the C++ has it."""
+    dtype = tensors[0].dtype
+    return dtype in DTYPES and all(x.dtype is dtype for x in tensors)
+
+
+def _with_whole_heads(x: Tensor) -> Tensor:
+    """Return [num_tokens, heads, head_dim] with each token's heads contiguous."""
+    _, head_stride, stride = x.stride()
+    return x if stride == 1 and head_stride == x.shape[2] else x.contiguous()
