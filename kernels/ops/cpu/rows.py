@@ -18,6 +18,13 @@ from toolkit.kernels.cpu.library import DTYPES, Library, pointer
 
 __all__ = ["RowOps"]
 
+# A weight has its rows' dtype, or float32.
+_PAIRS = {
+    (rows, weight): (code, DTYPES[weight])
+    for rows, code in DTYPES.items()
+    for weight in {rows, torch.float32}
+}
+
 
 class RowOps:
     """The row ops of a compiled library, as callables for ``Ops``."""
@@ -30,7 +37,7 @@ class RowOps:
         dtypes = _dtypes(x, weight)
         if dtypes is None:
             return reference.rms_norm(x, weight, eps)
-        out = torch.empty(x.shape, dtype=x.dtype)
+        out = _empty(x)
         rows, layout = _layout(x, weight)
         self._library.rms_norm(
             rows.data_ptr(), weight.data_ptr(), out.data_ptr(), *layout, eps, *dtypes
@@ -42,7 +49,7 @@ class RowOps:
         dtypes = _dtypes(x, weight, bias)
         if dtypes is None:
             return reference.layer_norm(x, weight, bias, eps)
-        out = torch.empty(x.shape, dtype=x.dtype)
+        out = _empty(x)
         rows, layout = _layout(x, weight)
         pointers = rows.data_ptr(), weight.data_ptr(), pointer(bias), out.data_ptr()
         self._library.layer_norm(*pointers, *layout, eps, *dtypes)
@@ -56,7 +63,7 @@ class RowOps:
         if dtypes is None or not _are_rows(x, residual):
             total = residual + x
             return self.rms_norm(total, weight, eps), total
-        out, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
+        out, total = torch.empty_like(x), torch.empty_like(x)
         pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
         self._library.add_rms_norm(
             *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
@@ -71,7 +78,7 @@ class RowOps:
         if dtypes is None or not _are_rows(x, residual):
             total = residual + x
             return self.layer_norm(total, weight, bias, eps), total
-        out, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
+        out, total = torch.empty_like(x), torch.empty_like(x)
         pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr(), pointer(bias)
         self._library.add_layer_norm(
             *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
@@ -97,7 +104,7 @@ class RowOps:
         """Rotate pairs of dimensions of each head: reference.rotary."""
         if query.dtype not in DTYPES or key.dtype is not query.dtype:
             return reference.rotary(query, key, cos, sin, interleaved=interleaved)
-        turned, keys = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key))
+        turned, keys = (_empty(x) for x in (query, key))
         # To the C++, keys is a cache with blocks of one slot, and token t has slot t.
         self._move_heads(query, key, None, turned, keys, cos=cos, sin=sin, interleaved=interleaved)
         return turned, keys
@@ -138,7 +145,7 @@ class RowOps:
         if cos is None and head_norms is None:
             self._move_heads(None, key, value, None, key_cache, value_cache, slots)
             return query
-        out = torch.empty(query.shape, dtype=query.dtype)
+        out = _empty(query)
         self._move_heads(query, key, value, out, key_cache, value_cache, slots, **how)
         return out
 
@@ -186,14 +193,16 @@ class RowOps:
         )
 
 
+def _empty(x: Tensor) -> Tensor:
+    """Return a contiguous tensor of x's shape and dtype."""
+    return torch.empty_like(x) if x.is_contiguous() else x.new_empty(x.shape)
+
+
 def _dtypes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, int] | None:
     """Return the codes of x's and the weights' dtypes; None for a pair that the C++ lacks."""
-    weight_dtype = weight.dtype
-    if bias is not None and bias.dtype is not weight_dtype:
+    if bias is not None and bias.dtype is not weight.dtype:
         return None
-    if x.dtype not in DTYPES or (weight_dtype is not x.dtype and weight_dtype is not torch.float32):
-        return None
-    return DTYPES[x.dtype], DTYPES[weight_dtype]
+    return _PAIRS.get((x.dtype, weight.dtype))
 
 
 def _layout(x: Tensor, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -203,13 +212,13 @@ def _layout(x: Tensor, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     the next.
     """
     size = x.shape[-1]
-    weight_stride = 0 if weight.dim() == 1 else size
-    if x.dim() == 2 and weight_stride == 0 and x.stride(1) == 1:
-        return x, (x.shape[0], 1, size, x.stride(0), 0, 0)
+    has_one_weight = weight.dim() == 1
+    if has_one_weight and x.is_contiguous():
+        return x, (x.numel() // (size or 1), 1, size, size, 0, 0)
     if x.dim() != 3 or x.stride(2) != 1:
-        num_inner = 1 if weight_stride == 0 else weight.shape[0]
-        x = x.contiguous().view(x.numel() // max(num_inner * size, 1), num_inner, size)
-    return x, (*x.shape, x.stride(0), x.stride(1), weight_stride)
+        num_inner = 1 if has_one_weight else weight.shape[0]
+        x = x.contiguous().view(x.numel() // (num_inner * size or 1), num_inner, size)
+    return x, (*x.shape, *x.stride()[:2], 0 if has_one_weight else size)
 
 
 def _are_rows(x: Tensor, residual: Tensor) -> bool:
