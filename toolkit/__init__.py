@@ -12,7 +12,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from toolkit.threads import set_wait_policy
+
 __version__ = "0.1.0"
+
+set_wait_policy()
 
 _HOMES = {
     "LLM": "toolkit.llm",

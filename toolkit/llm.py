@@ -21,7 +21,7 @@ from toolkit.engine import Engine
 from toolkit.engine.completion import Completion
 from toolkit.engine.streams import AsyncStream, Stream
 from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
-from toolkit.kernels import select_ops
+from toolkit.kernels import Ops, select_ops
 from toolkit.models import load_generation_defaults, open_model
 from toolkit.record import Record
 from toolkit.request import OutputPiece, Request, RequestOutput, SamplingParams
@@ -29,6 +29,7 @@ from toolkit.runtime import ModelRunner
 from toolkit.runtime.memory import MemoryPlan, plan_memory
 from toolkit.sampling import Sampler
 from toolkit.text import Tokenizer
+from toolkit.threads import notice_if_late
 
 __all__ = ["LLM"]
 
@@ -67,6 +68,9 @@ class LLM:
         enable_prefix_caching: Whether requests share the blocks of a common beginning.
         seed: Seeds the requests that bring no seed of their own.
         chat_template: A Jinja template in place of the model's.
+        quantization: "int8" or "int4" quantises the linear maps' weights at load, the head's too.
+        batch_invariant: A request gets the same logits bit for bit whatever its batch, its chunks
+            and its cache hits; costs some speed.
         kernels: "auto", "reference", "cpu" or "triton".
         num_threads: CPU threads; torch's choice by default.
         tokenizer: A folder, hub id or transformers tokenizer in place of the model's; False for
@@ -102,21 +106,20 @@ class LLM:
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        _refuse_unavailable(quantization, batch_invariant, tensor_parallel)
+        _refuse_unavailable(tensor_parallel)
         if num_threads is not None:
             torch.set_num_threads(num_threads)
+        notice_if_late()
         self.model_name = model or DEMO_NAME
         path = model or str(WEIGHTS)
         self.device = _device(device)
-        try:
-            ops = select_ops(kernels, self.device)
-        except ValueError as error:
-            raise InvalidConfig(f"kernels={kernels!r}: {error}") from error
+        ops = _ops(kernels, self.device, quantization, batch_invariant)
         source = open_model(
             path,
             dtype=dtype,
             device=self.device,
             ops=ops,
+            quantization=quantization,
             revision=revision,
             trust_remote_code=trust_remote_code,
         )
@@ -164,7 +167,7 @@ class LLM:
             )
         decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
-        sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text)
+        sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text, ops=ops)
         runner = ModelRunner(
             decoder,
             KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
@@ -478,15 +481,26 @@ def _is_conversation(value: Any) -> bool:
     return is_list and len(value) > 0 and isinstance(value[0], Mapping)
 
 
-def _refuse_unavailable(
-    quantization: str | None, batch_invariant: bool, tensor_parallel: int
-) -> None:
-    if quantization is not None:
-        raise InvalidConfig(f"quantization={quantization!r} is not available in this version")
-    if batch_invariant:
-        raise InvalidConfig("batch_invariant=True is not available in this version")
+def _refuse_unavailable(tensor_parallel: int) -> None:
     if tensor_parallel != 1:
         raise InvalidConfig(f"tensor_parallel={tensor_parallel} is not available in this version")
+
+
+def _ops(
+    kernels: str, device: torch.device, quantization: str | None, batch_invariant: bool
+) -> Ops:
+    """Choose the kernels; raise InvalidConfig for what this machine does not have."""
+    if quantization not in (None, "int8", "int4"):
+        raise InvalidConfig(f"quantization must be None, 'int8' or 'int4', not {quantization!r}")
+    if quantization is not None and kernels == "auto" and device.type == "cpu":
+        kernels = "cpu"  # compiled now if need be: only these have it
+    try:
+        ops = select_ops(kernels, device, batch_invariant=batch_invariant)
+    except ValueError as error:
+        raise InvalidConfig(f"kernels={kernels!r}: {error}") from error
+    if quantization is not None and ops.name != "cpu":
+        raise InvalidConfig(f"quantization={quantization!r} needs kernels='cpu', not {ops.name!r}")
+    return ops
 
 
 def _device(name: str) -> torch.device:

@@ -5,18 +5,46 @@ Request path 7/8: models.layers calls what is chosen here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from toolkit.kernels import reference
+from toolkit.kernels.cpu import bind, pack_linear
+from toolkit.kernels.cpu.build import (
+    CompileError,
+    compile_in_background,
+    compile_library,
+    find_compiled,
+)
+from toolkit.kernels.cpu.levels import Level, machine_level
 
-__all__ = ["Ops", "select_ops"]
+__all__ = ["Ops", "PackedLinear", "select_ops"]
+
+logger = logging.getLogger(__name__)
 
 _PAIR = Callable[..., tuple[Tensor, Tensor]]
+
+
+class PackedLinear(Protocol):
+    """A linear map with its weight in a layout of the implementation's own."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight in this layout, scales included."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map x [rows, in] to [rows, out]."""
+
+    def dense(self) -> Tensor:
+        """Return a copy of the matrix [out, in] in its plain layout; dequantised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +52,15 @@ class Ops:
     """One implementation of every op; signatures, shapes and formulas are in reference.py.
 
     >>> ops = select_ops("reference", torch.device("cpu"))
-    >>> ops.name
-    'reference'
+    >>> ops
+    Ops('reference')
     >>> ops.silu_mul(torch.tensor([[0.0, 2.0]]))
     tensor([[0.]])
     """
 
     name: str
     linear: Callable[..., Tensor]
+    pack_linear: Callable[..., PackedLinear | None]
     grouped_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: _PAIR
@@ -46,31 +75,59 @@ class Ops:
     race: Callable[..., Tensor]
     argmax: _PAIR
 
+    level: str = ""  # instruction set that the C++ ops were compiled for
+
     def __repr__(self) -> str:
-        return f"Ops({self.name!r})"
+        return f"Ops({self.name!r})" if not self.level else f"Ops({self.name!r}, {self.level})"
 
 
 def _ops(name: str, module: ModuleType) -> Ops:
-    names = [field.name for field in fields(Ops) if field.name != "name"]
+    names = [field.name for field in fields(Ops) if field.name not in ("name", "level")]
     return Ops(name, **{op: getattr(module, op) for op in names})
 
 
-# Every implementation of this installation; the fastest stands first, for "auto".
-_AVAILABLE = (_ops("reference", reference),)
+_REFERENCE = _ops("reference", reference)
+_TORCH = replace(_REFERENCE, name="torch", pack_linear=partial(pack_linear, batch_invariant=False))
 
 
-def select_ops(choice: str, device: torch.device) -> Ops:
+def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
-    ``choice`` is "auto", "reference", "cpu" or "triton". Raises ValueError, naming what there is,
-    for an implementation that is not here.
+    ``choice`` is "auto", "reference", "cpu" or "triton". "cpu" compiles the C++ ops if that has not
+    been done yet, which takes seconds; "auto" takes them if they are there, else it starts to
+    compile them in the background for the engines to come, says so in one line of the log, and
+    returns "torch": the reference ops with oneDNN's linear maps.
+
+    ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
+    chunks and its cache hits; only "cpu" has them.
+
+    Raises ValueError for what is not here, saying what there is.
     """
-    if choice == "auto":
-        return _AVAILABLE[0]
-    for ops in _AVAILABLE:
-        if ops.name == choice:
-            return ops
-    names = ", ".join(repr(ops.name) for ops in _AVAILABLE)
-    raise ValueError(
-        f"no {choice!r} kernels for device {str(device)!r} here; choose 'auto' or one of: {names}"
-    )
+    names = ("auto", "reference", "cpu") if device.type == "cpu" else ("auto", "reference")
+    if choice not in names:
+        raise ValueError(
+            f"no {choice!r} kernels for device {str(device)!r} here; choose one of: "
+            + ", ".join(map(repr, names))
+        )
+    if choice == "auto" and batch_invariant and device.type == "cpu":
+        choice = "cpu"
+    if batch_invariant and choice != "cpu":
+        raise ValueError(f"batch_invariant=True needs kernels='cpu', not {choice!r}, on {device}")
+    if choice == "reference" or device.type != "cpu":
+        return _REFERENCE
+    level = machine_level()
+    if choice == "cpu":
+        try:
+            return _cpu_ops(level, compile_library(level), batch_invariant=batch_invariant)
+        except (CompileError, OSError) as error:
+            raise ValueError(f"the C++ ops cannot be compiled: {error}") from error
+    path = find_compiled(level)
+    if path is not None:
+        return _cpu_ops(level, path)
+    logger.warning("%s; this one uses the slower torch ops", compile_in_background(level))
+    return _TORCH
+
+
+def _cpu_ops(level: Level, path: Path, *, batch_invariant: bool = False) -> Ops:
+    bound = bind(path, batch_invariant=batch_invariant)
+    return replace(_REFERENCE, name="cpu", level=level.name, **bound)

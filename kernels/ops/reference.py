@@ -29,6 +29,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "mix_values",
+    "pack_linear",
     "paged_attention",
     "race",
     "rms_norm",
@@ -42,6 +43,15 @@ __all__ = [
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply rows x [num_tokens, in] by weight [out, in] and add bias [out]."""
     return functional.linear(x, weight, bias)
+
+
+def pack_linear(weight: Tensor, bias: Tensor | None, *, quantization: str | None = None) -> None:
+    """Return a map that is quicker than ``linear`` for many calls; here there is none.
+
+    Raises ValueError for ``quantization``: the implementation for CPUs has it.
+    """
+    if quantization is not None:
+        raise ValueError(f"quantization={quantization!r} needs the compiled kernels ('cpu')")
 
 
 def grouped_linear(x: Tensor, weight: Tensor, starts: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -5,8 +5,9 @@ Request path 6/8: from models.layers, to kernels.ops.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,24 +54,30 @@ class Attention(nn.Module):
         self.window = attention.windows[layer]
         rope = spec.ropes[layer]
         self.interleaved = rope is not None and rope.interleaved
+        norm = attention.qk_norm
+        self._norms_each_head = (
+            norm is not None and norm.kind == "rms" and attention.qk_norm_over == "head"
+        )
         self.ops = ops
 
     def project(self, x: Tensor, placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """Compute query, key and value [num_tokens, heads, head_dim] as the cache takes them."""
-        spec = self.spec
-        qkv = self.qkv(x)
-        if spec.clip_qkv is not None:
-            qkv = qkv.clamp(-spec.clip_qkv, spec.clip_qkv)
-        heads = qkv.unflatten(-1, (-1, spec.head_dim))
-        query, key, value = heads.split(
-            (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads), dim=1
-        )
-        if spec.qk_norm is not None:
+        query, key, value = self._heads(x)
+        if self.spec.qk_norm is not None:
             query, key = self._normalise(query, self.q_norm), self._normalise(key, self.k_norm)
         rotation = placement.rotations[self.layer]
         if rotation is not None:
             query, key = self.ops.rotary(query, key, *rotation, interleaved=self.interleaved)
         return query, key, value
+
+    def _heads(self, x: Tensor) -> Sequence[Tensor]:
+        """Compute query, key and value before norms and rotation: views of one matrix."""
+        spec = self.spec
+        qkv = self.qkv(x)
+        if spec.clip_qkv is not None:
+            qkv = qkv.clamp(-spec.clip_qkv, spec.clip_qkv)
+        heads = qkv.view(len(x), -1, spec.head_dim)
+        return heads.split((spec.num_heads, spec.num_kv_heads, spec.num_kv_heads), dim=1)
 
     def _normalise(self, heads: Tensor, norm: Norm) -> Tensor:
         if self.spec.qk_norm_over == "all heads":
@@ -90,26 +97,51 @@ class Attention(nn.Module):
 
         ``show_probs`` gets the probabilities and returns those to use.
         """
-        key_cache, value_cache = cache
+        self.ops.write_kv(key, value, *cache, placement.batch.slots)
+        if show_probs is None:
+            return self._read_cache(query, cache, placement)
+        where, how = self._where(placement), self._how(placement)
+        probs = show_probs(attention_probs(query, cache[0], *where, **how))
+        return mix_values(probs, cache[1], *where)
+
+    def forward(self, x: Tensor, cache: LayerCache, placement: Placement) -> Tensor:
+        """Map x [num_tokens, hidden] to [num_tokens, hidden]: project and attend, fused."""
+        query, key, value = self._heads(x)
+        head_norms = None
+        if self._norms_each_head:
+            head_norms = (self.q_norm.weight, self.k_norm.weight, self.q_norm.spec.eps)
+        elif self.spec.qk_norm is not None:
+            query, key = self._normalise(query, self.q_norm), self._normalise(key, self.k_norm)
+        cos, sin = placement.rotations[self.layer] or (None, None)
+        query = self.ops.rotary_write_kv(
+            query,
+            key,
+            value,
+            cos,
+            sin,
+            *cache,
+            placement.batch.slots,
+            interleaved=self.interleaved,
+            head_norms=head_norms,
+        )
+        return self.out(self._read_cache(query, cache, placement).flatten(1))
+
+    def _read_cache(self, query: Tensor, cache: LayerCache, placement: Placement) -> Tensor:
+        where, how = self._where(placement), self._how(placement)
+        return self.ops.paged_attention(query, *cache, *where, **how)
+
+    def _where(self, placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         batch = placement.batch
-        where = (batch.block_tables, batch.query_starts, batch.context_lens)
-        how = {
+        return batch.block_tables, batch.query_starts, batch.context_lens
+
+    def _how(self, placement: Placement) -> dict[str, Any]:
+        return {
             "scale": self.scale,
             "alibi_slopes": placement.alibi_slopes,
             "window": self.window,
             "softcap": self.spec.softcap,
             "sinks": self.sinks,
         }
-        self.ops.write_kv(key, value, key_cache, value_cache, batch.slots)
-        if show_probs is None:
-            return self.ops.paged_attention(query, key_cache, value_cache, *where, **how)
-        probs = show_probs(attention_probs(query, key_cache, *where, **how))
-        return mix_values(probs, value_cache, *where)
-
-    def forward(self, x: Tensor, cache: LayerCache, placement: Placement) -> Tensor:
-        """Map x [num_tokens, hidden] to [num_tokens, hidden]."""
-        query, key, value = self.project(x, placement)
-        return self.out(self.attend(query, key, value, cache, placement).flatten(1))
 
 
 def _qk_norm_shape(spec: AttentionSpec, num_heads: int) -> tuple[int, ...]:

@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from toolkit.kernels import Ops
+from toolkit.kernels import Ops, PackedLinear
 from toolkit.models.attention import LayerCache, Placement
 from toolkit.models.batch import FlatBatch
 from toolkit.models.layers import Layer
-from toolkit.models.parts import Join, Linear, Norm, PlainJoin, PreNormJoin
+from toolkit.models.parts import GroupedLinear, Join, Linear, Norm, PlainJoin, PreNormJoin
 from toolkit.models.points import Tap
 from toolkit.models.rope import RopeTable
 from toolkit.models.spec import DecoderSpec
@@ -88,6 +88,19 @@ class Decoder(nn.Module):
         ]
         self.spec = spec
         self.ops = ops
+        self._tied_head: PackedLinear | None = None
+
+    def pack(self, quantization: str | None = None) -> None:
+        """Lay every matrix out as the kernels read it best, once the parameters are filled.
+
+        ``quantization`` is None, "int8" or "int4"; embeddings that are looked up stay as they are.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear | GroupedLinear):
+                module.pack(quantization)
+        if self.spec.tied_embeddings:
+            weight = self.embed.weight
+            self._tied_head = self.ops.pack_linear(weight, None, quantization=quantization)
 
     @property
     def device(self) -> torch.device:
@@ -171,11 +184,19 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def logits(self, hidden: Tensor, tap: Tap | None = None) -> Tensor:
         """Score the vocabulary for hidden states [rows, hidden]: [rows, vocab] float32."""
-        head = self.embed if self.spec.tied_embeddings else self.lm_head
-        logits = self.ops.linear(hidden, head.weight).float() * self.spec.logit_scale
+        logits = self._head(hidden).float()
+        if self.spec.logit_scale != 1.0:
+            logits = logits * self.spec.logit_scale
         if self.spec.logit_softcap is not None:
             logits = self.spec.logit_softcap * torch.tanh(logits / self.spec.logit_softcap)
         return logits if tap is None else tap("logits", None, logits)
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        if not self.spec.tied_embeddings:
+            return self.lm_head(hidden)
+        if self._tied_head is not None:
+            return self._tied_head(hidden)
+        return self.ops.linear(hidden, self.embed.weight)
 
 
 def num_parameters(spec: DecoderSpec, ops: Ops) -> int:
@@ -200,4 +221,5 @@ def random_decoder(
             parameter.copy_(values * parameter.shape[-1] ** -0.5)
         else:
             parameter.fill_(0.0 if name.endswith(("bias", "sinks")) else 1.0)
+    decoder.pack()
     return decoder

@@ -87,7 +87,9 @@ class Moe(nn.Module):
     def __init__(self, hidden_size: int, spec: MoeSpec, ops: Ops) -> None:
         super().__init__()
         size, num_experts = spec.intermediate_size, spec.num_experts
-        self.router = Linear(hidden_size, num_experts, bias=spec.bias, ops=ops)
+        self.router = Linear(  # small, and a wrong expert is a large error: never quantised
+            hidden_size, num_experts, bias=spec.bias, ops=ops, quantizes=False
+        )
         self.gate_up = GroupedLinear(num_experts, hidden_size, 2 * size, bias=spec.bias, ops=ops)
         self.down = GroupedLinear(num_experts, size, hidden_size, bias=spec.bias, ops=ops)
         self.spec = spec

@@ -5,25 +5,52 @@ Request path 6/8: from models.layers, to kernels.ops.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
-from toolkit.kernels import Ops
+from toolkit.kernels import Ops, PackedLinear
 from toolkit.models.spec import NormSpec
 
 __all__ = ["GroupedLinear", "Join", "Linear", "Norm", "PlainJoin", "PreNormJoin", "SumNormJoin"]
 
 
 class Linear(nn.Linear):
-    """A linear map through the chosen kernels."""
+    """A linear map through the chosen kernels.
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool, ops: Ops) -> None:
+    ``pack`` lays the weight out as the kernels read it best; where they have such a layout, the
+    plain ``weight`` is gone after it, and ``dense_weight`` gives a copy of it.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool, ops: Ops, quantizes: bool = True
+    ) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self.ops = ops
+        self.quantizes = quantizes  # whether ``pack`` may quantise the weight
+        self._packed: PackedLinear | None = None
+
+    def pack(self, quantization: str | None = None) -> None:
+        """Prepare the map for many calls; ``quantization`` is None, "int8" or "int4"."""
+        wanted = quantization if self.quantizes else None
+        self._packed = self.ops.pack_linear(self.weight, self.bias, quantization=wanted)
+        if self._packed is not None:
+            self.register_parameter("weight", None)
+
+    def dense_weight(self) -> Tensor:
+        """Return the matrix [out, in] that multiplies, whatever its layout; dequantised."""
+        return self.weight if self._packed is None else self._packed.dense()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [num_tokens, in] to [num_tokens, out]."""
+        if self._packed is not None:
+            return self._packed(x)
         return self.ops.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Show the layout of the weight beside its size."""
+        return super().extra_repr() + ("" if self._packed is None else f", {self._packed!r}")
 
 
 class GroupedLinear(nn.Module):
@@ -36,10 +63,28 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_groups, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(num_groups, out_features)) if bias else None
         self.ops = ops
+        self.out_features = out_features
+        self._packed: list[PackedLinear] = []
+
+    def pack(self, quantization: str | None = None) -> None:
+        """Prepare every group's map for many calls, as ``Linear.pack`` does."""
+        biases = [None] * len(self.weight) if self.bias is None else self.bias
+        for weight, bias in zip(self.weight, biases, strict=True):
+            packed = self.ops.pack_linear(weight, bias, quantization=quantization)
+            if packed is None:
+                return
+            self._packed.append(packed)
+        self.register_parameter("weight", None)
 
     def forward(self, x: Tensor, starts: Tensor) -> Tensor:
         """Map x [rows, in], sorted by group from ``starts`` [groups + 1], to [rows, out]."""
-        return self.ops.grouped_linear(x, self.weight, starts, self.bias)
+        if not self._packed:
+            return self.ops.grouped_linear(x, self.weight, starts, self.bias)
+        out = x.new_empty(x.shape[0], self.out_features)
+        for packed, (start, end) in zip(self._packed, pairwise(starts.tolist()), strict=True):
+            if start < end:
+                out[start:end] = packed(x[start:end])
+        return out
 
 
 class Norm(nn.Module):

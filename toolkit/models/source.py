@@ -36,6 +36,7 @@ class ModelSource:
     dtype: torch.dtype
     device: torch.device
     ops: Ops
+    quantization: str | None
 
     @property
     def weight_bytes(self) -> int:
@@ -59,6 +60,7 @@ class ModelSource:
                 dtype=self.dtype,
                 device=self.device,
                 max_model_len=max_model_len,
+                quantization=self.quantization,
                 trust_remote_code=self.trust_remote_code,
                 progress=progress,
             )
@@ -69,6 +71,7 @@ class ModelSource:
             dtype=self.dtype,
             max_model_len=max_model_len,
             revision=self.revision,
+            quantization=self.quantization,
             trust_remote_code=self.trust_remote_code,
             progress=progress,
         )
@@ -80,6 +83,7 @@ def open_model(
     device: torch.device,
     ops: Ops,
     dtype: str | torch.dtype = "auto",
+    quantization: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> ModelSource:
@@ -101,6 +105,7 @@ def open_model(
         dtype=resolve_dtype(dtype, config, model, device=device, revision=revision),
         device=device,
         ops=ops,
+        quantization=quantization,
     )
 
 

@@ -37,12 +37,14 @@ def load_decoder(
     dtype: str | torch.dtype = "auto",
     max_model_len: int | None = None,
     revision: str | None = None,
+    quantization: str | None = None,
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Decoder:
     """Build the decoder of a local folder or hub id and load its weights.
 
     ``dtype`` "auto" is the checkpoint's, or float32 where ``device`` cannot compute in it.
+    ``quantization`` "int8" or "int4" quantises the matrices of the linear maps, the head's too.
     ``progress`` shows a bar over the tensors. Raises ModelError: UnsupportedModel for an
     architecture without a family, CheckpointError for missing, unexpected or misshapen tensors.
     """
@@ -57,6 +59,7 @@ def load_decoder(
     num_targets = len({place.target for place in places.values()})
     with tqdm(total=num_targets, desc="Loading", unit="tensor", disable=not progress) as bar:
         _fill(decoder, places, family, tensors, bar)
+    decoder.pack(quantization)
     return decoder
 
 

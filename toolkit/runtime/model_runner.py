@@ -84,6 +84,8 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
         """Compute one step."""
+        # OpenMP counts threads for each calling thread; torch sets its own number when asked.
+        torch.get_num_threads()
         started = time.perf_counter()
         for request_id in plan.preempted_ids:
             self.sampler.history.forget(request_id)

@@ -1,1 +1,55 @@
-"""Every op in C++ for CPUs, compiled on the machine that runs it."""
+"""The ops on the CPU: C++ compiled on the machine that runs it, and oneDNN for the linear maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.kernels.cpu import linears
+from toolkit.kernels.cpu.attention import paged_attention
+from toolkit.kernels.cpu.library import Library
+from toolkit.kernels.cpu.linears import PackedLinear
+from toolkit.kernels.cpu.rows import RowOps
+from toolkit.kernels.cpu.sampling import SamplingOps
+
+__all__ = ["bind", "pack_linear"]
+
+_ROW_OPS = (
+    "rms_norm",
+    "add_rms_norm",
+    "layer_norm",
+    "add_layer_norm",
+    "rotary",
+    "write_kv",
+    "rotary_write_kv",
+    "silu_mul",
+    "gelu_mul",
+)
+
+
+def bind(path: Path, *, batch_invariant: bool) -> dict[str, Callable[..., Any]]:
+    """Return the ops of a compiled library by name; they use as many threads as torch does now."""
+    library = Library(path)
+    library.set_num_threads(torch.get_num_threads())
+    row_ops, sampling_ops = RowOps(library), SamplingOps(library)
+    return {
+        "pack_linear": partial(pack_linear, batch_invariant=batch_invariant),
+        "paged_attention": partial(paged_attention, library, batch_invariant=batch_invariant),
+        **{name: getattr(row_ops, name) for name in _ROW_OPS},
+        "race": sampling_ops.race,
+        "argmax": sampling_ops.argmax,
+    }
+
+
+def pack_linear(
+    weight: Tensor, bias: Tensor | None, *, quantization: str | None = None, batch_invariant: bool
+) -> PackedLinear | None:
+    """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is."""
+    if quantization is not None:
+        raise ValueError(f"no quantization {quantization!r}")
+    return linears.pack(weight, bias, batch_invariant=batch_invariant)

@@ -74,24 +74,34 @@ def compile_library(level: Level) -> Path:
     return target
 
 
-_background: dict[str, threading.Thread] = {}
+_threads: dict[str, threading.Thread] = {}
+_failures: dict[str, str] = {}
 
 
-def compile_in_background(level: Level) -> None:
-    """Start compiling for ``level`` in a thread, once in a process; failures are kept quiet."""
-    if level.name not in _background:
-        thread = threading.Thread(
+def compile_in_background(level: Level) -> str:
+    """Start compiling for ``level`` in a thread, once in a process; say what became of it."""
+    if level.name not in _threads:
+        _threads[level.name] = threading.Thread(
             target=_compile_quietly, args=(level,), name="compile-cpu-ops", daemon=True
         )
-        _background[level.name] = thread
-        thread.start()
+        if _compiler() is not None:
+            _threads[level.name].start()
+            return "the C++ ops are being compiled, for the next engine"
+    if _compiler() is None:
+        return "the C++ ops need a compiler, and none is found (install g++)"
+    failure = _failures.get(level.name)
+    if failure is not None:
+        return (
+            f"the C++ ops could not be compiled ({failure}; `toolkit doctor --compile` says more)"
+        )
+    return "the C++ ops are being compiled"
 
 
 def _compile_quietly(level: Level) -> None:
     try:
         compile_library(level)
-    except (CompileError, OSError):
-        pass  # select_ops has said which ops are used instead; `toolkit doctor` says why
+    except (CompileError, OSError) as error:
+        _failures[level.name] = str(error).splitlines()[0]
 
 
 def _run(arguments: list[str]) -> None:

@@ -60,6 +60,20 @@ class TransformersDecoder(nn.Module):
         self.dtype = dtype
         self.device = device
 
+    def pack(self, quantization: str | None = None) -> None:
+        """Lay the matrices of plain linear modules out as the kernels read them best.
+
+        Modules that their model's code treats in a way of its own (a subclass, a matrix that is
+        also an embedding's) stay as they are.
+        """
+        embeddings = {
+            id(module.weight) for module in self.body.modules() if isinstance(module, nn.Embedding)
+        }
+        modules = {*self.body.modules(), *self.head.modules()}  # they share some
+        for module in modules:
+            if type(module) is nn.Linear:
+                _pack(module, self.ops, quantization, keep=id(module.weight) in embeddings)
+
     @torch.no_grad()
     def forward(
         self,
@@ -125,3 +139,17 @@ def _replaced(module: nn.Module, path: list[str], leaf: nn.Module) -> nn.Module:
     inner = _replaced(module.get_submodule(path[0]), path[1:], leaf)
     clone._modules = {**module._modules, path[0]: inner}
     return clone
+
+
+def _pack(module: nn.Linear, ops: Ops, quantization: str | None, *, keep: bool) -> None:
+    """Let a linear module compute with a packed weight; its own goes unless it is to be kept."""
+    packed = ops.pack_linear(module.weight, module.bias, quantization=quantization)
+    if packed is None:
+        return
+
+    def forward(x: Tensor) -> Tensor:
+        return packed(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+    module.forward = forward
+    if not keep:
+        module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)

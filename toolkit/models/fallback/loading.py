@@ -35,6 +35,7 @@ def load_transformers_decoder(
     dtype: torch.dtype,
     device: torch.device,
     max_model_len: int | None = None,
+    quantization: str | None = None,
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> TransformersDecoder:
@@ -52,6 +53,7 @@ def load_transformers_decoder(
     spec = dataclasses.replace(spec, max_model_len=max_model_len or spec.max_model_len)
     decoder = TransformersDecoder(model, spec, ops, dtype=dtype, device=device).eval()
     check(model, decoder)
+    decoder.pack(quantization)
     logger.warning(
         "no spec describes %s: transformers' own code runs it with the toolkit's paged attention, "
         "without fused kernels",

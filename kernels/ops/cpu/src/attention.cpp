@@ -1,0 +1,72 @@
+// Causal attention over a paged cache: reference_attention.paged_attention.
+//
+// Online softmax over tiles of keys: Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
+// arXiv:2205.14135.
+#include "attention.h"
+
+#include <algorithm>
+
+#include "attention_amx.h"
+#include "attention_worker.h"
+#include "threads.h"
+
+std::vector<Piece> cut_into_pieces(const Attention& of) {
+  const long group = of.num_heads / of.num_kv_heads;
+  std::vector<long> order(of.num_requests);
+  for (long i = 0; i < of.num_requests; i++) order[i] = i;
+  auto queries = [&](long i) { return (long)of.query_starts[i + 1] - of.query_starts[i]; };
+  auto size = [&](long i) { return std::min(queries(i) * group, kPieceRows) * of.context_lens[i]; };
+  std::stable_sort(order.begin(), order.end(), [&](long a, long b) { return size(a) > size(b); });
+  std::vector<Piece> pieces;
+  for (long request : order)
+    // Later rows see more.
+    for (long last = queries(request) * group; last > 0;) {
+      const long first = (last - 1) / kPieceRows * kPieceRows;
+      for (long kv_head = 0; kv_head < of.num_kv_heads; kv_head++)
+        pieces.push_back({request, kv_head, first, last});
+      last = first;
+    }
+  return pieces;
+}
+
+template <typename T, class Gemm>
+static void attend(const Attention& of) {
+  const std::vector<Piece> pieces = cut_into_pieces(of);
+  long numbers = 0;
+  for (const Piece& piece : pieces) numbers += of.context_lens[piece.request] * of.head_dim * 2;
+#pragma omp parallel num_threads(num_threads) if (numbers > kWorthSharing)
+  {
+    Worker<T, Gemm> worker(of);
+#pragma omp for schedule(dynamic, 1)
+    for (long i = 0; i < (long)pieces.size(); i++) worker.run(pieces[i]);
+  }
+}
+
+static void attend_bfloat16(const Attention& of) {
+#if defined(ATTENTION_TILES)
+  if (tiles_allowed()) return attend<bf16, TileGemm>(of);
+#endif
+#if defined(ATTENTION_PAIRS)
+  return attend<bf16, PairGemm>(of);
+#else
+  return attend<bf16, FloatGemm>(of);
+#endif
+}
+
+EXPORT void paged_attention(const void* query, const void* key_cache, const void* value_cache,
+                            void* out, const int* block_tables, const int* query_starts,
+                            const int* context_lens, const float* alibi_slopes, const float* sinks,
+                            long num_requests, long num_heads, long num_kv_heads, long head_dim,
+                            long block_size, long table_stride, long query_stride, long window,
+                            float scale, float softcap, int dtype) {
+  const Attention of = {query,        key_cache,    value_cache,  out,         block_tables,
+                        query_starts, context_lens, alibi_slopes, sinks,       num_requests,
+                        num_heads,    num_kv_heads, head_dim,     block_size,  table_stride,
+                        query_stride, window,       scale,        softcap};
+  if (dtype == kFloat32)
+    attend<float, FloatGemm>(of);
+  else if (dtype == kBFloat16)
+    attend_bfloat16(of);
+  else
+    attend<f16, FloatGemm>(of);
+}

@@ -1,0 +1,70 @@
+// What paged attention is asked for, and the pieces of work it is cut into.
+#pragma once
+
+#include <cstdlib>
+#include <vector>
+
+#include "simd.h"
+
+// The arguments of the exported function paged_attention.
+struct Attention {
+  const void* query;  // [num_tokens, num_heads, head_dim], tokens query_stride numbers apart
+  const void* key_cache;
+  const void* value_cache;  // [num_blocks, num_kv_heads, block_size, head_dim]
+  void* out;                // [num_tokens, num_heads, head_dim]
+  const int* block_tables;  // [num_requests, table_stride]
+  const int* query_starts;
+  const int* context_lens;
+  const float* alibi_slopes;  // [num_heads] or null
+  const float* sinks;         // [num_heads] or null
+  long num_requests, num_heads, num_kv_heads, head_dim, block_size, table_stride, query_stride;
+  long window;  // positions that a query sees, its own included
+  float scale;
+  float softcap;  // 0: none
+};
+
+// Rows [first, last) of one request and head of the caches. Row token * group + g is the query of
+// that token of the request and of head kv_head * group + g.
+struct Piece {
+  long request, kv_head, first, last;
+};
+
+constexpr long kPieceRows = 256;  // rows that share one packing of the keys
+
+// All work, the largest pieces first, so that no thread is left with one at the end.
+std::vector<Piece> cut_into_pieces(const Attention& of);
+
+// Positions [low, high) that a row sees.
+struct Visible {
+  long low, high;
+};
+
+static inline Visible visible(const Attention& of, const Piece& piece, long row) {
+  const long group = of.num_heads / of.num_kv_heads;
+  const long num_queries = of.query_starts[piece.request + 1] - of.query_starts[piece.request];
+  const long high = of.context_lens[piece.request] - num_queries + row / group + 1;
+  return {high > of.window ? high - of.window : 0, high};
+}
+
+// Memory of a thread that grows to what was asked of it and is kept.
+class Workspace {
+ public:
+  Workspace() = default;
+  Workspace(const Workspace&) = delete;
+  ~Workspace() { free(memory_); }
+
+  // Aligned to cache lines.
+  char* reserve(size_t bytes) {
+    if (bytes > size_) {
+      free(memory_);
+      size_ = (bytes + 4095) / 4096 * 4096;
+      memory_ = (char*)aligned_alloc(4096, size_);
+      if (memory_ == nullptr) abort();
+    }
+    return memory_;
+  }
+
+ private:
+  char* memory_ = nullptr;
+  size_t size_ = 0;
+};

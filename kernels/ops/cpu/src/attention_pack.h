@@ -1,0 +1,128 @@
+// Rows of the query and of the paged caches, laid out as the operands of attention_gemm.h.
+//
+// Columns past head_dim and keys past the last are zeros: what lies there in a cache is never read.
+#pragma once
+
+#include "attention_gemm.h"
+#include "attention_transpose.h"
+
+static inline long round_up(long x, long multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+template <int kPair>
+struct Packing;
+
+// T is converted to float32; one number is one column.
+template <>
+struct Packing<1> {
+  template <typename T>
+  static inline vf read(const T* at, int count) {
+    return load_some(at, count);
+  }
+
+  // One row of the query.
+  template <typename T>
+  static void copy_row(const T* row, long head_dim, float* to, long depth) {
+    for (long d = 0; d < depth; d += kWidth)
+      store(d < head_dim ? read(row + d, head_dim - d < kWidth ? head_dim - d : kWidth) : vf{},
+            to + d);
+  }
+
+  // Values of one key, at its place in each panel of columns; row null: zeros.
+  template <typename T>
+  static inline void place_values(const T* row, const T*, long head_dim, float* to,
+                                  long panel_stride) {
+    for (long d = 0; d < head_dim; d += kWidth, to += panel_stride)
+      store(row ? read(row + d, head_dim - d < kWidth ? head_dim - d : kWidth) : vf{}, to);
+  }
+};
+
+// bfloat16 as it is; a vector holds 2 * kWidth numbers, a pair is one 32-bit column.
+template <>
+struct Packing<2> {
+  static inline vf read(const bf16* at, int count) {
+    vf out = {};
+    memcpy(&out, at, count >= 2 * kWidth ? sizeof out : 2 * count);
+    return out;
+  }
+
+  static void copy_row(const bf16* row, long head_dim, bf16* to, long depth) {
+    memcpy(to, row, 2 * head_dim);
+    memset(to + head_dim, 0, 2 * (depth - head_dim));
+  }
+
+#if defined(ATTENTION_PAIRS)
+  // Values of two keys that follow each other; next null: zeros.
+  static inline void place_values(const bf16* row, const bf16* next, long head_dim, bf16* to,
+                                  long panel_stride) {
+    const __m512i low = interleaving(0), high = interleaving(kWidth);
+    for (long d = 0; d < head_dim; d += 2 * kWidth, to += 2 * panel_stride) {
+      __m512i a = row ? (__m512i)read(row + d, head_dim - d) : __m512i{};
+      __m512i b = next ? (__m512i)read(next + d, head_dim - d) : __m512i{};
+      _mm512_store_si512((void*)to, _mm512_permutex2var_epi16(a, low, b));
+      _mm512_store_si512((void*)(to + panel_stride), _mm512_permutex2var_epi16(a, high, b));
+    }
+  }
+
+ private:
+  // Indices of a[first], b[first], a[first + 1], b[first + 1] ...
+  static inline __m512i interleaving(int first) {
+    const __m512i even = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i a = _mm512_add_epi32(even, _mm512_set1_epi32(first));
+    return _mm512_or_si512(a, _mm512_slli_epi32(_mm512_add_epi32(a, _mm512_set1_epi32(32)), 16));
+  }
+#endif
+};
+
+// Where the keys of one tile lie in the caches, and those a little further.
+struct Rows {
+  const long* offsets;  // of each key's row, in numbers
+  int count;            // keys
+  int known;            // offsets, count or more: the rest are wanted soon
+};
+
+// Ask for the row of a key that is wanted soon.
+template <typename T>
+static inline void prefetch(const T* cache, const Rows& rows, int key, long head_dim) {
+  if (key >= rows.known) return;
+  const char* at = (const char*)(cache + rows.offsets[key]);
+  for (long byte = 0; byte < head_dim * (long)sizeof(T); byte += 64) __builtin_prefetch(at + byte);
+}
+
+constexpr int kAhead = 2 * kWidth;  // keys between a row's prefetch and its use
+
+// Keys as columns: panels of kWidth keys, [panel][depth / kPair][kWidth][kPair].
+template <class Gemm, typename T>
+static void pack_keys(const T* cache, const Rows& rows, long head_dim, typename Gemm::Number* to,
+                      long depth, int panels) {
+  constexpr int kPair = Gemm::kPair;
+  for (int panel = 0; panel < panels; panel++, to += depth * kWidth) {
+    const int first = panel * kWidth;
+    const int count = rows.count - first < kWidth ? rows.count - first : kWidth;
+    for (int i = 0; i < kWidth; i++) prefetch(cache, rows, first + kAhead + i, head_dim);
+    for (long d = 0; d < depth; d += kWidth * kPair) {
+      vf square[kWidth];
+      const int left = head_dim - d < kWidth * kPair ? head_dim - d : kWidth * kPair;
+      for (int i = 0; i < kWidth; i++)
+        square[i] = i < count && left > 0
+                        ? Packing<kPair>::read(cache + rows.offsets[first + i] + d, left)
+                        : vf{};
+      transpose(square);
+      for (int i = 0; i < kWidth; i++) memcpy(to + (d + i * kPair) * kWidth, &square[i], sizeof(vf));
+    }
+  }
+}
+
+// Values as rows: panels of kWidth columns, [panel][keys / kPair][kWidth][kPair], keys a multiple
+// of kPair up to capacity, which is the panels' number of rows.
+template <class Gemm, typename T>
+static void pack_values(const T* cache, const Rows& rows, long head_dim,
+                        typename Gemm::Number* to, int keys, int capacity) {
+  constexpr int kPair = Gemm::kPair;
+  const long panel_stride = (long)capacity * kWidth;
+  for (int key = 0; key < keys; key += kPair) {
+    for (int i = 0; i < kPair; i++) prefetch(cache, rows, key + kAhead + i, head_dim);
+    const T* row = key < rows.count ? cache + rows.offsets[key] : nullptr;
+    const T* next = key + 1 < rows.count ? cache + rows.offsets[key + 1] : nullptr;
+    Packing<kPair>::place_values(row, next, head_dim, to + (long)key * kWidth, panel_stride);
+  }
+}
