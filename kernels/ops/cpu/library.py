@@ -18,15 +18,15 @@ _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 # Arguments of every function in src/*.cpp, in order; all return nothing.
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "set_num_threads": (_I,),
-    "silu_mul": (_P, _P, _L, _L, _L, _I),
+    "silu_mul": (_P,),
     "paged_attention": (*[_P] * 9, *[_L] * 8, _F, _F, _I),
-    "gelu_mul": (_P, _P, _L, _L, _L, _I),
-    "gelu_tanh_mul": (_P, _P, _L, _L, _L, _I),
-    "rms_norm": (_P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I, _I),
-    "layer_norm": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I, _I),
-    "add_rms_norm": (_P, _P, _P, _P, _P, _L, _L, _F, _I, _I),
-    "add_layer_norm": (_P, _P, _P, _P, _P, _P, _L, _L, _F, _I, _I),
-    "rotary_write_kv": (*(_P,) * 11, *(_L,) * 9, _F, _I, _I, _I),
+    "gelu_mul": (_P,),
+    "gelu_tanh_mul": (_P,),
+    "rms_norm": (_P,),
+    "layer_norm": (_P,),
+    "add_rms_norm": (_P,),
+    "add_layer_norm": (_P,),
+    "rotary_write_kv": (_P,),
     "race": (_P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
 }

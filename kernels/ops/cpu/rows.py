@@ -8,6 +8,7 @@ Request path 7/8: from models.layers, into the blocks of cache.storage.
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Literal
 
 import torch
@@ -17,6 +18,12 @@ from toolkit.kernels import reference
 from toolkit.kernels.cpu.library import DTYPES, Library, pointer
 
 __all__ = ["RowOps"]
+
+# The structs of arguments in src/norms.cpp, activations.cpp and rotary.cpp.
+_pack_norm = Struct("10q d 2q").pack
+_pack_add_norm = Struct("8q d 2q").pack
+_pack_gate = Struct("6q").pack
+_pack_heads = Struct("20q d 3q").pack
 
 # A weight has its rows' dtype, or float32.
 _PAIRS = {
@@ -37,23 +44,14 @@ class RowOps:
         dtypes = _dtypes(x, weight)
         if dtypes is None:
             return reference.rms_norm(x, weight, eps)
-        out = _empty(x)
-        rows, layout = _layout(x, weight)
-        self._library.rms_norm(
-            rows.data_ptr(), weight.data_ptr(), out.data_ptr(), *layout, eps, *dtypes
-        )
-        return out
+        return _norm(self._library.rms_norm, x, (weight, None), eps, dtypes)
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         """Normalise the last dimension: reference.layer_norm."""
         dtypes = _dtypes(x, weight, bias)
         if dtypes is None:
             return reference.layer_norm(x, weight, bias, eps)
-        out = _empty(x)
-        rows, layout = _layout(x, weight)
-        pointers = rows.data_ptr(), weight.data_ptr(), pointer(bias), out.data_ptr()
-        self._library.layer_norm(*pointers, *layout, eps, *dtypes)
-        return out
+        return _norm(self._library.layer_norm, x, (weight, bias), eps, dtypes)
 
     def add_rms_norm(
         self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
@@ -63,12 +61,7 @@ class RowOps:
         if dtypes is None or not _are_rows(x, residual):
             total = residual + x
             return self.rms_norm(total, weight, eps), total
-        out, total = torch.empty_like(x), torch.empty_like(x)
-        pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
-        self._library.add_rms_norm(
-            *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
-        )
-        return out, total
+        return _add_norm(self._library.add_rms_norm, x, residual, (weight, None), eps, dtypes)
 
     def add_layer_norm(
         self, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float
@@ -78,12 +71,7 @@ class RowOps:
         if dtypes is None or not _are_rows(x, residual):
             total = residual + x
             return self.layer_norm(total, weight, bias, eps), total
-        out, total = torch.empty_like(x), torch.empty_like(x)
-        pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr(), pointer(bias)
-        self._library.add_layer_norm(
-            *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
-        )
-        return out, total
+        return _add_norm(self._library.add_layer_norm, x, residual, (weight, bias), eps, dtypes)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """Return silu(gate) * up: reference.silu_mul, but rounded once."""
@@ -180,17 +168,45 @@ class RowOps:
         block_size = 1 if slots is None else key_cache.shape[2]
         dtype = DTYPES[key.dtype]
         self._library.rotary_write_kv(
-            *map(pointer, (query, key, value, out, key_cache, value_cache, slots)),
-            *map(pointer, (cos, sin, query_weight, key_weight)),
-            *(num_tokens, num_heads, num_kv_heads, head_dim, half),
-            *(
-                query_stride,
-                key.stride(0),
-                value_stride,
-                block_size,
-            ),
-            *(eps, interleaved, dtype, DTYPES[query_weight.dtype] if head_norms else dtype),
+            _pack_heads(
+                *map(pointer, (query, key, value, out, key_cache, value_cache, slots)),
+                *map(pointer, (cos, sin, query_weight, key_weight)),
+                *(num_tokens, num_heads, num_kv_heads, head_dim, half),
+                *(query_stride, key.stride(0), value_stride, block_size),
+                *(eps, interleaved, dtype, DTYPES[query_weight.dtype] if head_norms else dtype),
+            )
         )
+
+
+def _norm(
+    function: Callable[[bytes], None],
+    x: Tensor,
+    scale_shift: tuple[Tensor, Tensor | None],
+    eps: float,
+    dtypes: tuple[int, int],
+) -> Tensor:
+    out = _empty(x)
+    weight, bias = scale_shift
+    rows, layout = _layout(x, weight)
+    pointers = rows.data_ptr(), weight.data_ptr(), pointer(bias), out.data_ptr()
+    function(_pack_norm(*pointers, *layout, eps, *dtypes))
+    return out
+
+
+def _add_norm(
+    function: Callable[[bytes], None],
+    x: Tensor,
+    residual: Tensor,
+    scale_shift: tuple[Tensor, Tensor | None],
+    eps: float,
+    dtypes: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    out, total = torch.empty_like(x), torch.empty_like(x)
+    weight, bias = scale_shift
+    pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr(), pointer(bias)
+    results = out.data_ptr(), total.data_ptr()
+    function(_pack_add_norm(*pointers, *results, *x.shape, eps, *dtypes))
+    return out, total
 
 
 def _empty(x: Tensor) -> Tensor:
@@ -232,14 +248,16 @@ def _are_rows(x: Tensor, residual: Tensor) -> bool:
     )
 
 
-def _gate(function: Callable[..., None], gate_up: Tensor) -> Tensor:
+def _gate(function: Callable[[bytes], None], gate_up: Tensor) -> Tensor:
     """Call an activation over rows [..., 2 * width]."""
-    *rows, both = gate_up.shape
-    out = torch.empty((*rows, both // 2), dtype=gate_up.dtype)
+    shape = list(gate_up.shape)
+    shape[-1] //= 2
+    out = gate_up.new_empty(shape)
     if gate_up.dim() != 2 or gate_up.stride(1) != 1:
-        gate_up = gate_up.contiguous().view(out.numel() // max(both // 2, 1), both)
-    num_rows, stride = gate_up.shape[0], gate_up.stride(0)
-    function(gate_up.data_ptr(), out.data_ptr(), num_rows, both // 2, stride, DTYPES[gate_up.dtype])
+        gate_up = gate_up.reshape(-1, 2 * shape[-1]).contiguous()
+    pointers = gate_up.data_ptr(), out.data_ptr()
+    layout = gate_up.shape[0], shape[-1], gate_up.stride(0)
+    function(_pack_gate(*pointers, *layout, DTYPES[gate_up.dtype]))
     return out
 
 
