@@ -30,6 +30,7 @@ MEASURE_S = 0.25
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Return seeded normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
@@ -57,6 +58,7 @@ def row_cases(num_tokens: int) -> Iterator[tuple[str, tuple, dict]]:
 
 
 def sampling_cases(num_rows: int, vocab_size: int) -> Iterator[tuple[str, tuple, dict]]:
+    """Yield an op's name, its arguments and its keywords."""
     logits = 3 * normal(num_rows, vocab_size, dtype=torch.float32)
     keys = torch.arange(num_rows) * 0x9E3779B97F4A7C1 + 12345
     cut = logits.masked_fill(logits < logits.topk(50, dim=1).values[:, -1:], -torch.inf)

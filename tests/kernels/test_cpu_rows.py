@@ -10,17 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.kernels.cpu_levels import ROW_LEVELS, library_of
-from tests.kernels.numerics import normal
+from tests.kernels.numerics import BOUNDS, assert_within, normal
 from toolkit.kernels import reference
 from toolkit.kernels.cpu.rows import RowOps
 
-# Results are rounded once or twice to 24, 8 and 11 bits; 4e-6 leaves room for sums of a thousand.
-BOUNDS = {
-    torch.float32: {"rtol": 4e-6, "atol": 4e-6},
-    torch.bfloat16: {"rtol": 2**-7, "atol": 1e-5},
-    torch.float16: {"rtol": 2**-10, "atol": 1e-5},
-}
-DTYPES = tuple(BOUNDS)
 # Vectors hold 4, 8 or 16 numbers; sums take four vectors at a time.
 SIZES = (1, 3, 16, 63, 65, 96, 768)
 
@@ -28,10 +21,6 @@ SIZES = (1, 3, 16, 63, 65, 96, 768)
 @pytest.fixture(params=ROW_LEVELS)
 def ops(request: pytest.FixtureRequest) -> RowOps:
     return RowOps(library_of(request.param))
-
-
-def assert_within(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual.double(), expected, **BOUNDS[actual.dtype])
 
 
 def rms_norm_exactly(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -49,7 +38,7 @@ def layer_norm_exactly(x: Tensor, weight: Tensor, bias: Tensor | None, eps: floa
 # ---- norms
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("has_wide_weight", [True, False])
 def test_rms_norm_is_right(ops: RowOps, dtype: torch.dtype, size: int, has_wide_weight: bool):
@@ -58,7 +47,7 @@ def test_rms_norm_is_right(ops: RowOps, dtype: torch.dtype, size: int, has_wide_
     assert_within(ops.rms_norm(x, weight, 1e-5), rms_norm_exactly(x, weight, 1e-5))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_layer_norm_is_right(ops: RowOps, dtype: torch.dtype, size: int, has_bias: bool):
@@ -91,7 +80,7 @@ def test_rms_norm_rounds_where_the_reference_does(
         assert float((once_less != reference.rms_norm(x, weight, 1e-6)).float().mean()) > 0.05
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 def test_heads_have_weights_of_their_own(ops: RowOps, dtype: torch.dtype):
     x = normal(7, 3, 40, seed=0, dtype=dtype)
     weight, bias = normal(3, 40, seed=1, dtype=dtype), normal(3, 40, seed=2, dtype=dtype)
@@ -102,7 +91,7 @@ def test_heads_have_weights_of_their_own(ops: RowOps, dtype: torch.dtype):
     torch.testing.assert_close(together, reference.layer_norm(x, weight, bias, 1e-5))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("shape", [(0, 8), (0, 2, 8), (8,), (2, 3, 4, 8)])
 def test_norms_take_any_shape(ops: RowOps, dtype: torch.dtype, shape: tuple[int, ...]):
     x, weight = normal(*shape, seed=0, dtype=dtype), normal(8, seed=1, dtype=dtype)
@@ -110,7 +99,7 @@ def test_norms_take_any_shape(ops: RowOps, dtype: torch.dtype, shape: tuple[int,
     assert ops.layer_norm(x, weight, None, 1e-5).shape == x.shape
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 def test_norms_read_views_as_they_lie(ops: RowOps, dtype: torch.dtype):
     fused = normal(6, 5, 48, seed=0, dtype=dtype)
     weight = normal(48, seed=1, dtype=dtype)
@@ -123,7 +112,7 @@ def test_norms_read_views_as_they_lie(ops: RowOps, dtype: torch.dtype):
         assert ops.rms_norm(view, own, 1e-5).is_contiguous()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_fused_norm_is_the_sum_and_its_norm(ops: RowOps, dtype: torch.dtype, size: int):
     x, residual = normal(5, size, seed=0, dtype=dtype), normal(5, size, seed=1, dtype=dtype)
@@ -162,7 +151,7 @@ def test_dtypes_that_the_library_lacks_go_to_the_reference(ops: RowOps):
 # ---- gated activations
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize(("num_tokens", "width"), [(5, 37), (0, 4), (1, 1), (3, 128)])
 def test_gated_activations_are_right(ops: RowOps, dtype: torch.dtype, num_tokens: int, width: int):
     gate_up = 3 * normal(num_tokens, 2 * width, seed=0, dtype=dtype)
@@ -194,104 +183,10 @@ def test_activations_take_views_and_more_dimensions(ops: RowOps):
         torch.testing.assert_close(ops.silu_mul(view), reference.silu_mul(view))
 
 
-# ---- heads on their way into the cache
-
-
-def fused_heads(num_tokens: int, head_dim: int, dtype: torch.dtype) -> list[Tensor]:
-    """Query of 4 heads, key and value of 2: views of one matrix."""
-    return list(normal(num_tokens, 8, head_dim, seed=0, dtype=dtype).split((4, 2, 2), dim=1))
-
-
-def rotary_exactly(x: Tensor, angles: Tensor, *, interleaved: bool) -> Tensor:
-    half = angles.shape[1]
-    turned, rest = x.double().tensor_split((2 * half,), dim=-1)
-    pairs = turned.unflatten(-1, (half, 2) if interleaved else (2, half))
-    first, second = pairs.unbind(-1) if interleaved else pairs.unbind(-2)
-    turn = torch.polar(torch.ones_like(angles.double()), angles.double()).unsqueeze(1)
-    product = torch.view_as_real(torch.complex(first, second) * turn)
-    if not interleaved:
-        product = product.transpose(-1, -2)
-    return torch.cat((product.flatten(-2), rest), dim=-1)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("interleaved", [True, False])
-@pytest.mark.parametrize(
-    ("num_tokens", "head_dim", "half"),
-    [(7, 64, 32), (7, 64, 8), (3, 40, 19), (1, 2, 1), (0, 64, 32)],
-)
-def test_rotary_is_right(
-    ops: RowOps, dtype: torch.dtype, interleaved: bool, num_tokens: int, head_dim: int, half: int
-):
-    query, key, _ = fused_heads(num_tokens, head_dim, dtype)
-    angles = normal(num_tokens, half, seed=1)
-    turned = ops.rotary(query, key, angles.cos(), angles.sin(), interleaved=interleaved)
-    for before, after in zip((query, key), turned, strict=True):
-        expected = rotary_exactly(before, angles, interleaved=interleaved)
-        torch.testing.assert_close(after.double(), expected, rtol=BOUNDS[dtype]["rtol"], atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("block_size", [1, 3, 4, 16])
-@pytest.mark.parametrize("num_tokens", [0, 1, 11])
-def test_write_kv_fills_exactly_its_slots(
-    ops: RowOps, dtype: torch.dtype, block_size: int, num_tokens: int
-):
-    _, key, value = fused_heads(num_tokens, 20, dtype)
-    shape = (24 // block_size + 1, 2, block_size, 20)
-    caches = [normal(*shape, seed=i, dtype=dtype) for i in range(2)]
-    expected = [cache.clone() for cache in caches]
-    slots = torch.randperm(24, generator=torch.Generator().manual_seed(0))[:num_tokens]
-    ops.write_kv(key, value, *caches, slots)
-    reference.write_kv(key, value, *expected, slots)
-    assert torch.equal(caches[0], expected[0])
-    assert torch.equal(caches[1], expected[1])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("interleaved", [True, False])
-@pytest.mark.parametrize("has_rotation", [True, False])
-@pytest.mark.parametrize("weight_dtype", [None, "own", torch.float32])
-def test_the_fused_op_is_its_parts(
-    ops: RowOps, dtype: torch.dtype, interleaved: bool, has_rotation: bool, weight_dtype: Any
-):
-    query, key, value = fused_heads(9, 64, dtype)
-    angles = normal(9, 24, seed=1)
-    turn = (angles.cos(), angles.sin()) if has_rotation else (None, None)
-    norms = None
-    if weight_dtype is not None:
-        chosen = dtype if weight_dtype == "own" else weight_dtype
-        norms = (normal(64, seed=2, dtype=chosen), normal(64, seed=3, dtype=chosen), 1e-6)
-    caches = [torch.zeros(3, 2, 4, 64, dtype=dtype) for _ in range(4)]
-    slots = torch.tensor([11, 0, 3, 4, 9, 2, 1, 7, 8])
-    fused = ops.rotary_write_kv(
-        query, key, value, *turn, *caches[:2], slots, interleaved=interleaved, head_norms=norms
-    )
-    expected_query, expected_key = query, key
-    if norms is not None:
-        expected_query = ops.rms_norm(query, norms[0], 1e-6)
-        expected_key = ops.rms_norm(key, norms[1], 1e-6)
-    if has_rotation:
-        expected_query, expected_key = ops.rotary(
-            expected_query, expected_key, *turn, interleaved=interleaved
-        )
-    ops.write_kv(expected_key, value, *caches[2:], slots)
-    assert torch.equal(fused, expected_query)
-    assert torch.equal(caches[0], caches[2])
-    assert torch.equal(caches[1], caches[3])
-    by_reference = reference.rotary_write_kv(
-        query, key, value, *turn, *caches[2:], slots, interleaved=interleaved, head_norms=norms
-    )
-    # A norm that is rounded the other way, turned: some units in the last place of 1.
-    bound = {"rtol": BOUNDS[dtype]["rtol"], "atol": 8 * torch.finfo(dtype).eps}
-    torch.testing.assert_close(fused, by_reference, **bound)
-    torch.testing.assert_close(caches[0], caches[2], **bound)
-
-
 # ---- batch invariance
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("level", ROW_LEVELS)
 def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(level: str, dtype: torch.dtype):
     """Two hundred rows are shared among three threads, one row is not; the bits are the same."""

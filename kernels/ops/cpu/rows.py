@@ -101,7 +101,7 @@ class RowOps:
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
         """Store keys and values at their slots: reference.write_kv."""
-        if _share_a_dtype(key, value, key_cache, value_cache):
+        if _share_a_dtype(key, value, key_cache):
             self._move_heads(None, key, value, None, key_cache, value_cache, slots)
         else:
             reference.write_kv(key, value, key_cache, value_cache, slots)
@@ -122,11 +122,9 @@ class RowOps:
     ) -> Tensor:
         """Prepare heads for attention in one pass: reference.rotary_write_kv."""
         how = {"cos": cos, "sin": sin, "interleaved": interleaved, "head_norms": head_norms}
-        has_dtypes = _share_a_dtype(query, key, value, key_cache, value_cache)
-        if head_norms is not None:
-            query_weight, key_weight, _ = head_norms
-            has_dtypes &= _dtypes(query, query_weight, key_weight) is not None
-        if not has_dtypes:
+        if not _share_a_dtype(query, key, value, key_cache) or (
+            head_norms is not None and _dtypes(query, *head_norms[:2]) is None
+        ):
             return reference.rotary_write_kv(
                 query, key, value, key_cache=key_cache, value_cache=value_cache, slots=slots, **how
             )
@@ -153,27 +151,34 @@ class RowOps:
         head_norms: tuple[Tensor, Tensor, float] | None = None,
     ) -> None:
         """Call the C++, whose arguments are described there; None is its null."""
-        key = _with_whole_heads(key)
+        key, key_stride = _with_whole_heads(key)
         num_tokens, num_kv_heads, head_dim = key.shape
+        dtype = weight_dtype = DTYPES[key.dtype]
+        queries = values = turn = norms = (0, 0)
         num_heads = query_stride = value_stride = half = 0
-        if query is not None:
-            query = _with_whole_heads(query)
-            num_heads, query_stride = query.shape[1], query.stride(0)
-        if value is not None:
-            value = _with_whole_heads(value)
-            value_stride = value.stride(0)
+        if query is not None and out is not None:
+            query, query_stride = _with_whole_heads(query)
+            queries, num_heads = (query.data_ptr(), out.data_ptr()), query.shape[1]
+        if value is not None and value_cache is not None:
+            value, value_stride = _with_whole_heads(value)
+            values = value.data_ptr(), value_cache.data_ptr()
         if cos is not None and sin is not None:
-            cos, sin, half = cos.contiguous(), sin.contiguous(), cos.shape[1]
-        query_weight, key_weight, eps = head_norms or (None, None, 0.0)
-        block_size = 1 if slots is None else key_cache.shape[2]
-        dtype = DTYPES[key.dtype]
+            cos, sin = cos.contiguous(), sin.contiguous()
+            turn, half = (cos.data_ptr(), sin.data_ptr()), cos.shape[1]
+        if head_norms is not None:
+            norms = head_norms[0].data_ptr(), head_norms[1].data_ptr()
+            weight_dtype = DTYPES[head_norms[0].dtype]
         self._library.rotary_write_kv(
             _pack_heads(
-                *map(pointer, (query, key, value, out, key_cache, value_cache, slots)),
-                *map(pointer, (cos, sin, query_weight, key_weight)),
+                *queries,
+                *(key.data_ptr(), key_cache.data_ptr()),
+                *values,
+                *(0, 1) if slots is None else (slots.data_ptr(), key_cache.shape[2]),
+                *turn,
+                *norms,
                 *(num_tokens, num_heads, num_kv_heads, head_dim, half),
-                *(query_stride, key.stride(0), value_stride, block_size),
-                *(eps, interleaved, dtype, DTYPES[query_weight.dtype] if head_norms else dtype),
+                *(query_stride, key_stride, value_stride),
+                *(0.0 if head_norms is None else head_norms[2], interleaved, dtype, weight_dtype),
             )
         )
 
@@ -261,13 +266,19 @@ def _gate(function: Callable[[bytes], None], gate_up: Tensor) -> Tensor:
     return out
 
 
-def _share_a_dtype(*tensors: Tensor) -> bool:
+def _share_a_dtype(x: Tensor, *others: Tensor) -> bool:
     """Whether all are of one dtype, and the C++ has it."""
-    dtype = tensors[0].dtype
-    return dtype in DTYPES and all(x.dtype is dtype for x in tensors)
+    dtype = x.dtype
+    for other in others:
+        if other.dtype is not dtype:
+            return False
+    return dtype in DTYPES
 
 
-def _with_whole_heads(x: Tensor) -> Tensor:
-    """Return [num_tokens, heads, head_dim] with each token's heads contiguous."""
-    _, head_stride, stride = x.stride()
-    return x if stride == 1 and head_stride == x.shape[2] else x.contiguous()
+def _with_whole_heads(x: Tensor) -> tuple[Tensor, int]:
+    """Return [num_tokens, heads, head_dim] with each token's heads contiguous, and its stride."""
+    token_stride, head_stride, stride = x.stride()
+    if stride != 1 or head_stride != x.shape[2]:
+        x = x.contiguous()
+        token_stride = x.stride(0)
+    return x, token_stride

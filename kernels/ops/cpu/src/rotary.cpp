@@ -55,13 +55,18 @@ static inline void change_head(const T* x, T* out, const Change& change) {
 // written. slots null: token t has slot t. cos and sin [num_tokens, half], or null: no rotation.
 // Weights [head_dim] of the norms, or null: none.
 struct HeadsCall {
-  const void *query, *key, *value;
-  void *out, *key_cache, *value_cache;
+  const void* query;
+  void* out;
+  const void* key;
+  void* key_cache;
+  const void* value;
+  void* value_cache;
   const int64_t* slots;
+  long block_size;
   const float *cos, *sin;
   const void *query_weight, *key_weight;
   long num_tokens, num_heads, num_kv_heads, head_dim, half;
-  long query_stride, key_stride, value_stride, block_size;
+  long query_stride, key_stride, value_stride;
   double eps;
   long interleaved, dtype, weight_dtype;
 };
