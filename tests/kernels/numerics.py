@@ -12,6 +12,13 @@ TOLERANCE = {
     torch.bfloat16: {"atol": 1e-2, "rtol": 1.6e-2},
 }
 DTYPES = tuple(TOLERANCE)
+# For the C++ ops. Results are rounded once or twice, to 24, 8 or 11 bits; 4e-6 leaves room for
+# sums of a thousand.
+BOUNDS = {
+    torch.float32: {"rtol": 4e-6, "atol": 4e-6},
+    torch.bfloat16: {"rtol": 2**-7, "atol": 1e-5},
+    torch.float16: {"rtol": 2**-10, "atol": 1e-5},
+}
 
 
 def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -21,3 +28,8 @@ def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     """Compare with a float64 result, within the rounding of the actual dtype."""
     torch.testing.assert_close(actual.double(), expected, **TOLERANCE[actual.dtype])
+
+
+def assert_within(actual: Tensor, expected: Tensor) -> None:
+    """Compare a C++ op's result with a float64 one."""
+    torch.testing.assert_close(actual.double(), expected, **BOUNDS[actual.dtype])

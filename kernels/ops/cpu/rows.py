@@ -8,6 +8,7 @@ Request path 7/8: from models.layers, into the blocks of cache.storage.
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Literal
 
 import torch
@@ -17,6 +18,19 @@ from toolkit.kernels import reference
 from toolkit.kernels.cpu.library import DTYPES, Library, pointer
 
 __all__ = ["RowOps"]
+
+# The structs of arguments in src/norms.cpp, activations.cpp and rotary.cpp.
+_pack_norm = Struct("10q d 2q").pack
+_pack_add_norm = Struct("8q d 2q").pack
+_pack_gate = Struct("6q").pack
+_pack_heads = Struct("20q d 3q").pack
+
+# A weight has its rows' dtype, or float32.
+_PAIRS = {
+    (rows, weight): (code, DTYPES[weight])
+    for rows, code in DTYPES.items()
+    for weight in {rows, torch.float32}
+}
 
 
 class RowOps:
@@ -30,23 +44,14 @@ class RowOps:
         dtypes = _dtypes(x, weight)
         if dtypes is None:
             return reference.rms_norm(x, weight, eps)
-        out = torch.empty(x.shape, dtype=x.dtype)
-        rows, layout = _layout(x, weight)
-        self._library.rms_norm(
-            rows.data_ptr(), weight.data_ptr(), out.data_ptr(), *layout, eps, *dtypes
-        )
-        return out
+        return _norm(self._library.rms_norm, x, (weight, None), eps, dtypes)
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         """Normalise the last dimension: reference.layer_norm."""
         dtypes = _dtypes(x, weight, bias)
         if dtypes is None:
             return reference.layer_norm(x, weight, bias, eps)
-        out = torch.empty(x.shape, dtype=x.dtype)
-        rows, layout = _layout(x, weight)
-        pointers = rows.data_ptr(), weight.data_ptr(), pointer(bias), out.data_ptr()
-        self._library.layer_norm(*pointers, *layout, eps, *dtypes)
-        return out
+        return _norm(self._library.layer_norm, x, (weight, bias), eps, dtypes)
 
     def add_rms_norm(
         self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
@@ -56,12 +61,7 @@ class RowOps:
         if dtypes is None or not _are_rows(x, residual):
             total = residual + x
             return self.rms_norm(total, weight, eps), total
-        out, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
-        pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
-        self._library.add_rms_norm(
-            *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
-        )
-        return out, total
+        return _add_norm(self._library.add_rms_norm, x, residual, (weight, None), eps, dtypes)
 
     def add_layer_norm(
         self, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float
@@ -71,12 +71,7 @@ class RowOps:
         if dtypes is None or not _are_rows(x, residual):
             total = residual + x
             return self.layer_norm(total, weight, bias, eps), total
-        out, total = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
-        pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr(), pointer(bias)
-        self._library.add_layer_norm(
-            *pointers, out.data_ptr(), total.data_ptr(), *x.shape, eps, *dtypes
-        )
-        return out, total
+        return _add_norm(self._library.add_layer_norm, x, residual, (weight, bias), eps, dtypes)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """Return silu(gate) * up: reference.silu_mul, but rounded once."""
@@ -97,7 +92,7 @@ class RowOps:
         """Rotate pairs of dimensions of each head: reference.rotary."""
         if query.dtype not in DTYPES or key.dtype is not query.dtype:
             return reference.rotary(query, key, cos, sin, interleaved=interleaved)
-        turned, keys = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key))
+        turned, keys = (_empty(x) for x in (query, key))
         # To the C++, keys is a cache with blocks of one slot, and token t has slot t.
         self._move_heads(query, key, None, turned, keys, cos=cos, sin=sin, interleaved=interleaved)
         return turned, keys
@@ -106,7 +101,7 @@ class RowOps:
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
         """Store keys and values at their slots: reference.write_kv."""
-        if _share_a_dtype(key, value, key_cache, value_cache):
+        if _share_a_dtype(key, value, key_cache):
             self._move_heads(None, key, value, None, key_cache, value_cache, slots)
         else:
             reference.write_kv(key, value, key_cache, value_cache, slots)
@@ -127,18 +122,16 @@ class RowOps:
     ) -> Tensor:
         """Prepare heads for attention in one pass: reference.rotary_write_kv."""
         how = {"cos": cos, "sin": sin, "interleaved": interleaved, "head_norms": head_norms}
-        has_dtypes = _share_a_dtype(query, key, value, key_cache, value_cache)
-        if head_norms is not None:
-            query_weight, key_weight, _ = head_norms
-            has_dtypes &= _dtypes(query, query_weight, key_weight) is not None
-        if not has_dtypes:
+        if not _share_a_dtype(query, key, value, key_cache) or (
+            head_norms is not None and _dtypes(query, *head_norms[:2]) is None
+        ):
             return reference.rotary_write_kv(
                 query, key, value, key_cache=key_cache, value_cache=value_cache, slots=slots, **how
             )
         if cos is None and head_norms is None:
             self._move_heads(None, key, value, None, key_cache, value_cache, slots)
             return query
-        out = torch.empty(query.shape, dtype=query.dtype)
+        out = _empty(query)
         self._move_heads(query, key, value, out, key_cache, value_cache, slots, **how)
         return out
 
@@ -158,42 +151,79 @@ class RowOps:
         head_norms: tuple[Tensor, Tensor, float] | None = None,
     ) -> None:
         """Call the C++, whose arguments are described there; None is its null."""
-        key = _with_whole_heads(key)
+        key, key_stride = _with_whole_heads(key)
         num_tokens, num_kv_heads, head_dim = key.shape
+        dtype = weight_dtype = DTYPES[key.dtype]
+        queries = values = turn = norms = (0, 0)
         num_heads = query_stride = value_stride = half = 0
-        if query is not None:
-            query = _with_whole_heads(query)
-            num_heads, query_stride = query.shape[1], query.stride(0)
-        if value is not None:
-            value = _with_whole_heads(value)
-            value_stride = value.stride(0)
+        if query is not None and out is not None:
+            query, query_stride = _with_whole_heads(query)
+            queries, num_heads = (query.data_ptr(), out.data_ptr()), query.shape[1]
+        if value is not None and value_cache is not None:
+            value, value_stride = _with_whole_heads(value)
+            values = value.data_ptr(), value_cache.data_ptr()
         if cos is not None and sin is not None:
-            cos, sin, half = cos.contiguous(), sin.contiguous(), cos.shape[1]
-        query_weight, key_weight, eps = head_norms or (None, None, 0.0)
-        block_size = 1 if slots is None else key_cache.shape[2]
-        dtype = DTYPES[key.dtype]
+            cos, sin = cos.contiguous(), sin.contiguous()
+            turn, half = (cos.data_ptr(), sin.data_ptr()), cos.shape[1]
+        if head_norms is not None:
+            norms = head_norms[0].data_ptr(), head_norms[1].data_ptr()
+            weight_dtype = DTYPES[head_norms[0].dtype]
         self._library.rotary_write_kv(
-            *map(pointer, (query, key, value, out, key_cache, value_cache, slots)),
-            *map(pointer, (cos, sin, query_weight, key_weight)),
-            *(num_tokens, num_heads, num_kv_heads, head_dim, half),
-            *(
-                query_stride,
-                key.stride(0),
-                value_stride,
-                block_size,
-            ),
-            *(eps, interleaved, dtype, DTYPES[query_weight.dtype] if head_norms else dtype),
+            _pack_heads(
+                *queries,
+                *(key.data_ptr(), key_cache.data_ptr()),
+                *values,
+                *(0, 1) if slots is None else (slots.data_ptr(), key_cache.shape[2]),
+                *turn,
+                *norms,
+                *(num_tokens, num_heads, num_kv_heads, head_dim, half),
+                *(query_stride, key_stride, value_stride),
+                *(0.0 if head_norms is None else head_norms[2], interleaved, dtype, weight_dtype),
+            )
         )
+
+
+def _norm(
+    function: Callable[[bytes], None],
+    x: Tensor,
+    scale_shift: tuple[Tensor, Tensor | None],
+    eps: float,
+    dtypes: tuple[int, int],
+) -> Tensor:
+    out = _empty(x)
+    weight, bias = scale_shift
+    rows, layout = _layout(x, weight)
+    pointers = rows.data_ptr(), weight.data_ptr(), pointer(bias), out.data_ptr()
+    function(_pack_norm(*pointers, *layout, eps, *dtypes))
+    return out
+
+
+def _add_norm(
+    function: Callable[[bytes], None],
+    x: Tensor,
+    residual: Tensor,
+    scale_shift: tuple[Tensor, Tensor | None],
+    eps: float,
+    dtypes: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    out, total = torch.empty_like(x), torch.empty_like(x)
+    weight, bias = scale_shift
+    pointers = x.data_ptr(), residual.data_ptr(), weight.data_ptr(), pointer(bias)
+    results = out.data_ptr(), total.data_ptr()
+    function(_pack_add_norm(*pointers, *results, *x.shape, eps, *dtypes))
+    return out, total
+
+
+def _empty(x: Tensor) -> Tensor:
+    """Return a contiguous tensor of x's shape and dtype."""
+    return torch.empty_like(x) if x.is_contiguous() else x.new_empty(x.shape)
 
 
 def _dtypes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, int] | None:
     """Return the codes of x's and the weights' dtypes; None for a pair that the C++ lacks."""
-    weight_dtype = weight.dtype
-    if bias is not None and bias.dtype is not weight_dtype:
+    if bias is not None and bias.dtype is not weight.dtype:
         return None
-    if x.dtype not in DTYPES or (weight_dtype is not x.dtype and weight_dtype is not torch.float32):
-        return None
-    return DTYPES[x.dtype], DTYPES[weight_dtype]
+    return _PAIRS.get((x.dtype, weight.dtype))
 
 
 def _layout(x: Tensor, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -203,13 +233,13 @@ def _layout(x: Tensor, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     the next.
     """
     size = x.shape[-1]
-    weight_stride = 0 if weight.dim() == 1 else size
-    if x.dim() == 2 and weight_stride == 0 and x.stride(1) == 1:
-        return x, (x.shape[0], 1, size, x.stride(0), 0, 0)
+    has_one_weight = weight.dim() == 1
+    if has_one_weight and x.is_contiguous():
+        return x, (x.numel() // (size or 1), 1, size, size, 0, 0)
     if x.dim() != 3 or x.stride(2) != 1:
-        num_inner = 1 if weight_stride == 0 else weight.shape[0]
-        x = x.contiguous().view(x.numel() // max(num_inner * size, 1), num_inner, size)
-    return x, (*x.shape, x.stride(0), x.stride(1), weight_stride)
+        num_inner = 1 if has_one_weight else weight.shape[0]
+        x = x.contiguous().view(x.numel() // (num_inner * size or 1), num_inner, size)
+    return x, (*x.shape, *x.stride()[:2], 0 if has_one_weight else size)
 
 
 def _are_rows(x: Tensor, residual: Tensor) -> bool:
@@ -223,24 +253,32 @@ def _are_rows(x: Tensor, residual: Tensor) -> bool:
     )
 
 
-def _gate(function: Callable[..., None], gate_up: Tensor) -> Tensor:
+def _gate(function: Callable[[bytes], None], gate_up: Tensor) -> Tensor:
     """Call an activation over rows [..., 2 * width]."""
-    *rows, both = gate_up.shape
-    out = torch.empty((*rows, both // 2), dtype=gate_up.dtype)
+    shape = list(gate_up.shape)
+    shape[-1] //= 2
+    out = gate_up.new_empty(shape)
     if gate_up.dim() != 2 or gate_up.stride(1) != 1:
-        gate_up = gate_up.contiguous().view(out.numel() // max(both // 2, 1), both)
-    num_rows, stride = gate_up.shape[0], gate_up.stride(0)
-    function(gate_up.data_ptr(), out.data_ptr(), num_rows, both // 2, stride, DTYPES[gate_up.dtype])
+        gate_up = gate_up.reshape(-1, 2 * shape[-1]).contiguous()
+    pointers = gate_up.data_ptr(), out.data_ptr()
+    layout = gate_up.shape[0], shape[-1], gate_up.stride(0)
+    function(_pack_gate(*pointers, *layout, DTYPES[gate_up.dtype]))
     return out
 
 
-def _share_a_dtype(*tensors: Tensor) -> bool:
+def _share_a_dtype(x: Tensor, *others: Tensor) -> bool:
     """Whether all are of one dtype, and the C++ has it."""
-    dtype = tensors[0].dtype
-    return dtype in DTYPES and all(x.dtype is dtype for x in tensors)
+    dtype = x.dtype
+    for other in others:
+        if other.dtype is not dtype:
+            return False
+    return dtype in DTYPES
 
 
-def _with_whole_heads(x: Tensor) -> Tensor:
-    """Return [num_tokens, heads, head_dim] with each token's heads contiguous."""
-    _, head_stride, stride = x.stride()
-    return x if stride == 1 and head_stride == x.shape[2] else x.contiguous()
+def _with_whole_heads(x: Tensor) -> tuple[Tensor, int]:
+    """Return [num_tokens, heads, head_dim] with each token's heads contiguous, and its stride."""
+    token_stride, head_stride, stride = x.stride()
+    if stride != 1 or head_stride != x.shape[2]:
+        x = x.contiguous()
+        token_stride = x.stride(0)
+    return x, token_stride

@@ -25,69 +25,82 @@ static inline void add_row(const T* x, const T* residual, T* total, long size) {
   });
 }
 
-// x [num_outer, num_inner, size] with those strides, out contiguous. The weight of inner row j
-// starts at j * weight_stride: 0 when all share one.
-EXPORT void rms_norm(const void* x, const void* weight, void* out, long num_outer, long num_inner,
-                     long size, long outer_stride, long inner_stride, long weight_stride, float eps,
-                     int dtype, int weight_dtype) {
-  by_dtypes(dtype, weight_dtype, [&](auto* type, auto* weight_type) {
-    auto* from = (decltype(type))x;
-    auto* to = (decltype(type))out;
-    auto* scale = (decltype(weight_type))weight;
-#pragma omp parallel for num_threads(num_threads) if (num_outer * num_inner * size > kWorthSharing)
-    for (long i = 0; i < num_outer; i++)
-      for (long j = 0; j < num_inner; j++)
-        rms_norm_row(from + i * outer_stride + j * inner_stride, scale + j * weight_stride,
-                     to + (i * num_inner + j) * size, size, eps);
+// rms_norm, layer_norm: x [num_outer, num_inner, size] with those strides, out contiguous; the
+// weight of inner row j starts at j * weight_stride, 0 when all share one; so does bias, which
+// layer_norm alone reads and may be null.
+struct NormCall {
+  const void *x, *weight, *bias;
+  void* out;
+  long num_outer, num_inner, size, outer_stride, inner_stride, weight_stride;
+  double eps;
+  long dtype, weight_dtype;
+};
+
+// f(row of x, weight, bias, row of out) for every row.
+template <typename X, typename W, typename F>
+static void over_rows(const NormCall& call, X*, W*, F f) {
+  long size = call.size, stride = call.weight_stride;
+  const W *weight = (const W*)call.weight, *bias = (const W*)call.bias;
+#pragma omp parallel for num_threads(num_threads) \
+    if (call.num_outer * call.num_inner * size > kWorthSharing)
+  for (long i = 0; i < call.num_outer; i++)
+    for (long j = 0; j < call.num_inner; j++)
+      f((const X*)call.x + i * call.outer_stride + j * call.inner_stride, weight + j * stride,
+        bias ? bias + j * stride : nullptr, (X*)call.out + (i * call.num_inner + j) * size);
+}
+
+EXPORT void rms_norm(const NormCall* call) {
+  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
+    over_rows(*call, type, weight_type, [=](auto* x, auto* weight, auto*, auto* out) {
+      rms_norm_row(x, weight, out, call->size, call->eps);
+    });
   });
 }
 
-// As rms_norm; bias, of the weight's shape and dtype, may be null.
-EXPORT void layer_norm(const void* x, const void* weight, const void* bias, void* out,
-                       long num_outer, long num_inner, long size, long outer_stride,
-                       long inner_stride, long weight_stride, float eps, int dtype,
-                       int weight_dtype) {
-  by_dtypes(dtype, weight_dtype, [&](auto* type, auto* weight_type) {
-    auto* from = (decltype(type))x;
-    auto* to = (decltype(type))out;
-    auto* scale = (decltype(weight_type))weight;
-    auto* shift = (decltype(weight_type))bias;
-#pragma omp parallel for num_threads(num_threads) if (num_outer * num_inner * size > kWorthSharing)
-    for (long i = 0; i < num_outer; i++)
-      for (long j = 0; j < num_inner; j++)
-        layer_norm_row(from + i * outer_stride + j * inner_stride, scale + j * weight_stride,
-                       shift ? shift + j * weight_stride : nullptr,
-                       to + (i * num_inner + j) * size, size, eps);
+EXPORT void layer_norm(const NormCall* call) {
+  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
+    over_rows(*call, type, weight_type, [=](auto* x, auto* weight, auto* bias, auto* out) {
+      layer_norm_row(x, weight, bias, out, call->size, call->eps);
+    });
   });
 }
 
-// x, residual, out and total [num_rows, size], contiguous; total = residual + x in their dtype.
-EXPORT void add_rms_norm(const void* x, const void* residual, const void* weight, void* out,
-                         void* total, long num_rows, long size, float eps, int dtype,
-                         int weight_dtype) {
-  by_dtypes(dtype, weight_dtype, [&](auto* type, auto* weight_type) {
-    using Rows = decltype(type);
-#pragma omp parallel for num_threads(num_threads) if (num_rows * size > kWorthSharing)
-    for (long row = 0; row < num_rows; row++) {
-      long at = row * size;
-      add_row((Rows)x + at, (Rows)residual + at, (Rows)total + at, size);
-      rms_norm_row((Rows)total + at, (decltype(weight_type))weight, (Rows)out + at, size, eps);
-    }
+// add_rms_norm, add_layer_norm: x, residual, out and total [num_rows, size], contiguous;
+// total = residual + x in their dtype.
+struct AddNormCall {
+  const void *x, *residual, *weight, *bias;
+  void *out, *total;
+  long num_rows, size;
+  double eps;
+  long dtype, weight_dtype;
+};
+
+// total = residual + x, then f(row of total, row of out), for every row.
+template <typename X, typename F>
+static void over_sums(const AddNormCall& call, X*, F f) {
+#pragma omp parallel for num_threads(num_threads) if (call.num_rows * call.size > kWorthSharing)
+  for (long row = 0; row < call.num_rows; row++) {
+    long at = row * call.size;
+    X* total = (X*)call.total + at;
+    add_row((const X*)call.x + at, (const X*)call.residual + at, total, call.size);
+    f(total, (X*)call.out + at);
+  }
+}
+
+EXPORT void add_rms_norm(const AddNormCall* call) {
+  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
+    auto* weight = (decltype(weight_type))call->weight;
+    over_sums(*call, type, [=](auto* total, auto* out) {
+      rms_norm_row(total, weight, out, call->size, call->eps);
+    });
   });
 }
 
-// As add_rms_norm; bias may be null.
-EXPORT void add_layer_norm(const void* x, const void* residual, const void* weight,
-                           const void* bias, void* out, void* total, long num_rows, long size,
-                           float eps, int dtype, int weight_dtype) {
-  by_dtypes(dtype, weight_dtype, [&](auto* type, auto* weight_type) {
-    using Rows = decltype(type);
+EXPORT void add_layer_norm(const AddNormCall* call) {
+  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
     using Weights = decltype(weight_type);
-#pragma omp parallel for num_threads(num_threads) if (num_rows * size > kWorthSharing)
-    for (long row = 0; row < num_rows; row++) {
-      long at = row * size;
-      add_row((Rows)x + at, (Rows)residual + at, (Rows)total + at, size);
-      layer_norm_row((Rows)total + at, (Weights)weight, (Weights)bias, (Rows)out + at, size, eps);
-    }
+    over_sums(*call, type, [=](auto* total, auto* out) {
+      layer_norm_row(total, (Weights)call->weight, (Weights)call->bias, out, call->size, call->eps);
+    });
   });
 }

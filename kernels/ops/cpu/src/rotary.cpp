@@ -52,37 +52,59 @@ static inline void change_head(const T* x, T* out, const Change& change) {
 // query, key and value [num_tokens, heads, head_dim], tokens stride apart, heads contiguous; the
 // heads of query go to out, contiguous, those of key and value to their caches
 // [blocks, num_kv_heads, block_size, head_dim]. num_heads may be 0; value null: keys alone are
-// written. Slots null: token t has slot t. cos and sin [num_tokens, half] or null.
-EXPORT void rotary_write_kv(const void* query, const void* key, const void* value, void* out,
-                            void* key_cache, void* value_cache, const int64_t* slots,
-                            const float* cos, const float* sin, const void* query_weight,
-                            const void* key_weight, long num_tokens, long num_heads,
-                            long num_kv_heads, long head_dim, long half, long query_stride,
-                            long key_stride, long value_stride, long block_size, float eps,
-                            int interleaved, int dtype, int weight_dtype) {
-  long work = num_tokens * (num_heads + 2 * num_kv_heads) * head_dim;
-  by_dtypes(dtype, weight_dtype, [&](auto* type, auto* weight_type) {
-    using Heads = decltype(type);
+// written. slots null: token t has slot t. cos and sin [num_tokens, half], or null: no rotation.
+// Weights [head_dim] of the norms, or null: none.
+struct HeadsCall {
+  const void* query;
+  void* out;
+  const void* key;
+  void* key_cache;
+  const void* value;
+  void* value_cache;
+  const int64_t* slots;
+  long block_size;
+  const float *cos, *sin;
+  const void *query_weight, *key_weight;
+  long num_tokens, num_heads, num_kv_heads, head_dim, half;
+  long query_stride, key_stride, value_stride;
+  double eps;
+  long interleaved, dtype, weight_dtype;
+};
+
+template <typename T, typename W>
+static void move_token(const HeadsCall& call, long t) {
+  long head_dim = call.head_dim;
+  Change change = {call.cos ? call.cos + t * call.half : nullptr,
+                   call.sin ? call.sin + t * call.half : nullptr,
+                   call.query_weight,
+                   (float)call.eps,
+                   head_dim,
+                   call.half,
+                   call.interleaved != 0};
+  const T* query = (const T*)call.query + t * call.query_stride;
+  for (long h = 0; h < call.num_heads; h++) {
+    T* out = (T*)call.out + (t * call.num_heads + h) * head_dim;
+    change_head<T, W>(query + h * head_dim, out, change);
+  }
+  change.weight = call.key_weight;
+  const T* key = (const T*)call.key + t * call.key_stride;
+  const T* value = (const T*)call.value + t * call.value_stride;
+  long slot = call.slots ? call.slots[t] : t;
+  long block = slot / call.block_size, offset = slot % call.block_size;
+  for (long h = 0; h < call.num_kv_heads; h++) {
+    long at = ((block * call.num_kv_heads + h) * call.block_size + offset) * head_dim;
+    change_head<T, W>(key + h * head_dim, (T*)call.key_cache + at, change);
+    if (call.value)
+      memcpy((T*)call.value_cache + at, value + h * head_dim, head_dim * sizeof(T));
+  }
+}
+
+EXPORT void rotary_write_kv(const HeadsCall* call) {
+  long work = call->num_tokens * (call->num_heads + 2 * call->num_kv_heads) * call->head_dim;
+  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using W = std::remove_pointer_t<decltype(weight_type)>;
 #pragma omp parallel for num_threads(num_threads) if (work > kWorthSharing)
-    for (long t = 0; t < num_tokens; t++) {
-      Change change = {cos ? cos + t * half : nullptr, sin ? sin + t * half : nullptr, query_weight,
-                       eps, head_dim, half, interleaved != 0};
-      for (long h = 0; h < num_heads; h++)
-        change_head<T, W>((Heads)query + t * query_stride + h * head_dim,
-                          (Heads)out + (t * num_heads + h) * head_dim, change);
-      change.weight = key_weight;
-      long slot = slots ? slots[t] : t;
-      long block = slot / block_size, offset = slot % block_size;
-      for (long h = 0; h < num_kv_heads; h++) {
-        long at = ((block * num_kv_heads + h) * block_size + offset) * head_dim;
-        change_head<T, W>((Heads)key + t * key_stride + h * head_dim, (Heads)key_cache + at,
-                          change);
-        if (value)
-          memcpy((Heads)value_cache + at, (Heads)value + t * value_stride + h * head_dim,
-                 head_dim * sizeof(T));
-      }
-    }
+    for (long t = 0; t < call->num_tokens; t++) move_token<T, W>(*call, t);
   });
 }

@@ -76,9 +76,15 @@ static inline vf load(const float* at) {
 }
 
 static inline vf load(const bf16* at) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)at)), 16);
+#elif defined(__AVX2__)
+  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)at)), 16);
+#else
   vh raw;
   memcpy(&raw, at, sizeof raw);
   return bits_as_float(__builtin_convertvector(raw, vu) << 16);
+#endif
 }
 
 static inline vf load(const f16* at) {
@@ -95,12 +101,21 @@ static inline vf load(const f16* at) {
 
 static inline void store(vf x, float* at) { memcpy(at, &x, sizeof x); }
 
+// With __AVX512BF16__, numbers below 1.2e-38, which are subnormal, become 0.
 static inline void store(vf x, bf16* at) {
+#if defined(__AVX512BF16__)
+  _mm256_storeu_si256((__m256i*)at, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+#else
   vu bits = float_as_bits(x);
   vu rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   rounded = x == x ? rounded : vu{} + 0x7FC0;
+#if defined(__AVX512F__)
+  _mm256_storeu_si256((__m256i*)at, _mm512_cvtepi32_epi16((__m512i)rounded));
+#else
   vh out = __builtin_convertvector(rounded, vh);
   memcpy(at, &out, sizeof out);
+#endif
+#endif
 }
 
 static inline void store(vf x, f16* at) {
