@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit.kernels.cpu import linears
 from toolkit.kernels.cpu.attention import paged_attention
 from toolkit.kernels.cpu.library import Library
-from toolkit.kernels.cpu.linears import PackedLinear
+from toolkit.kernels.cpu.linears import PackedLinear, TileLinear
 from toolkit.kernels.cpu.quantized import QuantizedLinear, pack_int4, pack_int8
 from toolkit.kernels.cpu.rows import RowOps
 from toolkit.kernels.cpu.sampling import SamplingOps
@@ -54,13 +54,13 @@ def pack_linear(
     quantization: str | None = None,
     library: Library | None = None,
     batch_invariant: bool = False,
-) -> PackedLinear | QuantizedLinear | None:
+) -> PackedLinear | TileLinear | QuantizedLinear | None:
     """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is.
 
     ``quantization`` "int8" or "int4" needs the compiled library; raises ValueError without it.
     """
     if quantization is None:
-        return linears.pack(weight, bias, batch_invariant=batch_invariant)
+        return linears.pack(weight, bias, library=library, batch_invariant=batch_invariant)
     if library is None:
         raise ValueError(f"quantization={quantization!r} needs the compiled C++ ops")
     packed = (pack_int4 if quantization == "int4" else pack_int8)(library, weight, bias)

@@ -31,6 +31,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "race": (_P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
     "find_tiles": (_P,),
+    "linear_tiles": (_P, _L, _P, _P, _P, _L, _L, _L),
     "quantized_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _I, _I, _I, _I),
 }
 
@@ -49,6 +50,9 @@ class Library:
             function.argtypes = arguments
             function.restype = None
             setattr(self, name, function)
+        has_tiles = c_int()
+        self.find_tiles(ctypes.byref(has_tiles))
+        self.has_tiles = bool(has_tiles.value)  # AMX: compiled for, and granted by the system
 
 
 def pointer(x: Tensor | None) -> int:

@@ -11,19 +11,43 @@ from functools import cache
 import torch
 from torch import Tensor
 
-__all__ = ["InvariantLinear", "PackedLinear", "pack"]
+from toolkit.kernels.cpu.library import Library, pointer
+
+__all__ = ["InvariantLinear", "PackedLinear", "TileLinear", "pack"]
 
 # The row count that the layout is chosen for; measured, the choice hardly matters.
 _LAYOUT_ROWS = 16
 
 
-def pack(weight: Tensor, bias: Tensor | None, *, batch_invariant: bool) -> PackedLinear | None:
-    """Lay a matrix [out, in] out for oneDNN; None where this processor has no kernel for it."""
+def pack(
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    library: Library | None = None,
+    batch_invariant: bool = False,
+) -> PackedLinear | TileLinear | None:
+    """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is.
+
+    With ``batch_invariant`` a row gets the same bits in every batch; raises ValueError where this
+    processor has no such map for the dtype.
+    """
+    is_tiled = library is not None and library.has_tiles and weight.dtype is torch.bfloat16
+    if is_tiled and weight.shape[1] % TileLinear.depth == 0:
+        return TileLinear(library, weight, bias)
+    packed = _reorder(weight)
+    if batch_invariant:
+        if packed is None:
+            raise ValueError(f"batch_invariant=True has no {weight.dtype} on this processor")
+        return InvariantLinear(packed, bias)
+    return None if packed is None else PackedLinear(packed, bias)
+
+
+def _reorder(weight: Tensor) -> Tensor | None:
     try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _LAYOUT_ROWS)
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _LAYOUT_ROWS)
     except RuntimeError:  # no instructions for this dtype
         return None
-    return (InvariantLinear if batch_invariant else PackedLinear)(packed, bias)
+    return packed
 
 
 class PackedLinear:
@@ -149,3 +173,42 @@ def _pieces(rows: int, counts: tuple[int, ...]) -> tuple[int, ...]:
         pieces.append(best[rows][1])
         rows -= best[rows][1]
     return tuple(sorted(pieces, reverse=True))
+
+
+class TileLinear:
+    """A bfloat16 map in AMX's tiles (src/linear_tiles.cpp), the same bits in every batch.
+
+    Measured against oneDNN's, whose order of summation depends on the number of rows and on where
+    one stands: faster or as fast for all row counts (kernels/bench/linear_cpu.py).
+    """
+
+    layout = "AMX tiles"
+    depth = 32  # inputs of a tile
+
+    def __init__(self, library: Library, weight: Tensor, bias: Tensor | None) -> None:
+        self.out_features, self.in_features = weight.shape
+        self._library = library
+        self._bias = None if bias is None else bias.float().contiguous()
+        padded = torch.nn.functional.pad(weight, (0, 0, 0, -self.out_features % 32))
+        panels = padded.view(-1, 16, self.in_features // 2, 2)
+        self._packed = panels.transpose(1, 2).contiguous()
+        self.nbytes = self._packed.numel() * self._packed.element_size()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map x [rows, in] to [rows, out]."""
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        out = x.new_empty(x.shape[0], self.out_features)
+        pointers = x.data_ptr(), x.stride(0), pointer(self._packed), pointer(self._bias)
+        self._library.linear_tiles(
+            *pointers, out.data_ptr(), x.shape[0], self.in_features, self.out_features
+        )
+        return out
+
+    def dense(self) -> Tensor:
+        """Return the matrix [out, in] in its plain layout, a copy."""
+        plain = self._packed.transpose(1, 2).reshape(-1, self.in_features)
+        return plain[: self.out_features].clone()
+
+    def __repr__(self) -> str:
+        return f"{self.layout}({self.out_features} x {self.in_features})"

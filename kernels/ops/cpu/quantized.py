@@ -9,7 +9,6 @@ few rows only wait for the weights, and to 8 bits for many rows. ``path(rows)`` 
 from __future__ import annotations
 
 import copy
-import ctypes
 import sys
 from collections.abc import Callable
 
@@ -99,7 +98,7 @@ class QuantizedLinear:
         if bias is not None:
             self._bias[: self.out_features] = bias
         self._dtype = weight.dtype
-        self._has_tiles = _has_tiles(library)
+        self._has_tiles = library.has_tiles
         if exact_rows is None:
             exact_rows = _EXACT_ROWS_WITH_TILES if self._has_tiles else _EXACT_ROWS[bits]
         self.exact_rows = exact_rows
@@ -176,12 +175,6 @@ class QuantizedLinear:
 
     def __repr__(self) -> str:
         return f"int{self.bits}({self.out_features} x {self.in_features})"
-
-
-def _has_tiles(library: Library) -> bool:
-    answer = ctypes.c_int()
-    library.find_tiles(ctypes.byref(answer))
-    return bool(answer.value)
 
 
 def _by_pieces(

@@ -225,6 +225,3 @@ bool amx_available() { return false; }
 void amx_blocks(const Weights&, const Activations&, long, long, long, long, void*, int) {}
 
 #endif
-
-// Whether AMX tiles can be used: compiled for, and granted by the operating system.
-EXPORT void find_tiles(int* answer) { *answer = amx_available(); }
