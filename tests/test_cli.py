@@ -20,7 +20,10 @@ from tests.server.tiny_model import write_tiny_model
 from toolkit.cli import app
 from toolkit.cli.chat import Conversation
 from toolkit.cli.doctor import examine
+from toolkit.cli.doctor_cpu import compile_ops, threads
 from toolkit.engine.events import TokenSampled
+from toolkit.kernels.cpu import build
+from toolkit.kernels.cpu.levels import LEVELS, Level
 from toolkit.llm import LLM
 
 runner = CliRunner()
@@ -46,7 +49,7 @@ def test_the_command_line_starts_without_torch() -> None:
 def test_help_names_every_command() -> None:
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("generate", "chat", "serve", "doctor", "demo"):
+    for command in ("generate", "chat", "serve", "bench", "doctor", "demo"):
         assert command in result.stdout
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
 
@@ -133,8 +136,45 @@ def test_doctor_examines_everything_and_writes_json() -> None:
     }
     assert findings["packages", "torch"]["is_fine"]
     assert findings["toolkit", "kernels"]["value"]
-    assert findings["torch", "threads"]["value"]
+    assert findings["threads", "threads"]["value"]
+    assert findings["threads", "OMP_WAIT_POLICY"]["value"]
+    assert findings["C++ ops", "level"]["value"] in {level.name for level in LEVELS}
+    assert findings["C++ ops", "compiled"]["value"]
     assert "doctor" in runner.invoke(app, ["doctor"]).stdout
+
+
+def test_doctor_fails_where_something_must_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_CPU_LEVEL", "avx1024")
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "unset TOOLKIT_CPU_LEVEL" in result.stdout
+    assert runner.invoke(app, ["doctor", "--compile"]).exit_code == 1
+
+
+def test_doctor_compiles_the_ops_and_says_where(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(build, "compile_library", lambda level: tmp_path / f"{level.name}.so")
+    (fact,) = compile_ops()
+    assert fact.name == "compiling"
+    assert not fact.must_mend
+
+    def fail(level: Level) -> Path:
+        raise build.CompileError("no C++ compiler found")
+
+    monkeypatch.setattr(build, "compile_library", fail)
+    (fact,) = compile_ops()
+    assert fact.must_mend
+    assert fact.advice == "no C++ compiler found"
+
+
+def test_doctor_says_who_set_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive-for-a-test")
+    found = {fact.name: fact.value for fact in threads()}
+    assert found["OMP_WAIT_POLICY"] == "passive-for-a-test (set by this process)"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    found = {fact.name: fact.value for fact in threads()}
+    assert found["OMP_WAIT_POLICY"] == "not set"
 
 
 def test_doctor_survives_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@
     |   +-- EngineClosed                close() was called
     +-- RequestFailed                   a request ended with an error; .__cause__ is that error
     +-- RequestAborted                  a request was aborted before it finished
+    +-- UnlikeRuns                      two benchmark results were not measured alike
 
 Catch ``ToolkitError`` for anything of ours; catch a leaf to recover from one cause.
 A broken promise of our own (a bug) is an ``InvariantViolation``, an ``AssertionError``.
@@ -34,6 +35,7 @@ __all__ = [
     "RequestAborted",
     "RequestFailed",
     "ToolkitError",
+    "UnlikeRuns",
     "UnsupportedModel",
 ]
 
@@ -95,6 +97,10 @@ class RequestFailed(ToolkitError):
 
 class RequestAborted(ToolkitError):
     """A request was aborted before it finished."""
+
+
+class UnlikeRuns(ToolkitError):
+    """Two benchmark results differ in settings or machine, so their ratio would say little."""
 
 
 class InvariantViolation(AssertionError):

@@ -241,7 +241,7 @@ class Request:
     num_cached_tokens: int = 0
     num_preemptions: int = 0
     num_recomputed_tokens: int = 0
-    num_lost_tokens: int = 0  # computed before the last preemption, and not again since
+    num_lost_tokens: int = 0  # had been computed when it was preempted
     num_steps: int = 0
     peak_blocks: int = 0
     waits_s: dict[str, float] = field(default_factory=dict)  # by cause, see WAIT_CAUSES

@@ -1,12 +1,11 @@
-"""What the benchmark scripts share: the machine they ran on, the random model, the results file."""
+"""What the benchmark scripts share: the random model, the workload, the results file.
+
+The statistics and the description of the machine are those of `toolkit bench`.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
-from datetime import date
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,27 +13,13 @@ from typing import Any
 import torch
 import transformers
 
-import toolkit
+from toolkit.cli.bench.environment import environment
+from toolkit.cli.bench.metrics import spread
+
+__all__ = ["RESULTS", "environment", "mixed_workload", "save", "spread", "write_random_llama"]
 
 RESULTS = Path(__file__).parent / "results"
 VOCAB_SIZE = 32_000
-
-
-def environment() -> dict[str, Any]:
-    """Describe what a figure depends on."""
-    return {
-        "date": date.today().isoformat(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "simd": torch.backends.cpu.get_cpu_capability(),
-        "torch_threads": torch.get_num_threads(),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
-        "load_average_1_min": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "toolkit": toolkit.__version__,
-    }
 
 
 def save(name: str, results: dict[str, Any]) -> None:
@@ -43,16 +28,6 @@ def save(name: str, results: dict[str, Any]) -> None:
     text = json.dumps({"environment": environment(), **results}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, minimum and maximum."""
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(min(values), 4),
-        "max": round(max(values), 4),
-        "runs": len(values),
-    }
 
 
 def write_random_llama(folder: Path) -> Path:
@@ -81,11 +56,3 @@ def mixed_workload(num_requests: int = 32) -> list[tuple[list[int], int]]:
         prompt = [rng.randrange(3, VOCAB_SIZE) for _ in range(num_prompt)]
         work.append((prompt, num_output))
     return work
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -88,7 +87,7 @@ def _ops(name: str, module: ModuleType) -> Ops:
 
 
 _REFERENCE = _ops("reference", reference)
-_TORCH = replace(_REFERENCE, name="torch", pack_linear=partial(pack_linear, batch_invariant=False))
+_TORCH = replace(_REFERENCE, name="torch", pack_linear=pack_linear)
 
 
 def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:

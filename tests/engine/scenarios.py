@@ -377,9 +377,11 @@ def _check_plan(engine: Engine, world: World, report: StepReport, computed: dict
         del computed[request_id]
     for chunk in plan.chunks:
         assert 0 < chunk.num_tokens == len(chunk.token_ids)
-        assert chunk.is_first == (chunk.request_id in plan.admitted_ids)
-        if chunk.is_first:
+        if chunk.request_id in plan.admitted_ids:
+            assert chunk.is_first
             assert chunk.request_id not in computed
+        elif chunk.is_first:
+            assert chunk.start > computed[chunk.request_id], "caught up with nobody"
         else:
             assert chunk.start == computed[chunk.request_id], "computed twice, or left out"
         computed[chunk.request_id] = chunk.end

@@ -9,6 +9,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from toolkit import __version__
+from toolkit.cli.bench.app import bench
 from toolkit.cli.chat import chat
 from toolkit.cli.console import err
 from toolkit.cli.demo import demo
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 for command in (generate, chat, serve, doctor, demo):
     app.command()(command)
+app.add_typer(bench)
 
 
 def _show_version(value: bool) -> None:

@@ -105,7 +105,7 @@ class Resumed(RequestEvent):
 
 @dataclass(frozen=True, slots=True)
 class PrefixHit(RequestEvent):
-    """The first ``num_tokens`` tokens were found in the cache."""
+    """The next ``num_tokens`` tokens were found in the cache; the first ones, for a newcomer."""
 
     num_tokens: int
 

@@ -36,7 +36,8 @@ class ScheduledChunk(NamedTuple):
     token_ids: tuple[int, ...]
     # Appended to the request's block table; the whole table when ``is_first``.
     new_block_ids: tuple[int, ...]
-    # First chunk since the request was admitted or resumed: the runner starts a fresh row.
+    # First chunk since the request was admitted or resumed, or since its table was replaced: the
+    # runner starts a fresh row.
     is_first: bool
     # The chunk reaches the last known token, so the next one is sampled from its logits.
     samples: bool

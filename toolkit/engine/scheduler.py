@@ -43,6 +43,7 @@ class Decision:
     copies: list[BlockCopy] = field(default_factory=list)
     preempted: list[tuple[Request, Request]] = field(default_factory=list)  # victim, for whom
     admitted: list[Request] = field(default_factory=list)
+    caught_up: list[Request] = field(default_factory=list)  # running, but with blocks of others
     refused: list[tuple[str, str]] = field(default_factory=list)  # request id, cause
     limited_by: str = "none"
     prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
@@ -300,15 +301,39 @@ class Scheduler:
                 want = self._policy.chunk(request, want, draft.budget, view)
                 if want == 0:
                     continue
+            table: tuple[int, ...] = ()
+            if request.id in self._beams.moved:
+                table = tuple(self.cache.table(request.id))
+            elif len(request.token_ids) - start > 1:
+                table = self._catch_up(request, draft)
+                start = request.num_computed_tokens
+                want = min(want, len(request.token_ids) - start)
             end = start + want
-            is_first = request.id in self._beams.moved
-            table = tuple(self.cache.table(request.id)) if is_first else ()
+            is_first = bool(table)
             extension = self.cache.extend(request, start, end)
             if extension is None:
                 end, extension = self._make_room(request, start, end, draft, view)
             if extension is not None:  # else it had to preempt itself
                 self._plan_chunk(request, start, end, table, extension, draft, is_first=is_first)
                 self._beams.moved.discard(request.id)
+
+    def _catch_up(self, request: Request, draft: Decision) -> tuple[int, ...]:
+        """Let a request go on behind blocks that others computed meanwhile, or do in this step.
+
+        Several requests with one prefix each get a part of it computed, where a policy gives none
+        of them all of it: nobody waits for another, and nothing is computed twice. Return the new
+        block table, empty when there is nothing to gain. Beams are left out: theirs change anyway.
+        """
+        match = self.cache.match_ahead(request)
+        num_gained = match.num_tokens - request.num_computed_tokens
+        if not match.block_ids or request.beam is not None:
+            return ()
+        request.num_computed_tokens = match.num_tokens
+        if request.num_output_tokens == 0:  # else it computes again what it had before
+            request.num_cached_tokens += num_gained
+        draft.prefix_hits.append((request.id, num_gained))
+        draft.caught_up.append(request)
+        return self.cache.catch_up(request, match)
 
     def _insist(self, draft: Decision, view: SchedulerView) -> None:
         """Give those that run a token though the policy gave nobody one: the engine never idles.
@@ -416,8 +441,8 @@ class Scheduler:
     def _fork_source(self, request: Request, draft: Decision) -> Request | None:
         """Return a sibling that has computed all but the last token of what this request needs.
 
-        A further sample needs the prompt, a beam all of its tokens. Not one that was admitted in
-        this step, or whose block is copied in it: blocks are copied before the step computes any,
+        A further sample needs the prompt, a beam all of its tokens. Not one whose blocks came from
+        others in this step, or are copied in it: blocks are copied before the step computes any,
         and all at once.
         """
         is_beam = request.beam is not None
@@ -425,7 +450,8 @@ class Scheduler:
             return None
         num_shared = request.num_tokens - 1
         needed = num_shared if is_beam else request.num_prompt_tokens
-        unready = {new.id for new in draft.admitted} | {copy.request_id for copy in draft.copies}
+        unready = {sharer.id for sharer in (*draft.admitted, *draft.caught_up)}
+        unready |= {copy.request_id for copy in draft.copies}
         for other in request.samples:
             is_running = other is not request and other.status is Status.RUNNING
             if not is_running or other.num_computed_tokens < needed or other.id in unready:
@@ -474,11 +500,6 @@ class Scheduler:
             request.first_scheduled_s = now_s
             request.num_cached_tokens = num_cached
             self._waits.leave(request)
-        else:
-            again = max(0, request.num_lost_tokens - num_cached)
-            request.num_lost_tokens = 0
-            request.num_recomputed_tokens += again
-            draft.num_recomputed_tokens += again
         if num_cached:
             draft.prefix_hits.append((request.id, num_cached))
         draft.admitted.append(request)
@@ -500,11 +521,9 @@ class Scheduler:
         """Let a group's beams follow their parents, as it has decided: each lacks a token now."""
         for request in self._beams.carry_out(group, self.cache):
             self._queue.push(request, self._policy, view)
-        for beam in group.beams:
+        for beam in group.beams:  # what one lacks of these, its parent had computed
             if beam.status is Status.RUNNING:
-                num_again = beam.num_tokens - 1 - beam.num_computed_tokens
-                beam.num_recomputed_tokens += num_again
-                draft.num_recomputed_tokens += num_again
+                beam.num_lost_tokens = beam.num_tokens - 1
 
     def _update_beam(
         self, request: Request, chunk: ScheduledChunk, result: StepResult, now_s: float
@@ -572,6 +591,10 @@ class Scheduler:
         tokens = request.token_ids
         samples = end == len(tokens)
         draft.budget -= end - start
+        if start < request.num_lost_tokens:
+            num_again = min(end, request.num_lost_tokens) - start
+            request.num_recomputed_tokens += num_again
+            draft.num_recomputed_tokens += num_again
         chunk = (request.id, start, end, tuple(tokens[start:end]), new, is_first, samples)
         draft.chunks.append(ScheduledChunk._make(chunk))
 

@@ -14,6 +14,7 @@ from toolkit.kernels.cpu import linears
 from toolkit.kernels.cpu.attention import paged_attention
 from toolkit.kernels.cpu.library import Library
 from toolkit.kernels.cpu.linears import PackedLinear
+from toolkit.kernels.cpu.quantized import QuantizedLinear, pack_int4, pack_int8
 from toolkit.kernels.cpu.rows import RowOps
 from toolkit.kernels.cpu.sampling import SamplingOps
 
@@ -38,7 +39,7 @@ def bind(path: Path, *, batch_invariant: bool) -> dict[str, Callable[..., Any]]:
     library.set_num_threads(torch.get_num_threads())
     row_ops, sampling_ops = RowOps(library), SamplingOps(library)
     return {
-        "pack_linear": partial(pack_linear, batch_invariant=batch_invariant),
+        "pack_linear": partial(pack_linear, library=library, batch_invariant=batch_invariant),
         "paged_attention": partial(paged_attention, library, batch_invariant=batch_invariant),
         **{name: getattr(row_ops, name) for name in _ROW_OPS},
         "race": sampling_ops.race,
@@ -48,9 +49,20 @@ def bind(path: Path, *, batch_invariant: bool) -> dict[str, Callable[..., Any]]:
 
 
 def pack_linear(
-    weight: Tensor, bias: Tensor | None, *, quantization: str | None = None, batch_invariant: bool
-) -> PackedLinear | None:
-    """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is."""
-    if quantization is not None:
-        raise ValueError(f"no quantization {quantization!r}")
-    return linears.pack(weight, bias, batch_invariant=batch_invariant)
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    quantization: str | None = None,
+    library: Library | None = None,
+    batch_invariant: bool = False,
+) -> PackedLinear | QuantizedLinear | None:
+    """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is.
+
+    ``quantization`` "int8" or "int4" needs the compiled library; raises ValueError without it.
+    """
+    if quantization is None:
+        return linears.pack(weight, bias, batch_invariant=batch_invariant)
+    if library is None:
+        raise ValueError(f"quantization={quantization!r} needs the compiled C++ ops")
+    packed = (pack_int4 if quantization == "int4" else pack_int8)(library, weight, bias)
+    return packed.invariant() if batch_invariant else packed

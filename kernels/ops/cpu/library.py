@@ -19,6 +19,7 @@ _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "set_num_threads": (_I,),
     "silu_mul": (_P,),
+    "advise_huge_pages": (_P, _L),
     "paged_attention": (*[_P] * 9, *[_L] * 8, _F, _F, _I),
     "gelu_mul": (_P,),
     "gelu_tanh_mul": (_P,),
@@ -30,6 +31,8 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "race": (_P, _P, _P, _L, _L, _L),
     "cut_unlikely": (_P, _P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
+    "find_tiles": (_P,),
+    "quantized_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _I, _I, _I, _I),
 }
 
 

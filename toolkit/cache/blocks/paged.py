@@ -106,16 +106,18 @@ class PagedCache:
         The last token always stays uncached: computing it gives the logits of the next one. So do
         tokens past ``num_reusable_tokens``, which the request itself has to compute.
         """
-        if not self.config.enable_prefix_caching:
-            return PrefixMatch((), 0)
-        found: list[int] = []
-        num_reusable = min(request.num_tokens - 1, request.num_reusable_tokens)
-        for index in range(num_reusable // self.block_size):
-            block_id = self.pool.find(self._hash(request, index))
-            if block_id is None:
-                break
-            found.append(block_id)
-        return PrefixMatch(tuple(found), len(found) * self.block_size)
+        return self._match(request, first_index=0)
+
+    def match_ahead(self, request: Request) -> PrefixMatch:
+        """Find blocks of others, filled or to be filled in this step, where a request goes on.
+
+        They follow the last block that the request has filled itself; its own next one may be
+        partly filled. There are none unless a free block is left for the token after them.
+        """
+        start = request.num_computed_tokens
+        match = self._match(request, first_index=start // self.block_size)
+        revived = sum(map(self.pool.is_cached, match.block_ids))
+        return match if revived < self.pool.num_free else PrefixMatch((), start)
 
     def can_hold(self, num_tokens: int, match: PrefixMatch) -> bool:
         """Whether the free blocks suffice for a request of this length after a prefix match."""
@@ -129,6 +131,16 @@ class PagedCache:
         self.pool.share(match.block_ids, request.id)
         self._tables[request.id] = BlockTable(list(match.block_ids), len(match.block_ids))
         return match.block_ids
+
+    def catch_up(self, request: Request, match: PrefixMatch) -> tuple[int, ...]:
+        """Put what ``match_ahead`` found in place of the next blocks; return the table."""
+        table = self._tables[request.id]
+        first_index = match.num_tokens // self.block_size - len(match.block_ids)
+        self.pool.share(match.block_ids, request.id)
+        self.pool.release(reversed(table.block_ids[first_index:]), request.id)
+        table.block_ids[first_index:] = match.block_ids
+        table.num_named = len(table.block_ids)
+        return tuple(table.block_ids)
 
     def fork(self, source: Request, target: Request, num_tokens: int) -> tuple[int, ...]:
         """Start ``target``'s table with the blocks of ``source``'s first ``num_tokens`` tokens.
@@ -217,6 +229,18 @@ class PagedCache:
                     f"block {block_id}: {count} tables hold it, its reference count is "
                     f"{self.pool.ref_count(block_id)}"
                 )
+
+    def _match(self, request: Request, first_index: int) -> PrefixMatch:
+        """Return the blocks found from one index on, and where the last of them ends."""
+        found: list[int] = []
+        if self.config.enable_prefix_caching:
+            num_reusable = min(request.num_tokens - 1, request.num_reusable_tokens)
+            for index in range(first_index, num_reusable // self.block_size):
+                block_id = self.pool.find(self._hash(request, index))
+                if block_id is None:
+                    break
+                found.append(block_id)
+        return PrefixMatch(tuple(found), (first_index + len(found)) * self.block_size)
 
     def _forked(self, table: BlockTable, target: Request, num_tokens: int) -> BlockTable:
         shared = table.block_ids[: self.blocks_for(num_tokens)]

@@ -19,13 +19,13 @@ std::vector<Piece> cut_into_pieces(const Attention& of) {
   std::stable_sort(order.begin(), order.end(), [&](long a, long b) { return size(a) > size(b); });
   std::vector<Piece> pieces;
   for (long request : order)
-    // Later rows see more.
-    for (long last = queries(request) * group; last > 0;) {
-      const long first = (last - 1) / kPieceRows * kPieceRows;
-      for (long kv_head = 0; kv_head < of.num_kv_heads; kv_head++)
+    // One head after another: its keys and values may stay in a cache. Later rows see more.
+    for (long kv_head = 0; kv_head < of.num_kv_heads; kv_head++)
+      for (long last = queries(request) * group; last > 0;) {
+        const long first = (last - 1) / kPieceRows * kPieceRows;
         pieces.push_back({request, kv_head, first, last});
-      last = first;
-    }
+        last = first;
+      }
   return pieces;
 }
 

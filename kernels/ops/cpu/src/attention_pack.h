@@ -27,12 +27,10 @@ struct Packing<1> {
             to + d);
   }
 
-  // Values of one key, at its place in each panel of columns; row null: zeros.
+  // kWidth values of one key, to its place in the panel; row null: zeros.
   template <typename T>
-  static inline void place_values(const T* row, const T*, long head_dim, float* to,
-                                  long panel_stride) {
-    for (long d = 0; d < head_dim; d += kWidth, to += panel_stride)
-      store(row ? read(row + d, head_dim - d < kWidth ? head_dim - d : kWidth) : vf{}, to);
+  static inline void place_values(const T* row, const T*, int count, float* to, long) {
+    store(row ? read(row, count) : vf{}, to);
   }
 };
 
@@ -41,7 +39,10 @@ template <>
 struct Packing<2> {
   static inline vf read(const bf16* at, int count) {
     vf out = {};
-    memcpy(&out, at, count >= 2 * kWidth ? sizeof out : 2 * count);
+    if (count >= 2 * kWidth)
+      memcpy(&out, at, sizeof out);
+    else
+      memcpy(&out, at, 2 * count);
     return out;
   }
 
@@ -51,16 +52,14 @@ struct Packing<2> {
   }
 
 #if defined(ATTENTION_PAIRS)
-  // Values of two keys that follow each other; next null: zeros.
-  static inline void place_values(const bf16* row, const bf16* next, long head_dim, bf16* to,
+  // 2 * kWidth values of two keys that follow each other, to their places in two panels; null: zeros.
+  static inline void place_values(const bf16* row, const bf16* next, int count, bf16* to,
                                   long panel_stride) {
-    const __m512i low = interleaving(0), high = interleaving(kWidth);
-    for (long d = 0; d < head_dim; d += 2 * kWidth, to += 2 * panel_stride) {
-      __m512i a = row ? (__m512i)read(row + d, head_dim - d) : __m512i{};
-      __m512i b = next ? (__m512i)read(next + d, head_dim - d) : __m512i{};
-      _mm512_store_si512((void*)to, _mm512_permutex2var_epi16(a, low, b));
-      _mm512_store_si512((void*)(to + panel_stride), _mm512_permutex2var_epi16(a, high, b));
-    }
+    const __m512i a = row ? (__m512i)read(row, count) : __m512i{};
+    const __m512i b = next ? (__m512i)read(next, count) : __m512i{};
+    _mm512_store_si512((void*)to, _mm512_permutex2var_epi16(a, interleaving(0), b));
+    _mm512_store_si512((void*)(to + panel_stride),
+                       _mm512_permutex2var_epi16(a, interleaving(kWidth), b));
   }
 
  private:
@@ -80,26 +79,33 @@ struct Rows {
   int known;            // offsets, count or more: the rest are wanted soon
 };
 
-// Ask for the row of a key that is wanted soon.
+// Keys between a row's prefetch and its use: 4 to 16 KB, the time of many reads from memory.
+constexpr int kAhead = 32;
+
+// Ask for the row that lies in the cache kAhead keys after this one. Whole rows in their order, so
+// that the hardware's own prefetching sees a stream, and into the second-level cache: the first has
+// too few reads under way at once.
 template <typename T>
 static inline void prefetch(const T* cache, const Rows& rows, int key, long head_dim) {
-  if (key >= rows.known) return;
-  const char* at = (const char*)(cache + rows.offsets[key]);
-  for (long byte = 0; byte < head_dim * (long)sizeof(T); byte += 64) __builtin_prefetch(at + byte);
+  if (key + kAhead >= rows.known) return;
+  const char* at = (const char*)(cache + rows.offsets[key + kAhead]);
+  for (long byte = 0; byte < head_dim * (long)sizeof(T); byte += 64)
+    __builtin_prefetch(at + byte, 0, 2);
 }
-
-constexpr int kAhead = 2 * kWidth;  // keys between a row's prefetch and its use
 
 // Keys as columns: panels of kWidth keys, [panel][depth / kPair][kWidth][kPair].
 template <class Gemm, typename T>
 static void pack_keys(const T* cache, const Rows& rows, long head_dim, typename Gemm::Number* to,
                       long depth, int panels) {
   constexpr int kPair = Gemm::kPair;
+  const int rows_each = (kWidth * kWidth * kPair + depth - 1) / depth;  // to spread the prefetches
   for (int panel = 0; panel < panels; panel++, to += depth * kWidth) {
     const int first = panel * kWidth;
     const int count = rows.count - first < kWidth ? rows.count - first : kWidth;
-    for (int i = 0; i < kWidth; i++) prefetch(cache, rows, first + kAhead + i, head_dim);
+    int soon = first;
     for (long d = 0; d < depth; d += kWidth * kPair) {
+      for (int i = 0; i < rows_each && soon < first + kWidth; i++, soon++)
+        prefetch(cache, rows, soon, head_dim);
       vf square[kWidth];
       const int left = head_dim - d < kWidth * kPair ? head_dim - d : kWidth * kPair;
       for (int i = 0; i < kWidth; i++)
@@ -112,17 +118,20 @@ static void pack_keys(const T* cache, const Rows& rows, long head_dim, typename 
   }
 }
 
-// Values as rows: panels of kWidth columns, [panel][keys / kPair][kWidth][kPair], keys a multiple
-// of kPair up to capacity, which is the panels' number of rows.
+// Values as rows: panels of kWidth columns, panel_stride apart, [keys / kPair][kWidth][kPair]; keys is
+// a multiple of kPair.
 template <class Gemm, typename T>
 static void pack_values(const T* cache, const Rows& rows, long head_dim,
-                        typename Gemm::Number* to, int keys, int capacity) {
+                        typename Gemm::Number* to, int keys, long panel_stride) {
   constexpr int kPair = Gemm::kPair;
-  const long panel_stride = (long)capacity * kWidth;
-  for (int key = 0; key < keys; key += kPair) {
-    for (int i = 0; i < kPair; i++) prefetch(cache, rows, key + kAhead + i, head_dim);
+  for (int key = 0; key < keys; key += kPair, to += kPair * kWidth) {
+    for (int i = 0; i < kPair; i++) prefetch(cache, rows, key + i, head_dim);
     const T* row = key < rows.count ? cache + rows.offsets[key] : nullptr;
     const T* next = key + 1 < rows.count ? cache + rows.offsets[key + 1] : nullptr;
-    Packing<kPair>::place_values(row, next, head_dim, to + (long)key * kWidth, panel_stride);
+    for (long d = 0; d < head_dim; d += kWidth * kPair) {
+      const int left = head_dim - d < kWidth * kPair ? head_dim - d : kWidth * kPair;
+      Packing<kPair>::place_values(row ? row + d : nullptr, next ? next + d : nullptr, left,
+                                   to + d / kWidth * panel_stride, panel_stride);
+    }
   }
 }

@@ -22,8 +22,9 @@ class Worker {
         depth_(round_up(of.head_dim, Gemm::kDepth)) {
     static thread_local Workspace workspace;
     const size_t number = sizeof(Number), keys = kTileKeys;
+    const size_t values = kValuesStride * (depth_ / kWidth);
     const size_t sizes[] = {kPieceRows * depth_ * number, keys * depth_ * number,
-                            keys * depth_ * number,       kPieceRows * depth_ * sizeof(float),
+                            values * number,              kPieceRows * depth_ * sizeof(float),
                             kBlockRows * keys * 4,        kBlockRows * keys * number,
                             kPieceRows * sizeof(Seen),    (keys + kAhead) * sizeof(long)};
     size_t total = 0;
@@ -58,6 +59,10 @@ class Worker {
  private:
   typedef typename Gemm::Number Number;
 
+  // Of the panels of values: a cache line more than they need, so that they do not fall on the same
+  // lines of the first-level cache.
+  static constexpr long kValuesStride = kTileKeys * kWidth + 64 / sizeof(Number);
+
   long head(const Piece& piece, long row) const { return piece.kv_head * group_ + row % group_; }
 
   long token(const Piece& piece, long row) const {
@@ -82,7 +87,7 @@ class Worker {
     const Rows rows = find_rows(piece, start + skipped, count - skipped);
     const int keys = round_up(count - skipped, kGrain);
     pack_keys<Gemm>((const T*)of_.key_cache, rows, of_.head_dim, keys_, depth_, keys / kWidth);
-    pack_values<Gemm>((const T*)of_.value_cache, rows, of_.head_dim, values_, keys, kTileKeys);
+    pack_values<Gemm>((const T*)of_.value_cache, rows, of_.head_dim, values_, keys, kValuesStride);
     for (long row = piece.first; row < piece.last; row += kBlockRows) {
       const int rows_here = piece.last - row < kBlockRows ? piece.last - row : kBlockRows;
       const long low = visible(of_, piece, row).low - start - skipped;
@@ -125,7 +130,7 @@ class Worker {
       if (rescale != 1.0f) scale_row(sums + r * depth_, rescale);
     }
     gemm_.template multiply<true>({weights_ + first, kTileKeys, values_ + first * kWidth,
-                                   kTileKeys * kWidth, last - first, sums, depth_},
+                                   kValuesStride, last - first, sums, depth_},
                                   count, depth_ / kWidth);
   }
 

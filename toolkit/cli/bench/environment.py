@@ -1,0 +1,71 @@
+"""Describe what a figure depends on: the machine, the threads, the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from toolkit import __version__
+
+__all__ = ["MACHINE_FIELDS", "cpu_name", "environment"]
+
+# Two runs are compared only where these agree. The versions of the toolkit may differ, since that
+# is what one compares, and so may the date; the load is a remark.
+MACHINE_FIELDS = (
+    "cpu cores simd cpu_ops_level threads omp_wait_policy gomp_spincount python torch transformers"
+).split()
+
+
+def environment() -> dict[str, Any]:
+    """Return the facts; those of torch only if it is loaded (a client of a server needs none)."""
+    torch = sys.modules.get("torch")
+    return {
+        "date": date.today().isoformat(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "simd": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "cpu_ops_level": _cpu_ops_level() if torch else None,
+        "threads": torch.get_num_threads() if torch else None,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "gomp_spincount": os.environ.get("GOMP_SPINCOUNT"),
+        "load_average_1_min": _load_average(),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "transformers": _version("transformers"),
+        "toolkit": __version__,
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system spells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def _cpu_ops_level() -> str:
+    from toolkit.kernels.cpu.levels import machine_level
+
+    try:
+        return machine_level().name
+    except ValueError as error:  # a level forced that the machine has not
+        return str(error)
+
+
+def _load_average() -> float | None:
+    # Not on Windows.
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,160 @@
+"""``toolkit bench latency``: one request alone, against what the machine allows."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.bench.machine_load import OtherLoad
+from toolkit.cli.bench.metrics import RequestTimes
+from toolkit.cli.bench.options import (
+    BatchInvariant,
+    InputLen,
+    Kernels,
+    MaxNumBatchedTokens,
+    NumThreads,
+    Output,
+    OutputLen,
+    Quantization,
+    Repeats,
+    Seed,
+    SkipTokenizer,
+    Warmups,
+    WorkloadFile,
+    load_llm,
+    model_settings,
+    report,
+    workload_for,
+)
+from toolkit.cli.bench.results import combine
+from toolkit.cli.bench.workload import Item, describe
+from toolkit.cli.options import Dtype, MaxModelLen, Model
+
+__all__ = ["latency", "measure_latency"]
+
+
+def latency(
+    model: Model = None,
+    input_len: InputLen = 128,
+    output_len: OutputLen = 128,
+    workload: WorkloadFile = None,
+    dtype: Dtype = "auto",
+    max_model_len: MaxModelLen = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
+    quantization: Quantization = None,
+    batch_invariant: BatchInvariant = False,
+    kernels: Kernels = "auto",
+    num_threads: NumThreads = None,
+    skip_tokenizer_init: SkipTokenizer = False,
+    limits: Annotated[
+        bool, typer.Option(help="Measure the machine's limits too, before and after.")
+    ] = True,
+    seed: Seed = 0,
+    num_warmups: Warmups = 1,
+    repeats: Repeats = 5,
+    output: Output = None,
+) -> None:
+    """Measure one request alone: time to its first token, per token, and both against the limit."""
+    with load_llm(
+        model,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        max_num_seqs=1,
+        max_num_batched_tokens=max_num_batched_tokens,
+        quantization=quantization,
+        batch_invariant=batch_invariant,
+        kernels=kernels,
+        num_threads=num_threads,
+        skip_tokenizer_init=skip_tokenizer_init,
+    ) as llm:
+        item = workload_for(
+            workload,
+            num_prompts=1,
+            input_len=input_len,
+            output_len=output_len,
+            vocab_size=llm.engine.runner.decoder.spec.vocab_size,
+            max_model_len=llm.max_model_len,
+            seed=seed,
+        )[0]
+        for _ in range(num_warmups):
+            measure_latency(llm, item)
+        bounds = [_limits(llm)] if limits else []
+        runs = [measure_latency(llm, item) for _ in range(repeats)]
+        bounds += [_limits(llm)] if limits else []
+        settings = model_settings(
+            llm, quantization=quantization, batch_invariant=batch_invariant, **describe([item])
+        )
+        notes: list[str] = []
+        if bounds:
+            least, notes = _least(llm, item, bounds, quantization)
+            runs = [run | _fractions(run, least) for run in runs]
+    report(combine("latency", settings, runs, notes), output)
+
+
+def measure_latency(llm: Any, item: Item) -> dict[str, float]:
+    """Stream one request, with an empty prefix cache; times in ms."""
+    from toolkit.request import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=item.output_len, ignore_eos=True)
+    llm.reset_prefix_cache()
+    arrivals_s: list[float] = []
+    with OtherLoad() as load:
+        start_s = time.perf_counter()
+        for piece in llm.stream(item.prompt_token_ids, params):
+            arrivals_s += [time.perf_counter()] * len(piece.token_ids)
+    times = RequestTimes(
+        due_s=start_s,
+        arrivals_s=tuple(arrivals_s),
+        num_prompt_tokens=len(item.prompt_token_ids),
+    )
+    metrics = {"ttft_ms": 1e3 * times.ttft_s, "e2el_ms": 1e3 * times.e2el_s}
+    if times.tpot_s is not None:
+        metrics["tpot_ms"] = 1e3 * times.tpot_s
+    return metrics | {"other_cores": load.cores}
+
+
+def _limits(llm: Any) -> Any:
+    from toolkit.cli.bench.limits import measure_limits
+
+    return measure_limits(llm.memory_plan().layout.dtype)
+
+
+def _least(
+    llm: Any, item: Item, bounds: list[Any], quantization: str | None
+) -> tuple[dict[str, float], list[str]]:
+    """Return the least possible times in ms, and how they come about in words."""
+    from toolkit.cli.bench.limits import last_level_cache_bytes
+    from toolkit.cli.bench.model_work import decode_bytes, prefill_flops
+    from toolkit.models import DecoderSpec
+
+    spec = llm.engine.runner.decoder.spec
+    if not isinstance(spec, DecoderSpec):
+        return {}, ["no limits: no spec describes this model, so its work is not known"]
+    # The better of both measurements: a limit that was disturbed is too easy to reach.
+    read = max(limits.read for limits in bounds)
+    gemm = max(limits.gemm for limits in bounds)
+    itemsize = llm.memory_plan().layout.dtype.itemsize
+    num_prompt = len(item.prompt_token_ids)
+    # On the way from the first output token to the last, the context grows by one a token.
+    context = num_prompt + item.output_len / 2
+    num_bytes = decode_bytes(spec, context, itemsize, quantization)
+    flops = prefill_flops(spec, num_prompt)
+    notes = [
+        f"limits: {read / 1e9:.1f} GB/s read, {gemm / 1e9:.0f} GFLOP/s {bounds[0].dtype} GEMM, "
+        f"{bounds[0].num_threads} threads",
+        f"decode reads {num_bytes / 1e6:.1f} MB a token; a prompt of {num_prompt} tokens takes "
+        f"{flops / 1e9:.1f} GFLOP",
+    ]
+    if num_bytes < last_level_cache_bytes():
+        notes.append(
+            "all of it fits in the last-level cache, so decode may pass the limit of memory"
+        )
+    return {"tpot_ms": 1e3 * num_bytes / read, "ttft_ms": 1e3 * flops / gemm}, notes
+
+
+def _fractions(run: dict[str, float], least: dict[str, float]) -> dict[str, float]:
+    """Return which part of the limit a run reached: 1 is as fast as the machine can be."""
+    names = {"tpot_ms": "decode_fraction_of_read_rate", "ttft_ms": "prefill_fraction_of_gemm_rate"}
+    return {names[key]: least[key] / run[key] for key in least if key in run}

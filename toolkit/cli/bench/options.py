@@ -1,0 +1,134 @@
+"""Options that the benchmarks share, with vLLM's names where the meaning agrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.bench.results import BenchResult
+from toolkit.cli.bench.workload import Item, load_workload, random_workload
+from toolkit.cli.console import out
+from toolkit.cli.options import given
+from toolkit.errors import InvalidConfig
+
+__all__ = [
+    "BatchInvariant",
+    "InputLen",
+    "Kernels",
+    "MaxNumBatchedTokens",
+    "NumThreads",
+    "Output",
+    "OutputLen",
+    "Quantization",
+    "Repeats",
+    "Seed",
+    "SkipTokenizer",
+    "Warmups",
+    "WorkloadFile",
+    "load_llm",
+    "model_settings",
+    "report",
+    "workload_for",
+]
+
+InputLen = Annotated[int, typer.Option(min=1, help="Tokens of each random prompt.")]
+OutputLen = Annotated[int, typer.Option(min=1, help="Tokens that each request generates.")]
+WorkloadFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--workload",
+        help='Instead of random prompts: a JSON list of {"prompt_token_ids", "output_len"}.',
+    ),
+]
+MaxNumBatchedTokens = Annotated[int | None, typer.Option(help="Tokens computed in one step.")]
+Kernels = Annotated[str, typer.Option(help="auto, reference (plain PyTorch), cpu or triton.")]
+Quantization = Annotated[str | None, typer.Option(help="int8 or int4 weights.")]
+BatchInvariant = Annotated[
+    bool, typer.Option("--batch-invariant", help="The same bits whatever the batch.")
+]
+NumThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+SkipTokenizer = Annotated[
+    bool,
+    typer.Option("--skip-tokenizer-init", help="Make no text: for models without a tokenizer."),
+]
+Seed = Annotated[int, typer.Option(help="Seeds the random prompts.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Runs that are measured.")]
+Warmups = Annotated[int, typer.Option("--num-warmups", min=0, help="Runs before those.")]
+Output = Annotated[Path | None, typer.Option(help="Write the result to this file, as JSON.")]
+
+
+def load_llm(
+    model: str | None, *, skip_tokenizer_init: bool, batch_invariant: bool, **options: Any
+) -> Any:
+    """Load an LLM; options that are None stay at its defaults."""
+    from toolkit.llm import LLM
+
+    chosen = given(**options)
+    if skip_tokenizer_init:
+        chosen["tokenizer"] = False
+    if batch_invariant:
+        chosen["batch_invariant"] = True
+    return LLM(model, **chosen)
+
+
+def model_settings(llm: Any, **options: Any) -> dict[str, Any]:
+    """Return the settings that a figure depends on: what was asked, and what was chosen for it."""
+    plan, scheduler = llm.memory_plan(), llm.engine.config.scheduler
+    decoder = llm.engine.runner.decoder
+    return {
+        "model": llm.model_name,
+        "num_parameters": plan.weight_bytes // plan.layout.dtype.itemsize,
+        "dtype": str(plan.layout.dtype).removeprefix("torch."),
+        "device": plan.device,
+        "kernels": decoder.ops.name,
+        "max_num_seqs": scheduler.max_num_seqs,
+        "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+        **options,
+    }
+
+
+def workload_for(
+    path: Path | None,
+    *,
+    num_prompts: int,
+    input_len: int,
+    output_len: int,
+    vocab_size: int,
+    max_model_len: int,
+    seed: int,
+) -> list[Item]:
+    """Return the workload of a file, or a random one; each item must fit in the model's context."""
+    items = (
+        load_workload(path)
+        if path is not None
+        else random_workload(
+            num_prompts,
+            input_len=input_len,
+            output_len=output_len,
+            vocab_size=vocab_size,
+            seed=seed,
+        )
+    )
+    longest = max(len(item.prompt_token_ids) + item.output_len for item in items)
+    if longest > max_model_len:
+        raise InvalidConfig(
+            f"a request of {longest} tokens, prompt and output, exceeds max_model_len="
+            f"{max_model_len}; lower --input-len or --output-len"
+        )
+    return items
+
+
+def report(result: BenchResult, path: Path | None) -> None:
+    """Print a result, and save it if a file is named."""
+    out.print(result.table())
+    settings = ", ".join(f"{name}={value}" for name, value in result.settings.items())
+    out.print(settings, style="dim", markup=False)
+    machine = ", ".join(f"{name}={value}" for name, value in result.environment.items())
+    out.print(machine, style="dim", markup=False)
+    for note in result.notes:
+        out.print(note, markup=False)
+    if path is not None:
+        result.save(path)
+        out.print(f"written to {path}", markup=False)

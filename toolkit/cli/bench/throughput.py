@@ -1,0 +1,111 @@
+"""``toolkit bench throughput``: all requests at once, greedy, through ``LLM.generate``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.bench.machine_load import OtherLoad
+from toolkit.cli.bench.options import (
+    BatchInvariant,
+    InputLen,
+    Kernels,
+    MaxNumBatchedTokens,
+    NumThreads,
+    Output,
+    OutputLen,
+    Quantization,
+    Repeats,
+    Seed,
+    SkipTokenizer,
+    Warmups,
+    WorkloadFile,
+    load_llm,
+    model_settings,
+    report,
+    workload_for,
+)
+from toolkit.cli.bench.results import combine
+from toolkit.cli.bench.workload import Item, describe
+from toolkit.cli.options import Dtype, MaxModelLen, Model
+
+__all__ = ["measure_throughput", "throughput"]
+
+
+def throughput(
+    model: Model = None,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Requests, all at once.")] = 32,
+    input_len: InputLen = 128,
+    output_len: OutputLen = 128,
+    workload: WorkloadFile = None,
+    dtype: Dtype = "auto",
+    max_model_len: MaxModelLen = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Requests that run at once.")] = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
+    quantization: Quantization = None,
+    batch_invariant: BatchInvariant = False,
+    kernels: Kernels = "auto",
+    num_threads: NumThreads = None,
+    skip_tokenizer_init: SkipTokenizer = False,
+    seed: Seed = 0,
+    num_warmups: Warmups = 1,
+    repeats: Repeats = 5,
+    output: Output = None,
+) -> None:
+    """Measure offline throughput: all requests at once, fixed output lengths."""
+    with load_llm(
+        model,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        quantization=quantization,
+        batch_invariant=batch_invariant,
+        kernels=kernels,
+        num_threads=num_threads,
+        skip_tokenizer_init=skip_tokenizer_init,
+    ) as llm:
+        items = workload_for(
+            workload,
+            num_prompts=num_prompts,
+            input_len=input_len,
+            output_len=output_len,
+            vocab_size=llm.engine.runner.decoder.spec.vocab_size,
+            max_model_len=llm.max_model_len,
+            seed=seed,
+        )
+        for _ in range(num_warmups):
+            measure_throughput(llm, items)
+        runs = [measure_throughput(llm, items) for _ in range(repeats)]
+        settings = model_settings(
+            llm, quantization=quantization, batch_invariant=batch_invariant, **describe(items)
+        )
+    report(combine("throughput", settings, runs), output)
+
+
+def measure_throughput(llm: Any, items: Sequence[Item]) -> dict[str, float]:
+    """Run a workload once, with an empty prefix cache; return vLLM's metrics."""
+    from toolkit.request import SamplingParams
+
+    params = [
+        SamplingParams(temperature=0, max_tokens=item.output_len, ignore_eos=True) for item in items
+    ]
+    prompts = [item.prompt_token_ids for item in items]
+    llm.reset_prefix_cache()
+    with OtherLoad() as load:
+        start_s = time.perf_counter()
+        outputs = llm.generate(prompts, params, progress=False)
+        elapsed_s = time.perf_counter() - start_s
+    num_output = sum(len(output.outputs[0].token_ids) for output in outputs)
+    num_prompt = sum(map(len, prompts))
+    return {
+        "elapsed_s": elapsed_s,
+        "request_throughput": len(items) / elapsed_s,
+        "output_throughput": num_output / elapsed_s,
+        "total_token_throughput": (num_prompt + num_output) / elapsed_s,
+        "cached_tokens": sum(output.num_cached_tokens or 0 for output in outputs),
+        "other_cores": load.cores,
+    }
