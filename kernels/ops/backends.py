@@ -73,6 +73,7 @@ class Ops:
     paged_attention: Callable[..., Tensor]
     race: Callable[..., Tensor]
     argmax: _PAIR
+    cut_unlikely: Callable[..., Tensor]
 
     level: str = ""  # instruction set that the C++ ops were compiled for
 

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from toolkit.kernels.reference_attention import attention_probs, mix_values, paged_attention
-from toolkit.kernels.reference_sampling import argmax, race
+from toolkit.kernels.reference_sampling import argmax, cut_unlikely, race
 
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
     "argmax",
     "attention_probs",
+    "cut_unlikely",
     "gelu_mul",
     "grouped_linear",
     "layer_norm",

@@ -30,7 +30,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["argmax", "gumbel_noise", "race", "token_bits"]
+__all__ = ["argmax", "cut_unlikely", "gumbel_noise", "race", "token_bits"]
 
 
 def _signed(word: int) -> int:
@@ -46,6 +46,9 @@ _BLOCK_SIZES = {"cpu": 1 << 16}
 _DEVICE_BLOCK_SIZE = 1 << 24
 # Below this share of possible tokens it is cheaper to gather them than to race everybody.
 _SPARSE_SHARE = 0.1
+# A nucleus is looked for among this many most likely tokens first; a full sort of a large
+# vocabulary takes ten times as long and is rarely needed.
+_NUCLEUS_CANDIDATES = 256
 
 
 def token_bits(keys: Tensor, token_ids: Tensor) -> Tensor:
@@ -131,3 +134,93 @@ def _race_few(logits: Tensor, keys: Tensor, possible: Tensor) -> Tensor:
     tokens.scatter_reduce_(0, rows[wins], token_ids[wins], "amin")
     # A row where nothing is possible has failed already; it only needs some valid id.
     return tokens.clamp_(max=vocab_size - 1)
+
+
+def cut_unlikely(
+    logits: Tensor,
+    *,
+    top_k: Tensor,
+    max_top_k: int,
+    top_p: Tensor | None,
+    min_p: Tensor | None,
+) -> Tensor:
+    """Set to -inf what top-k, then top-p, then min-p drop; may change the logits in place.
+
+    Together they are one threshold on a row's logits: a token is kept if its logit reaches it.
+    Tokens that tie at the threshold are therefore all kept, whatever order a sort would have put
+    them in.
+
+    Args:
+        logits: [rows, vocab] float32, already divided by the temperature.
+        top_k: [rows] int64, vocabulary size where off.
+        max_top_k: The largest of them.
+        top_p: [rows] float32, or None when every row's is 1.
+        min_p: [rows] float32, or None when every row's is 0.
+
+    Returns:
+        [rows, vocab] float32.
+    """
+    threshold = _threshold(logits, top_k, max_top_k, top_p, min_p)
+    return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+def _threshold(
+    logits: Tensor, top_k: Tensor, max_top_k: int, top_p: Tensor | None, min_p: Tensor | None
+) -> Tensor:
+    """Return [rows, 1] float32: the least logit that survives all three."""
+    vocab_size = logits.shape[1]
+    count = min(max_top_k, vocab_size)
+    if top_p is not None and count > _NUCLEUS_CANDIDATES:
+        found = _nucleus(logits, top_k, top_p, min(_NUCLEUS_CANDIDATES, vocab_size))
+        threshold = found if found is not None else _nucleus(logits, top_k, top_p, vocab_size)
+    elif top_p is not None:
+        threshold = _nucleus(logits, top_k, top_p, count)
+    elif count < vocab_size:
+        ordered = logits.topk(count, dim=1).values
+        threshold = ordered.gather(1, top_k.unsqueeze(1) - 1)
+    else:
+        threshold = _top_k_threshold(logits, top_k)
+    assert threshold is not None  # a nucleus over the whole vocabulary always exists
+    if min_p is not None:
+        floor = logits.max(dim=1, keepdim=True).values + min_p.unsqueeze(1).log()
+        threshold = torch.maximum(threshold, floor)
+    return threshold
+
+
+def _top_k_threshold(logits: Tensor, top_k: Tensor) -> Tensor:
+    """Top-k in a batch where some rows keep everything: only the others are searched."""
+    threshold = logits.new_full((logits.shape[0], 1), -torch.inf)
+    rows = (top_k < logits.shape[1]).nonzero().squeeze(1)
+    if len(rows):
+        limits = top_k[rows]
+        ordered = logits[rows].topk(int(limits.max()), dim=1).values
+        threshold[rows] = ordered.gather(1, limits.unsqueeze(1) - 1)
+    return threshold
+
+
+def _nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> Tensor | None:
+    """Return the logit at which each row's most likely tokens reach top_p.
+
+    Looks at the ``count`` most likely tokens; None if that is too few for some row.
+    """
+    vocab_size = logits.shape[1]
+    ordered = logits.topk(count, dim=1).values  # [rows, count]
+    limits = top_k.clamp(max=count).unsqueeze(1) - 1
+    k_threshold = torch.where(
+        top_k.unsqueeze(1) < vocab_size, ordered.gather(1, limits), -torch.inf
+    )
+    if count < vocab_size and bool(((top_k > count) & (top_k < vocab_size)).any()):
+        return None
+    kept = torch.where(logits >= k_threshold, logits, -torch.inf)
+    log_total = kept.logsumexp(dim=1, keepdim=True)
+    probs = torch.where(ordered >= k_threshold, (ordered - log_total).exp(), 0.0)
+    reached = probs.cumsum(dim=1, dtype=torch.float64) >= top_p.unsqueeze(1)
+    # Rounding may leave the sum just short of top_p: only rows with more candidates look further.
+    is_short = ~reached[:, -1] & (top_p < 1.0) & (top_k > count)
+    if count < vocab_size and bool(is_short.any()):
+        return None
+    # The first place where the sum is reached; rounding may leave it just short of 1 at the end.
+    last = torch.where(reached.any(dim=1), reached.int().argmax(dim=1), count - 1)
+    threshold = ordered.gather(1, last.unsqueeze(1))
+    unlimited = (top_p >= 1.0).unsqueeze(1)
+    return torch.where(unlimited, k_threshold, torch.maximum(threshold, k_threshold))

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.kernels import Ops
 from toolkit.sampling.batch import SamplingBatch
 from toolkit.sampling.history import SeenTokens
-from toolkit.sampling.steps import atypical, penalise, truncation_threshold
+from toolkit.sampling.steps import atypical, penalise
 
 __all__ = ["CUTTING", "DESCRIPTION", "SHAPING", "ChainState", "Step", "run_steps"]
 
@@ -27,12 +28,14 @@ class ChainState:
 
     Args:
         batch: The parameters of the rows.
+        ops: What is computed in one pass over the vocabulary.
         num_outputs: Output tokens that each row has.
         seen: What the penalised rows have seen, in their order; None when there are none.
         banned_now: Rows and tokens: bad words that would be complete.
     """
 
     batch: SamplingBatch
+    ops: Ops
     num_outputs: Sequence[int]
     seen: SeenTokens | None
     banned_now: tuple[Sequence[int], Sequence[int]] = ((), ())
@@ -109,15 +112,14 @@ def _cut_unlikely(logits: Tensor, state: ChainState) -> Tensor:
     batch, rows = state.batch, state.batch.cut
     if not rows:
         return logits
-    selected = rows.select(logits)
-    threshold = truncation_threshold(
-        selected,
+    kept = state.ops.cut_unlikely(
+        rows.select(logits),
         top_k=batch.top_k,
         max_top_k=batch.max_top_k,
         top_p=batch.top_p if batch.has_top_p else None,
         min_p=batch.min_p if batch.has_min_p else None,
     )
-    return rows.put(logits, selected.masked_fill(selected < threshold, -torch.inf))
+    return rows.put(logits, kept)
 
 
 def _cut_atypical(logits: Tensor, state: ChainState) -> Tensor:

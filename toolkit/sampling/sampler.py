@@ -110,7 +110,7 @@ class Sampler:
         if batch.penalised:
             positions = torch.arange(start, start + count, device=self.device)
             seen = seen_before(prompt, positions, self.vocab_size)
-        state = ChainState(batch, num_outputs=[0] * count, seen=seen)
+        state = ChainState(batch, self._ops, num_outputs=[0] * count, seen=seen)
         processed = run_steps(CUTTING, run_steps(SHAPING, logits.clone(), state), state)
         return gather_logprobs(
             logits,
@@ -135,7 +135,7 @@ class Sampler:
             found = sequences.banned_after(batch.requests[row].token_ids, num_outputs[row])
             banned_rows += [row] * len(found)
             banned_ids += found
-        return ChainState(batch, num_outputs, seen, (banned_rows, banned_ids))
+        return ChainState(batch, self._ops, num_outputs, seen, (banned_rows, banned_ids))
 
     def _process(
         self,

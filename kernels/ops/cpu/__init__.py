@@ -44,6 +44,7 @@ def bind(path: Path, *, batch_invariant: bool) -> dict[str, Callable[..., Any]]:
         **{name: getattr(row_ops, name) for name in _ROW_OPS},
         "race": sampling_ops.race,
         "argmax": sampling_ops.argmax,
+        "cut_unlikely": sampling_ops.cut_unlikely,
     }
 
 

@@ -29,6 +29,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "add_layer_norm": (_P,),
     "rotary_write_kv": (_P,),
     "race": (_P, _P, _P, _L, _L, _L),
+    "cut_unlikely": (_P, _P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
     "find_tiles": (_P,),
     "linear_tiles": (_P, _L, _P, _P, _P, _L, _L, _L),

@@ -1,4 +1,4 @@
-"""The race and the largest logit of each row in C++, with reference_sampling.py's signatures.
+"""Cut-offs, the race and the largest logit of each row in C++: reference_sampling.py's ops.
 
 Request path 8/8: from sampling.sampler.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.kernels import reference_sampling
-from toolkit.kernels.cpu.library import Library
+from toolkit.kernels.cpu.library import Library, pointer
 
 __all__ = ["SamplingOps"]
 
@@ -40,6 +40,28 @@ class SamplingOps:
         pointers = logits.data_ptr(), tokens.data_ptr(), is_sound.data_ptr()
         self._library.argmax(*pointers, *logits.shape, logits.stride(0))
         return tokens, is_sound
+
+    def cut_unlikely(
+        self,
+        logits: Tensor,
+        *,
+        top_k: Tensor,
+        max_top_k: int,
+        top_p: Tensor | None,
+        min_p: Tensor | None,
+    ) -> Tensor:
+        """Apply top-k, top-p and min-p in place: reference_sampling.cut_unlikely.
+
+        Where the sum of probabilities comes within rounding of p, one token more or less may be
+        kept than there.
+        """
+        if not _are_rows(logits):
+            return reference_sampling.cut_unlikely(
+                logits, top_k=top_k, max_top_k=max_top_k, top_p=top_p, min_p=min_p
+            )
+        pointers = logits.data_ptr(), top_k.data_ptr(), pointer(top_p), pointer(min_p)
+        self._library.cut_unlikely(*pointers, *logits.shape, logits.stride(0))
+        return logits
 
 
 def _are_rows(logits: Tensor) -> bool:
