@@ -1,4 +1,4 @@
-"""Measure paged attention in C++ against the reference op: GB/s of single tokens, GFLOP/s of prompts.
+"""Measure paged attention in C++ against the reference: GB/s of single tokens, GFLOP/s of prompts.
 
 A single token reads its context's keys and values once. They come from memory, by way of several
 caches used in turn, as a model's layers do. A prompt's operations are those of the causal half.

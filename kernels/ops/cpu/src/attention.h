@@ -4,8 +4,6 @@
 #include <cstdlib>
 #include <vector>
 
-#include "simd.h"
-
 // The arguments of the exported function paged_attention.
 struct Attention {
   const void* query;  // [num_tokens, num_heads, head_dim], tokens query_stride numbers apart

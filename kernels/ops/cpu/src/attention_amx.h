@@ -45,6 +45,24 @@ class TileGemm {
     }
   }
 
+  // 16 rows of keys where they lie, head_dim a multiple of 32 and row_stride numbers apart, times
+  // up to 16 rows of the query, packed as columns: products [key][16]. At most 16 rows are
+  // configured. Each product is summed as multiply() does, with the factors' places exchanged.
+  template <typename Prefetch>
+  void multiply_keys(const bf16* keys, long row_stride, const bf16* columns, long depth, int rows,
+                     float* products, const Prefetch& prefetch) {
+    configure(rows);
+    asm volatile("" ::: "memory");
+    _tile_zero(2);
+    for (long k = 0; k < depth; k += 32) {
+      _tile_loadd(5, keys + k, row_stride * 2);
+      _tile_loadd(6, columns + k * 16, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      prefetch(k);
+    }
+    _tile_stored(2, products, 64);
+  }
+
  private:
   struct alignas(64) Shapes {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -54,7 +72,7 @@ class TileGemm {
 
   void configure(int rows) {
     if (rows == configured_) return;
-    int upper = rows < 16 ? rows : 16, lower = rows > 16 ? rows - 16 : 1;
+    int upper = rows < 16 ? rows : 16, lower = rows > 16 ? rows - 16 : 16;
     Shapes shapes;
     for (int tile = 0; tile < 8; tile++) shapes.row_bytes[tile] = 64;
     shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = upper;

@@ -44,8 +44,9 @@ struct PairStep {
 #endif
 
 // A product in vector registers, by Step.
-template <class Step>
+template <class S>
 struct VectorGemm {
+  typedef S Step;
   typedef typename Step::Number Number;
   static constexpr int kPair = Step::kPair;
   static constexpr int kDepth = kPair == 2 ? 32 : kWidth;

@@ -52,19 +52,24 @@ struct Packing<2> {
   }
 
 #if defined(ATTENTION_PAIRS)
+  // The pairs of 2 * kWidth columns of two rows: those of the first kWidth columns, and the rest.
+  static inline void interleave(vf row, vf next, vf* pairs) {
+    pairs[0] = (vf)_mm512_permutex2var_epi16((__m512i)row, indices(0), (__m512i)next);
+    pairs[1] = (vf)_mm512_permutex2var_epi16((__m512i)row, indices(kWidth), (__m512i)next);
+  }
+
   // 2 * kWidth values of two keys that follow each other, to their places in two panels; null: zeros.
   static inline void place_values(const bf16* row, const bf16* next, int count, bf16* to,
                                   long panel_stride) {
-    const __m512i a = row ? (__m512i)read(row, count) : __m512i{};
-    const __m512i b = next ? (__m512i)read(next, count) : __m512i{};
-    _mm512_store_si512((void*)to, _mm512_permutex2var_epi16(a, interleaving(0), b));
-    _mm512_store_si512((void*)(to + panel_stride),
-                       _mm512_permutex2var_epi16(a, interleaving(kWidth), b));
+    vf pairs[2];
+    interleave(row ? read(row, count) : vf{}, next ? read(next, count) : vf{}, pairs);
+    memcpy(to, &pairs[0], sizeof(vf));
+    memcpy(to + panel_stride, &pairs[1], sizeof(vf));
   }
 
  private:
   // Indices of a[first], b[first], a[first + 1], b[first + 1] ...
-  static inline __m512i interleaving(int first) {
+  static inline __m512i indices(int first) {
     const __m512i even = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512i a = _mm512_add_epi32(even, _mm512_set1_epi32(first));
     return _mm512_or_si512(a, _mm512_slli_epi32(_mm512_add_epi32(a, _mm512_set1_epi32(32)), 16));
@@ -93,6 +98,22 @@ static inline void prefetch(const T* cache, const Rows& rows, int key, long head
     __builtin_prefetch(at + byte, 0, 2);
 }
 
+// kWidth keys from the given one, transposed: square[i] has number (or pair) i of every key.
+template <int kPair, typename T>
+static inline void read_keys(const T* cache, const Rows& rows, int first, long left, vf* square) {
+  if (rows.count - first >= kWidth && left >= kWidth * kPair) {
+    for (int i = 0; i < kWidth; i++)
+      square[i] = Packing<kPair>::read(cache + rows.offsets[first + i], kWidth * kPair);
+  } else {
+    const int count = left < kWidth * kPair ? left : kWidth * kPair;
+    for (int i = 0; i < kWidth; i++)
+      square[i] = first + i < rows.count && count > 0
+                      ? Packing<kPair>::read(cache + rows.offsets[first + i], count)
+                      : vf{};
+  }
+  transpose(square);
+}
+
 // Keys as columns: panels of kWidth keys, [panel][depth / kPair][kWidth][kPair].
 template <class Gemm, typename T>
 static void pack_keys(const T* cache, const Rows& rows, long head_dim, typename Gemm::Number* to,
@@ -101,18 +122,12 @@ static void pack_keys(const T* cache, const Rows& rows, long head_dim, typename 
   const int rows_each = (kWidth * kWidth * kPair + depth - 1) / depth;  // to spread the prefetches
   for (int panel = 0; panel < panels; panel++, to += depth * kWidth) {
     const int first = panel * kWidth;
-    const int count = rows.count - first < kWidth ? rows.count - first : kWidth;
     int soon = first;
     for (long d = 0; d < depth; d += kWidth * kPair) {
       for (int i = 0; i < rows_each && soon < first + kWidth; i++, soon++)
         prefetch(cache, rows, soon, head_dim);
       vf square[kWidth];
-      const int left = head_dim - d < kWidth * kPair ? head_dim - d : kWidth * kPair;
-      for (int i = 0; i < kWidth; i++)
-        square[i] = i < count && left > 0
-                        ? Packing<kPair>::read(cache + rows.offsets[first + i] + d, left)
-                        : vf{};
-      transpose(square);
+      read_keys<kPair>(cache + d, rows, first, head_dim - d, square);
       for (int i = 0; i < kWidth; i++) memcpy(to + (d + i * kPair) * kWidth, &square[i], sizeof(vf));
     }
   }

@@ -5,11 +5,11 @@
 #pragma once
 
 #include "attention.h"
+#include "attention_few.h"
 #include "attention_gemm.h"
 #include "attention_pack.h"
 #include "attention_softmax.h"
 
-constexpr int kTileKeys = 256;
 constexpr int kBlockRows = 32;  // rows whose scores are at hand at once, in the first-level cache
 constexpr int kGrain = 32;      // keys are computed in multiples of it: one step of AMX's tiles
 
@@ -79,12 +79,14 @@ class Worker {
       const float sink = of_.sinks != nullptr ? of_.sinks[at] * kLog2E : -INFINITY;
       seen_[i] = {sink, sink == -INFINITY ? 0.0f : 1.0f};
     }
+    if (few(piece)) few_.begin(query_, piece.last - piece.first, depth_);
     memset(sums_, 0, (piece.last - piece.first) * depth_ * sizeof(float));
   }
 
   // Keys [start + skipped, start + count) of the context.
   void attend_tile(const Piece& piece, long start, int skipped, int count) {
     const Rows rows = find_rows(piece, start + skipped, count - skipped);
+    if (few(piece)) return attend_few(piece, rows, start + skipped);
     const int keys = round_up(count - skipped, kGrain);
     pack_keys<Gemm>((const T*)of_.key_cache, rows, of_.head_dim, keys_, depth_, keys / kWidth);
     pack_values<Gemm>((const T*)of_.value_cache, rows, of_.head_dim, values_, keys, kValuesStride);
@@ -96,6 +98,16 @@ class Worker {
       const int last = high < keys ? round_up(high, kGrain) : keys;
       if (first < last) attend_block(piece, row, rows_here, start + skipped, first, last);
     }
+  }
+
+  static bool few(const Piece& piece) { return piece.last - piece.first <= kFewRows; }
+
+  // All rows against these keys, of which 0 is at position.
+  void attend_few(const Piece& piece, const Rows& keys, long position) {
+    const int last = round_up(keys.count, kGrain);
+    few_.score(gemm_, (const T*)of_.key_cache, keys, of_.head_dim, scores_);
+    weigh_rows(piece, piece.first, piece.last - piece.first, position, 0, last);
+    few_.mix(gemm_, weights_, (const T*)of_.value_cache, keys, of_.head_dim, sums_);
   }
 
   // Offsets of these keys' rows in the caches, and of kAhead more if the context has them.
@@ -119,6 +131,15 @@ class Worker {
     gemm_.template multiply<false>({query_ + i * depth_, depth_, keys_ + first * depth_,
                                     depth_ * kWidth, depth_, scores_ + first, kTileKeys},
                                    count, (last - first) / kWidth);
+    weigh_rows(piece, row, count, position, first, last);
+    gemm_.template multiply<true>({weights_ + first, kTileKeys, values_ + first * kWidth,
+                                   kValuesStride, last - first, sums, depth_},
+                                  count, depth_ / kWidth);
+  }
+
+  // Products of rows [row, row + count) to weights, and their sums so far rescaled.
+  void weigh_rows(const Piece& piece, long row, int count, long position, int first, int last) {
+    const long i = row - piece.first;
     for (int r = 0; r < count; r++) {
       const Visible sees = visible(of_, piece, row + r);
       Span span = {first, last, 0, 0};
@@ -127,11 +148,8 @@ class Worker {
       const float rescale =
           weigh(scores_ + r * kTileKeys, weights_ + r * kTileKeys, span,
                 sees.high - 1 - position, form(head(piece, row + r)), seen_[i + r]);
-      if (rescale != 1.0f) scale_row(sums + r * depth_, rescale);
+      if (rescale != 1.0f) scale_row(sums_ + (i + r) * depth_, rescale);
     }
-    gemm_.template multiply<true>({weights_ + first, kTileKeys, values_ + first * kWidth,
-                                   kValuesStride, last - first, sums, depth_},
-                                  count, depth_ / kWidth);
   }
 
   static int clamp(long x, int least, int most) { return x < least ? least : x > most ? most : x; }
@@ -153,7 +171,8 @@ class Worker {
       T* to = (T*)of_.out + (token(piece, row) * of_.num_heads + head(piece, row)) * of_.head_dim;
       for (long d = 0; d < of_.head_dim; d += kWidth) {
         const int count = of_.head_dim - d < kWidth ? of_.head_dim - d : kWidth;
-        store_some(load(sums + d) / total, to + d, count);
+        // + 0: a sum of nothing but underflows may be -0 or 0, by the zeros that were added.
+        store_some((load(sums + d) + 0.0f) / total, to + d, count);
       }
     }
   }
@@ -161,6 +180,7 @@ class Worker {
   const Attention& of_;
   const long group_, depth_;
   Gemm gemm_;
+  FewRows<T, Gemm> few_;
   Number *query_, *keys_, *values_, *weights_;  // operands; weights_ [kBlockRows, kTileKeys]
   float *sums_, *scores_;  // [kPieceRows, depth], [kBlockRows, kTileKeys]
   Seen* seen_;
