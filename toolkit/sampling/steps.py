@@ -12,9 +12,9 @@ from torch import Tensor
 
 __all__ = ["atypical", "penalise", "truncation_threshold"]
 
-# A nucleus is looked for among this many most likely tokens first; a full sort of a large
-# vocabulary takes ten times as long and is rarely needed.
-_NUCLEUS_CANDIDATES = 256
+# A nucleus is looked for among so many most likely tokens, then, for the rows whose nucleus is
+# wider, among more. On a CPU, 64 take half as long to find as 256, and a full sort ten times that.
+_NUCLEUS_CANDIDATES = (64, 256)
 
 
 def penalise(
@@ -68,17 +68,13 @@ def truncation_threshold(
     """
     vocab_size = logits.shape[1]
     count = min(max_top_k, vocab_size)
-    if top_p is not None and count > _NUCLEUS_CANDIDATES:
-        found = _nucleus(logits, top_k, top_p, min(_NUCLEUS_CANDIDATES, vocab_size))
-        threshold = found if found is not None else _nucleus(logits, top_k, top_p, vocab_size)
-    elif top_p is not None:
-        threshold = _nucleus(logits, top_k, top_p, count)
+    if top_p is not None:
+        threshold = _nucleus_threshold(logits, top_k, top_p, count)
     elif count < vocab_size:
         ordered = logits.topk(count, dim=1).values
         threshold = ordered.gather(1, top_k.unsqueeze(1) - 1)
     else:
         threshold = _top_k_threshold(logits, top_k)
-    assert threshold is not None  # a nucleus over the whole vocabulary always exists
     if min_p is not None:
         floor = logits.max(dim=1, keepdim=True).values + min_p.unsqueeze(1).log()
         threshold = torch.maximum(threshold, floor)
@@ -96,32 +92,44 @@ def _top_k_threshold(logits: Tensor, top_k: Tensor) -> Tensor:
     return threshold
 
 
-def _nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> Tensor | None:
-    """Return the logit at which each row's most likely tokens reach top_p.
+def _nucleus_threshold(logits: Tensor, top_k: Tensor, top_p: Tensor, max_top_k: int) -> Tensor:
+    """Return the logit [rows, 1] at which each row's most likely tokens reach top_p."""
+    first, *wider = sorted({min(count, max_top_k) for count in _NUCLEUS_CANDIDATES})
+    threshold, is_short = _nucleus(logits, top_k, top_p, first)
+    for count in (*wider, max_top_k):
+        rows = is_short.nonzero().squeeze(1)
+        if not len(rows):
+            break
+        found, still_short = _nucleus(logits[rows], top_k[rows], top_p[rows], count)
+        threshold[rows], is_short[rows] = found, still_short
+    return threshold
 
-    Looks at the ``count`` most likely tokens; None if that is too few for some row.
+
+def _nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Look for each row's nucleus among its ``count`` most likely tokens.
+
+    Returns the threshold [rows, 1], and for which rows it is not one because that was too few
+    tokens [rows].
     """
     vocab_size = logits.shape[1]
     ordered = logits.topk(count, dim=1).values  # [rows, count]
-    limits = top_k.clamp(max=count).unsqueeze(1) - 1
-    k_threshold = torch.where(
-        top_k.unsqueeze(1) < vocab_size, ordered.gather(1, limits), -torch.inf
-    )
-    if count < vocab_size and bool(((top_k > count) & (top_k < vocab_size)).any()):
-        return None
-    kept = torch.where(logits >= k_threshold, logits, -torch.inf)
+    is_limited = top_k < vocab_size
+    kept, k_threshold = logits, logits.new_full((len(logits), 1), -torch.inf)
+    if bool(is_limited.any()):
+        limits = top_k.clamp(max=count).unsqueeze(1) - 1
+        k_threshold = torch.where(is_limited.unsqueeze(1), ordered.gather(1, limits), -torch.inf)
+        kept = torch.where(logits >= k_threshold, logits, -torch.inf)
     log_total = kept.logsumexp(dim=1, keepdim=True)
     probs = torch.where(ordered >= k_threshold, (ordered - log_total).exp(), 0.0)
     reached = probs.cumsum(dim=1, dtype=torch.float64) >= top_p.unsqueeze(1)
     # Rounding may leave the sum just short of top_p: only rows with more candidates look further.
     is_short = ~reached[:, -1] & (top_p < 1.0) & (top_k > count)
-    if count < vocab_size and bool(is_short.any()):
-        return None
+    is_short |= is_limited & (top_k > count)
     # The first place where the sum is reached; rounding may leave it just short of 1 at the end.
     last = torch.where(reached.any(dim=1), reached.int().argmax(dim=1), count - 1)
     threshold = ordered.gather(1, last.unsqueeze(1))
     unlimited = (top_p >= 1.0).unsqueeze(1)
-    return torch.where(unlimited, k_threshold, torch.maximum(threshold, k_threshold))
+    return torch.where(unlimited, k_threshold, torch.maximum(threshold, k_threshold)), is_short
 
 
 def atypical(logits: Tensor, mass: Tensor) -> Tensor:
