@@ -6,6 +6,7 @@ since ``started_at``.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -16,7 +17,6 @@ from toolkit.engine.events import (
     Failed,
     Finished,
     RequestAdded,
-    RequestUpdate,
     StepFinished,
     StepReport,
 )
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Record"]
+
+# Step, when its tokens were sampled and sent; their requests, places in the output, ids. Columns:
+# an object per token would be one more for every full garbage collection to visit.
+_StepTokens = tuple[int, float, float, tuple[str, ...], "array[int]", "array[int]"]
 
 LEVELS = ("requests", "tokens")
 # About 100 bytes a row: 200 MB of tokens at the most.
@@ -68,7 +72,7 @@ class Record:
         self._steps: deque[tuple[Any, ...]] = deque()
         self._live: dict[str, Request] = {}
         self._finished: deque[dict[str, Any]] = deque()
-        self._tokens: deque[tuple[int, float, float, tuple[RequestUpdate, ...]]] = deque()
+        self._tokens: deque[_StepTokens] = deque()
         self._num_prompts: dict[str, int] = {}
         self._num_token_rows = 0
 
@@ -113,17 +117,15 @@ class Record:
         """A row per sampled token, in the order of sampling."""
         last_sent_s: dict[str, float] = {}
         rows = []
-        for step, sampled_s, sent_s, updates in list(self._tokens):
-            for update in updates:
-                itl_s = sent_s - last_sent_s.get(update.request_id, float("nan"))
-                last_sent_s[update.request_id] = sent_s
-                num_prompt = self._num_prompts.get(update.request_id)
-                for offset, token_id in enumerate(update.token_ids):
-                    index = update.first_index + offset
-                    position = None if num_prompt is None else num_prompt + index
-                    text = self._token_text(token_id) if self._token_text is not None else None
-                    what = (update.request_id, index, position, step, token_id, text)
-                    rows.append((*what, sampled_s, sent_s, itl_s))
+        for step, sampled_s, sent_s, names, indices, token_ids in list(self._tokens):
+            for name, index, token_id in zip(names, indices, token_ids, strict=True):
+                itl_s = sent_s - last_sent_s.get(name, float("nan"))
+                num_prompt = self._num_prompts.get(name)
+                position = None if num_prompt is None else num_prompt + index
+                text = self._token_text(token_id) if self._token_text is not None else None
+                what = (name, index, position, step, token_id, text)
+                rows.append((*what, sampled_s, sent_s, itl_s))
+            last_sent_s.update(dict.fromkeys(names, sent_s))
         return _frame(rows, TOKEN_COLUMNS)
 
     # ---- events
@@ -145,8 +147,14 @@ class Record:
     def _keep_tokens(self, report: StepReport) -> None:
         sampled_s = report.end_s - report.update_s - self._started_s
         sent_s = report.end_s - self._started_s
-        self._tokens.append((report.step, sampled_s, sent_s, report.updates))
-        self._num_token_rows += len(report.updates)
+        updates = report.updates
+        names = tuple([update.request_id for update in updates for _ in update.token_ids])
+        indices = [u.first_index + i for u in updates for i in range(len(u.token_ids))]
+        token_ids = [token_id for update in updates for token_id in update.token_ids]
+        self._tokens.append(
+            (report.step, sampled_s, sent_s, names, array("q", indices), array("q", token_ids))
+        )
+        self._num_token_rows += len(names)
         while self._num_token_rows > MAX_TOKEN_ROWS:
             dropped = len(self._tokens.popleft()[3])
             self._num_token_rows -= dropped

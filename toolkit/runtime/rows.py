@@ -35,6 +35,7 @@ class RowTable:
         self._lengths = [0] * num_rows
         self._rows: dict[str, int] = {}
         self._free = list(range(num_rows - 1, -1, -1))
+        self._counting = np.arange(num_rows + 1)
         self._block_size = block_size
         self._device = device
 
@@ -64,34 +65,34 @@ class RowTable:
 
     def flat_batch(self, plan: StepPlan) -> FlatBatch:
         """Return the plan's tokens as the decoder takes them."""
-        chunks = plan.chunks
-        count = len(chunks)
-        rows = np.fromiter((self._rows[chunk.request_id] for chunk in chunks), np.int64, count)
-        starts = np.fromiter((chunk.start for chunk in chunks), np.int64, count)
-        ends = np.fromiter((chunk.end for chunk in chunks), np.int64, count)
-        token_ids = np.fromiter(
-            chain.from_iterable(chunk.token_ids for chunk in chunks), np.int64, plan.num_tokens
-        )
-        query_starts: NDArray[np.int64] = np.zeros(count + 1, dtype=np.int64)
-        np.cumsum(ends - starts, out=query_starts[1:])
-        # Position of each token: its place in the flat batch, shifted by where its chunk starts.
-        owner: NDArray[np.int64] = np.repeat(np.arange(count), ends - starts)
-        positions = np.arange(plan.num_tokens) + (starts - query_starts[:-1])[owner]
+        count = len(plan.chunks)
+        names, firsts, lasts, token_ids, _, _, samples = zip(*plan.chunks, strict=True)
+        rows = np.array([self._rows[name] for name in names])
+        starts, ends = np.array(firsts), np.array(lasts)
+        if plan.num_tokens == count:  # a token each, which needs no look for whose it is
+            query_starts, owners, positions = self._counting[: count + 1], rows, starts
+        else:
+            query_starts = np.zeros(count + 1, dtype=np.int64)
+            np.cumsum(ends - starts, out=query_starts[1:])
+            owner: NDArray[np.int64] = np.repeat(np.arange(count), ends - starts)
+            # Position of each token: its place in the batch, shifted by where its chunk starts.
+            positions = np.arange(plan.num_tokens) + (starts - query_starts[:-1])[owner]
+            owners = rows[owner]
         size = self._block_size
-        slots = (
-            self._block_ids[rows[owner], positions // size].astype(np.int64) * size
-            + positions % size
-        )
+        index, offset = np.divmod(positions, size)
+        slots = self._block_ids[owners, index].astype(np.int64) * size + offset
         max_blocks = int(-(-ends.max() // size))
-        samples = np.fromiter((chunk.samples for chunk in chunks), np.bool_, count)
+        logit_rows: NDArray[np.int64] = query_starts[1:] - 1
+        if not all(samples):
+            logit_rows = logit_rows[np.array(samples)]
         return FlatBatch(
-            token_ids=self._tensor(token_ids),
+            token_ids=self._tensor(np.array([*chain.from_iterable(token_ids)])),
             positions=self._tensor(positions),
             slots=self._tensor(slots),
             block_tables=self._tensor(self._valid_blocks(rows, ends, max_blocks)),
             query_starts=self._tensor(query_starts.astype(np.int32)),
             context_lens=self._tensor(ends.astype(np.int32)),
-            logit_rows=self._tensor(query_starts[1:][samples] - 1),
+            logit_rows=self._tensor(logit_rows),
         )
 
     def _valid_blocks(

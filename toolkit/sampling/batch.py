@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +20,7 @@ from toolkit.sampling_params import WHOLE_VOCABULARY, SamplingParams
 __all__ = ["RowSet", "RowState", "SamplingBatch", "num_top_logprobs"]
 
 
-@dataclass(frozen=True, slots=True)
-class RowState:
+class RowState(NamedTuple):
     """One row of logits: whose it is, and the position of the token it chooses."""
 
     request: Request

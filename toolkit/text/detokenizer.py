@@ -33,6 +33,7 @@ class IncrementalText:
         self._include_stop = include_stop
         # Bytes that are no UTF-8 become U+FFFD in the way of every decoder known here.
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._is_in_character = False
         self._text = ""
         self._pending = ""  # what was searched for stop strings beyond the text
         self._num_taken = 0
@@ -47,7 +48,7 @@ class IncrementalText:
         """Add a token; return the stop string that it completed, if any."""
         num_before = len(self._text)
         for spelled in self._spelling.push(token_id):
-            self._text += self._utf8.decode(spelled.bytes)
+            self._text += self._decode(spelled.bytes)
         if not self._stops:
             return None
         # Text that is not certain yet counts: whoever stops at a line break stops at the token
@@ -66,7 +67,7 @@ class IncrementalText:
     def take(self) -> str:
         """Return the text that became certain since the last call."""
         certain = len(self._text)
-        if not self._finished:
+        if self._stops and not self._finished:
             certain -= self._stops.num_held_back(self._text)
         new = self._text[self._num_taken : certain]
         self._num_taken = max(self._num_taken, certain)
@@ -79,3 +80,11 @@ class IncrementalText:
         self._finished = True
         rest = b"".join(spelled.bytes for spelled in self._spelling.finish())
         self._text += self._utf8.decode(rest, final=True)
+
+    def _decode(self, spelled: bytes) -> str:
+        """Return the characters that some bytes make whole."""
+        if spelled.isascii() and not self._is_in_character:  # most are, and the decoder is slow
+            return spelled.decode("ascii")
+        text = self._utf8.decode(spelled)
+        self._is_in_character = bool(self._utf8.getstate()[0])
+        return text
