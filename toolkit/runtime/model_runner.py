@@ -16,6 +16,7 @@ from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult
 from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.models import Decoder
 from toolkit.request import Logprob, Request
+from toolkit.runtime.openmp import release_pool
 from toolkit.runtime.rows import RowTable
 from toolkit.sampling import RowState, Sampler, check_token_ids
 
@@ -57,6 +58,7 @@ class ModelRunner:
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
         self._requests: dict[str, Request] = {}
+        release_pool()  # of the thread that loaded the model
 
     def prepare(self, request: Request) -> None:
         """Refuse token ids outside the vocabulary, and masks that leave none; remember the request.
@@ -80,6 +82,7 @@ class ModelRunner:
             )
         check_token_ids(request, vocab_size)
         self._requests[request.id] = request
+        release_pool()  # the steps may run in another thread
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
