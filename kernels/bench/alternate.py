@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,19 +37,35 @@ class Worker:
         """Start ``NAME=COMMAND`` and wait until it is ready."""
         name, _, command = text.partition("=")
         process = subprocess.Popen(
-            shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            shlex.split(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a group of its own, with the processes that it starts
         )
         worker = cls(name, process)
         worker._read(lambda line: line == "READY")
+        worker._signal(signal.SIGSTOP)
         return worker
 
     def run(self, workload: str) -> dict[str, float]:
-        """Run a workload once and return its figures."""
+        """Run a workload once and return its figures; the worker stands still before and after."""
         assert self.process.stdin is not None
+        self._signal(signal.SIGCONT)
         self.process.stdin.write(workload + "\n")
         self.process.stdin.flush()
         figures: dict[str, float] = json.loads(self._read(lambda line: line.startswith("{")))
+        self._signal(signal.SIGSTOP)
         return figures
+
+    def end(self) -> None:
+        """End the worker and all that it started."""
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Reach the whole group: idle engines poll, and would take time from the others."""
+        os.killpg(self.process.pid, number)
 
     def _read(self, is_wanted: Callable[[str], bool]) -> str:
         assert self.process.stdout is not None
@@ -77,7 +95,7 @@ def main() -> None:
                     runs[worker.name].append(figures)
         results[workload] = _summary(runs)
     for worker in workers:
-        worker.process.terminate()
+        worker.end()
     save(f"alternate_{arguments.name}", {"rounds": arguments.rounds, "workloads": results})
 
 

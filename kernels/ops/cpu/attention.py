@@ -32,9 +32,10 @@ def paged_attention(
     """Attend causally, as reference.paged_attention does, with keys and values read in place.
 
     Arguments and result are reference's, after the compiled library; query and caches have one
-    dtype: float32, bfloat16 or float16. ``batch_invariant``: a query's result is bitwise the same
-    whatever else the batch holds and however its request was cut into chunks. Products of bfloat16
-    caches are summed in float32, of probabilities rounded to bfloat16 where the CPU multiplies it.
+    dtype: float32, bfloat16 or float16. Products of bfloat16 caches are summed in float32, of
+    probabilities rounded to bfloat16 where the CPU multiplies it. ``batch_invariant``: a query's
+    result is bitwise the same whatever else the batch holds and however its request was cut into
+    chunks; single tokens then take longer.
     """
     num_tokens, num_heads, head_dim = query.shape
     num_kv_heads, block_size = key_cache.shape[1:3]
@@ -63,6 +64,7 @@ def paged_attention(
         _NO_WINDOW if window is None else window,
         scale,
         softcap or 0.0,
+        batch_invariant,
         DTYPES[query.dtype],
     )
     return out

@@ -19,8 +19,7 @@ _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "set_num_threads": (_I,),
     "silu_mul": (_P,),
-    "advise_huge_pages": (_P, _L),
-    "paged_attention": (*[_P] * 9, *[_L] * 8, _F, _F, _I),
+    "paged_attention": (*[_P] * 9, *[_L] * 8, _F, _F, _I, _I),
     "gelu_mul": (_P,),
     "gelu_tanh_mul": (_P,),
     "rms_norm": (_P,),

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "attention_amx.h"
+#include "attention_quick.h"
 #include "attention_worker.h"
 #include "threads.h"
 
@@ -17,15 +18,28 @@ std::vector<Piece> cut_into_pieces(const Attention& of) {
   auto queries = [&](long i) { return (long)of.query_starts[i + 1] - of.query_starts[i]; };
   auto size = [&](long i) { return std::min(queries(i) * group, kPieceRows) * of.context_lens[i]; };
   std::stable_sort(order.begin(), order.end(), [&](long a, long b) { return size(a) > size(b); });
+  long few = 0;
+  for (long i = 0; i < of.num_requests; i++) few += queries(i) * group <= kFewRows;
+  // Heads of a block are neighbours in memory, which reads best in long runs; but every thread is to
+  // have some pieces.
+  const long heads_each = few * of.num_kv_heads / (2 * num_threads);
   std::vector<Piece> pieces;
-  for (long request : order)
+  for (long request : order) {
+    const long rows = queries(request) * group;
+    if (rows > 0 && rows <= kFewRows) {
+      const long most = std::max(1L, std::min({heads_each, of.num_kv_heads, kMaxHeads}));
+      for (long head = 0; head < of.num_kv_heads; head += most)
+        pieces.push_back({request, head, 0, rows, std::min(most, of.num_kv_heads - head)});
+      continue;
+    }
     // One head after another: its keys and values may stay in a cache. Later rows see more.
     for (long kv_head = 0; kv_head < of.num_kv_heads; kv_head++)
-      for (long last = queries(request) * group; last > 0;) {
+      for (long last = rows; last > 0;) {
         const long first = (last - 1) / kPieceRows * kPieceRows;
         pieces.push_back({request, kv_head, first, last});
         last = first;
       }
+  }
   return pieces;
 }
 
@@ -37,8 +51,13 @@ static void attend(const Attention& of) {
 #pragma omp parallel num_threads(num_threads) if (numbers > kWorthSharing)
   {
     Worker<T, Gemm> worker(of);
+    Worker<T, FloatGemm, QuickRows<T>> quick(of);
 #pragma omp for schedule(dynamic, 1)
-    for (long i = 0; i < (long)pieces.size(); i++) worker.run(pieces[i]);
+    for (long i = 0; i < (long)pieces.size(); i++)
+      if (pieces[i].is_few() && !of.invariant)
+        quick.run(pieces[i]);
+      else
+        worker.run(pieces[i]);
   }
 }
 
@@ -58,11 +77,11 @@ EXPORT void paged_attention(const void* query, const void* key_cache, const void
                             const int* context_lens, const float* alibi_slopes, const float* sinks,
                             long num_requests, long num_heads, long num_kv_heads, long head_dim,
                             long block_size, long table_stride, long query_stride, long window,
-                            float scale, float softcap, int dtype) {
+                            float scale, float softcap, int invariant, int dtype) {
   const Attention of = {query,        key_cache,    value_cache,  out,         block_tables,
                         query_starts, context_lens, alibi_slopes, sinks,       num_requests,
                         num_heads,    num_kv_heads, head_dim,     block_size,  table_stride,
-                        query_stride, window,       scale,        softcap};
+                        query_stride, window,       scale,        softcap,     invariant != 0};
   if (dtype == kFloat32)
     attend<float, FloatGemm>(of);
   else if (dtype == kBFloat16)

@@ -19,15 +19,22 @@ struct Attention {
   long window;  // positions that a query sees, its own included
   float scale;
   float softcap;  // 0: none
+  bool invariant;  // whether a query's bits may not depend on how its request was cut into chunks
 };
+
+constexpr long kPieceRows = 256;  // rows that share one packing of the keys
+constexpr long kFewRows = 8;      // up to so many, keys are read where they lie (attention_few.h)
+constexpr long kMaxHeads = 16;    // of a piece
 
 // Rows [first, last) of one request and head of the caches. Row token * group + g is the query of
 // that token of the request and of head kv_head * group + g.
 struct Piece {
   long request, kv_head, first, last;
+  long heads = 1;  // of the caches, from kv_head on; more than one only for few rows
+
+  bool is_few() const { return last - first <= kFewRows; }
 };
 
-constexpr long kPieceRows = 256;  // rows that share one packing of the keys
 
 // All work, the largest pieces first, so that no thread is left with one at the end.
 std::vector<Piece> cut_into_pieces(const Attention& of);

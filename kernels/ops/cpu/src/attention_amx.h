@@ -31,6 +31,19 @@ class TileGemm {
     if (configured_ != 0) _tile_release();
   }
 
+  // Shapes for products with so many rows, at most 32.
+  void configure(int rows) {
+    if (rows == configured_) return;
+    int upper = rows < 16 ? rows : 16, lower = rows > 16 ? rows - 16 : 16;
+    Shapes shapes;
+    for (int tile = 0; tile < 8; tile++) shapes.row_bytes[tile] = 64;
+    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = upper;
+    shapes.rows[2] = shapes.rows[3] = shapes.rows[5] = lower;
+    shapes.rows[6] = shapes.rows[7] = 16;
+    _tile_loadconfig(&shapes);
+    configured_ = rows;
+  }
+
   // At most 32 rows.
   template <bool kAdd>
   void multiply(const Operands& of, int rows, int panels) {
@@ -69,18 +82,6 @@ class TileGemm {
     uint16_t row_bytes[16] = {};
     uint8_t rows[16] = {};
   };
-
-  void configure(int rows) {
-    if (rows == configured_) return;
-    int upper = rows < 16 ? rows : 16, lower = rows > 16 ? rows - 16 : 16;
-    Shapes shapes;
-    for (int tile = 0; tile < 8; tile++) shapes.row_bytes[tile] = 64;
-    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = upper;
-    shapes.rows[2] = shapes.rows[3] = shapes.rows[5] = lower;
-    shapes.rows[6] = shapes.rows[7] = 16;
-    _tile_loadconfig(&shapes);
-    configured_ = rows;
-  }
 
   template <bool kAdd>
   static inline void four(const Operands& of, int panel) {

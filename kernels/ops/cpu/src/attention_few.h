@@ -7,7 +7,6 @@
 #include "attention_pack.h"
 
 constexpr int kTileKeys = 256;  // keys of a tile, and the row stride of scores and weights
-constexpr int kFewRows = 8;
 
 // Products in vector registers.
 template <typename T, class Gemm>
@@ -16,8 +15,10 @@ class FewRows {
   typedef typename Gemm::Number Number;
   typedef typename Gemm::Step Step;
 
-  // query [rows, depth]; there is memory for kFewRows of them.
-  void begin(const Number* query, int rows, long depth) {
+  static long num_bytes(long) { return 0; }
+
+  // query [rows, depth]; there is memory for kFewRows of them. own: num_bytes(depth) to keep.
+  void begin(const Number* query, int rows, long depth, char*) {
     query_ = query;
     rows_ = rows;
     depth_ = depth;
@@ -139,13 +140,16 @@ class FewRows {
 template <>
 class FewRows<bf16, TileGemm> {
  public:
-  void begin(const bf16* query, int rows, long depth) {
+  static long num_bytes(long depth) {
+    return round_up((2 * depth * kWidth + kStride * depth / kWidth) * 2, 64);
+  }
+
+  void begin(const bf16* query, int rows, long depth, char* own) {
     query_ = query;
     rows_ = rows;
     depth_ = depth;
     for (int row = 0; row < kFewRows; row++) query_rows_[row] = row * depth;
-    static thread_local Workspace workspace;
-    columns_ = (bf16*)workspace.reserve((2 * depth * kWidth + kStride * depth / kWidth) * 2);
+    columns_ = (bf16*)own;
     keys_ = columns_ + depth * kWidth;
     values_ = keys_ + depth * kWidth;
     const Rows query_rows = {query_rows_, rows, 0};

@@ -13,7 +13,8 @@
 constexpr int kBlockRows = 32;  // rows whose scores are at hand at once, in the first-level cache
 constexpr int kGrain = 32;      // keys are computed in multiples of it: one step of AMX's tiles
 
-template <typename T, class Gemm>
+// T: numbers of the caches; Gemm: how chunks are multiplied; Few: how few rows are.
+template <typename T, class Gemm, class Few = FewRows<T, Gemm>>
 class Worker {
  public:
   explicit Worker(const Attention& of)
@@ -22,38 +23,41 @@ class Worker {
         depth_(round_up(of.head_dim, Gemm::kDepth)) {
     static thread_local Workspace workspace;
     const size_t number = sizeof(Number), keys = kTileKeys;
-    const size_t values = kValuesStride * (depth_ / kWidth);
-    const size_t sizes[] = {kPieceRows * depth_ * number, keys * depth_ * number,
-                            values * number,              kPieceRows * depth_ * sizeof(float),
-                            kBlockRows * keys * 4,        kBlockRows * keys * number,
-                            kPieceRows * sizeof(Seen),    (keys + kAhead) * sizeof(long)};
-    size_t total = 0;
-    for (size_t size : sizes) total += round_up(size, 64);
+    const long shared[] = {(long)(keys * depth_ * number),
+                           (long)(kValuesStride * (depth_ / kWidth) * number),
+                           (long)((keys + kAhead) * sizeof(long))};
+    long total = head_bytes(kPieceRows, kBlockRows) + kMaxHeads * head_bytes(kFewRows, kFewRows);
+    for (long size : shared) total += round_up(size, 64);
     char* at = workspace.reserve(total);
-    char* parts[8];
-    for (int i = 0; i < 8; i++) {
-      parts[i] = at;
-      at += round_up(sizes[i], 64);
-    }
-    query_ = (Number*)parts[0];
-    keys_ = (Number*)parts[1];
-    values_ = (Number*)parts[2];
-    sums_ = (float*)parts[3];
-    scores_ = (float*)parts[4];
-    weights_ = (Number*)parts[5];
-    seen_ = (Seen*)parts[6];
-    offsets_ = (long*)parts[7];
+    auto take = [&at](long size) {
+      char* part = at;
+      at += round_up(size, 64);
+      return part;
+    };
+    keys_ = (Number*)take(shared[0]);
+    values_ = (Number*)take(shared[1]);
+    offsets_ = (long*)take(shared[2]);
+    many_ = lay_out(take(head_bytes(kPieceRows, kBlockRows)), kPieceRows, kBlockRows);
+    for (Head& head : few_)
+      head = lay_out(take(head_bytes(kFewRows, kFewRows)), kFewRows, kFewRows);
   }
 
   void run(const Piece& piece) {
-    begin(piece);
+    const bool few = piece.is_few();
+    Head* heads = few ? few_ : &many_;
+    for (long h = 0; h < piece.heads; h++) begin(of_head(piece, h), heads[h], few);
     const long low = visible(of_, piece, piece.first).low;
     const long high = visible(of_, piece, piece.last - 1).high;
     for (long start = low / kTileKeys * kTileKeys; start < high; start += kTileKeys) {
       const long skipped = low > start ? (low - start) / kGrain * kGrain : 0;
-      attend_tile(piece, start, skipped, high - start < kTileKeys ? high - start : kTileKeys);
+      const int count = high - start < kTileKeys ? high - start : kTileKeys;
+      const Rows keys = find_rows(piece, start + skipped, count - skipped);
+      if (few)
+        attend_few(piece, keys, start + skipped);
+      else
+        attend_tile(piece, keys, start + skipped);
     }
-    finish(piece);
+    for (long h = 0; h < piece.heads; h++) finish(of_head(piece, h), heads[h]);
   }
 
  private:
@@ -63,51 +67,95 @@ class Worker {
   // lines of the first-level cache.
   static constexpr long kValuesStride = kTileKeys * kWidth + 64 / sizeof(Number);
 
+  // What is kept for one head of the caches: operands, and results so far.
+  struct Head {
+    Number* query;    // [rows, depth]
+    float* sums;      // [rows, depth]
+    float* scores;    // [rows at once, kTileKeys]
+    Number* weights;  // the same
+    Seen* seen;       // [rows]
+    char* own;        // of few
+    Few few;
+  };
+
+  long head_bytes(long rows, long at_once) const {
+    return round_up(rows * depth_ * sizeof(Number), 64) + round_up(rows * depth_ * 4, 64) +
+           at_once * kTileKeys * (4 + sizeof(Number)) + round_up(rows * sizeof(Seen), 64) +
+           Few::num_bytes(depth_);
+  }
+
+  Head lay_out(char* at, long rows, long at_once) const {
+    Head head;
+    head.query = (Number*)at;
+    head.sums = (float*)(at += round_up(rows * depth_ * sizeof(Number), 64));
+    head.scores = (float*)(at += round_up(rows * depth_ * 4, 64));
+    head.weights = (Number*)(at += at_once * kTileKeys * 4);
+    head.seen = (Seen*)(at += at_once * kTileKeys * sizeof(Number));
+    head.own = at + round_up(rows * sizeof(Seen), 64);
+    return head;
+  }
+
   long head(const Piece& piece, long row) const { return piece.kv_head * group_ + row % group_; }
+
+  static Piece of_head(const Piece& piece, long h) {
+    return {piece.request, piece.kv_head + h, piece.first, piece.last};
+  }
 
   long token(const Piece& piece, long row) const {
     return of_.query_starts[piece.request] + row / group_;
   }
 
-  void begin(const Piece& piece) {
+  void begin(const Piece& piece, Head& state, bool few) {
     for (long row = piece.first; row < piece.last; row++) {
       const long i = row - piece.first, at = head(piece, row);
       const T* query = (const T*)of_.query + token(piece, row) * of_.query_stride;
-      Packing<Gemm::kPair>::copy_row(query + at * of_.head_dim, of_.head_dim, query_ + i * depth_,
-                                     depth_);
+      Packing<Gemm::kPair>::copy_row(query + at * of_.head_dim, of_.head_dim,
+                                     state.query + i * depth_, depth_);
       // A sink is a score that was seen before all keys and has no value.
       const float sink = of_.sinks != nullptr ? of_.sinks[at] * kLog2E : -INFINITY;
-      seen_[i] = {sink, sink == -INFINITY ? 0.0f : 1.0f};
+      state.seen[i] = {sink, sink == -INFINITY ? 0.0f : 1.0f};
     }
-    if (few(piece)) few_.begin(query_, piece.last - piece.first, depth_);
-    memset(sums_, 0, (piece.last - piece.first) * depth_ * sizeof(float));
+    const long rows = piece.last - piece.first;
+    if (few) state.few.begin(state.query, rows, depth_, state.own);
+    memset(state.sums, 0, rows * depth_ * sizeof(float));
   }
 
-  // Keys [start + skipped, start + count) of the context.
-  void attend_tile(const Piece& piece, long start, int skipped, int count) {
-    const Rows rows = find_rows(piece, start + skipped, count - skipped);
-    if (few(piece)) return attend_few(piece, rows, start + skipped);
-    const int keys = round_up(count - skipped, kGrain);
+  // All rows against these keys, of which 0 is at position.
+  void attend_tile(const Piece& piece, const Rows& rows, long position) {
+    const int keys = round_up(rows.count, kGrain);
     pack_keys<Gemm>((const T*)of_.key_cache, rows, of_.head_dim, keys_, depth_, keys / kWidth);
     pack_values<Gemm>((const T*)of_.value_cache, rows, of_.head_dim, values_, keys, kValuesStride);
     for (long row = piece.first; row < piece.last; row += kBlockRows) {
       const int rows_here = piece.last - row < kBlockRows ? piece.last - row : kBlockRows;
-      const long low = visible(of_, piece, row).low - start - skipped;
-      const long high = visible(of_, piece, row + rows_here - 1).high - start - skipped;
+      const long low = visible(of_, piece, row).low - position;
+      const long high = visible(of_, piece, row + rows_here - 1).high - position;
       const int first = low > 0 ? low / kGrain * kGrain : 0;
       const int last = high < keys ? round_up(high, kGrain) : keys;
-      if (first < last) attend_block(piece, row, rows_here, start + skipped, first, last);
+      if (first < last) attend_block(piece, row, rows_here, position, first, last);
     }
   }
 
-  static bool few(const Piece& piece) { return piece.last - piece.first <= kFewRows; }
-
-  // All rows against these keys, of which 0 is at position.
+  // Few rows of some heads against these keys: a few keys of all heads, then the next, as they lie
+  // in a block.
   void attend_few(const Piece& piece, const Rows& keys, long position) {
-    const int last = round_up(keys.count, kGrain);
-    few_.score(gemm_, (const T*)of_.key_cache, keys, of_.head_dim, scores_);
-    weigh_rows(piece, piece.first, piece.last - piece.first, position, 0, last);
-    few_.mix(gemm_, weights_, (const T*)of_.value_cache, keys, of_.head_dim, sums_);
+    const T *key_cache = (const T*)of_.key_cache, *value_cache = (const T*)of_.value_cache;
+    const long next_head = of_.block_size * of_.head_dim;
+    for (int first = 0; first < keys.count; first += kGrain)
+      for (long h = 0; h < piece.heads; h++)
+        few_[h].few.score(gemm_, key_cache + h * next_head, some(keys, first), of_.head_dim,
+                          few_[h].scores + first);
+    const int last = round_up(keys.count, kGrain), rows = piece.last - piece.first;
+    for (long h = 0; h < piece.heads; h++)
+      weigh_rows(of_head(piece, h), few_[h], piece.first, rows, position, 0, last);
+    for (int first = 0; first < keys.count; first += kGrain)
+      for (long h = 0; h < piece.heads; h++)
+        few_[h].few.mix(gemm_, few_[h].weights + first, value_cache + h * next_head,
+                        some(keys, first), of_.head_dim, few_[h].sums);
+  }
+
+  static Rows some(const Rows& keys, int first) {
+    const int left = keys.count - first;
+    return {keys.offsets + first, left < kGrain ? left : kGrain, 0};
   }
 
   // Offsets of these keys' rows in the caches, and of kAhead more if the context has them.
@@ -127,18 +175,18 @@ class Worker {
   // Rows [row, row + count) against keys [first, last) of those packed, of which 0 is at position.
   void attend_block(const Piece& piece, long row, int count, long position, int first, int last) {
     const long i = row - piece.first;
-    float* sums = sums_ + i * depth_;
-    gemm_.template multiply<false>({query_ + i * depth_, depth_, keys_ + first * depth_,
-                                    depth_ * kWidth, depth_, scores_ + first, kTileKeys},
+    gemm_.template multiply<false>({many_.query + i * depth_, depth_, keys_ + first * depth_,
+                                    depth_ * kWidth, depth_, many_.scores + first, kTileKeys},
                                    count, (last - first) / kWidth);
-    weigh_rows(piece, row, count, position, first, last);
-    gemm_.template multiply<true>({weights_ + first, kTileKeys, values_ + first * kWidth,
-                                   kValuesStride, last - first, sums, depth_},
+    weigh_rows(piece, many_, row, count, position, first, last);
+    gemm_.template multiply<true>({many_.weights + first, kTileKeys, values_ + first * kWidth,
+                                   kValuesStride, last - first, many_.sums + i * depth_, depth_},
                                   count, depth_ / kWidth);
   }
 
   // Products of rows [row, row + count) to weights, and their sums so far rescaled.
-  void weigh_rows(const Piece& piece, long row, int count, long position, int first, int last) {
+  void weigh_rows(const Piece& piece, Head& state, long row, int count, long position, int first,
+                  int last) {
     const long i = row - piece.first;
     for (int r = 0; r < count; r++) {
       const Visible sees = visible(of_, piece, row + r);
@@ -146,9 +194,9 @@ class Worker {
       span.low = clamp(sees.low - position, first, last);
       span.high = clamp(sees.high - position, span.low, last);
       const float rescale =
-          weigh(scores_ + r * kTileKeys, weights_ + r * kTileKeys, span,
-                sees.high - 1 - position, form(head(piece, row + r)), seen_[i + r]);
-      if (rescale != 1.0f) scale_row(sums_ + (i + r) * depth_, rescale);
+          weigh(state.scores + r * kTileKeys, state.weights + r * kTileKeys, span,
+                sees.high - 1 - position, form(head(piece, row + r)), state.seen[i + r]);
+      if (rescale != 1.0f) scale_row(state.sums + (i + r) * depth_, rescale);
     }
   }
 
@@ -164,10 +212,10 @@ class Worker {
     for (long d = 0; d < depth_; d += kWidth) store(load(sums + d) * by, sums + d);
   }
 
-  void finish(const Piece& piece) {
+  void finish(const Piece& piece, const Head& state) {
     for (long row = piece.first; row < piece.last; row++) {
-      const float* sums = sums_ + (row - piece.first) * depth_;
-      const float total = seen_[row - piece.first].total;
+      const float* sums = state.sums + (row - piece.first) * depth_;
+      const float total = state.seen[row - piece.first].total;
       T* to = (T*)of_.out + (token(piece, row) * of_.num_heads + head(piece, row)) * of_.head_dim;
       for (long d = 0; d < of_.head_dim; d += kWidth) {
         const int count = of_.head_dim - d < kWidth ? of_.head_dim - d : kWidth;
@@ -180,9 +228,7 @@ class Worker {
   const Attention& of_;
   const long group_, depth_;
   Gemm gemm_;
-  FewRows<T, Gemm> few_;
-  Number *query_, *keys_, *values_, *weights_;  // operands; weights_ [kBlockRows, kTileKeys]
-  float *sums_, *scores_;  // [kPieceRows, depth], [kBlockRows, kTileKeys]
-  Seen* seen_;
+  Number *keys_, *values_;  // a tile of both, packed
   long* offsets_;
+  Head many_, few_[kMaxHeads];
 };
