@@ -36,6 +36,10 @@ class PackedLinear(Protocol):
     """A linear map with its weight in a layout of the implementation's own."""
 
     @property
+    def is_gated(self) -> bool:
+        """Whether the result is act(gate) * up already, half as wide."""
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the weight in this layout, scales included."""
 

@@ -46,8 +46,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
-def pack_linear(weight: Tensor, bias: Tensor | None, *, quantization: str | None = None) -> None:
+def pack_linear(
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    quantization: str | None = None,
+    gate: str | None = None,
+) -> None:
     """Return a map that is quicker than ``linear`` for many calls; here there is none.
+
+    ``gate`` names the activation of a matrix [gate, up] ("silu", "gelu" or "gelu_tanh"), which the
+    map may compute as well: its ``is_gated`` says whether it does.
 
     Raises ValueError for ``quantization``: the implementation for CPUs has it.
     """

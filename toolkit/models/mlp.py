@@ -57,7 +57,9 @@ class Mlp(nn.Module):
         super().__init__()
         size = spec.intermediate_size
         if spec.gated:
-            self.gate_up = Linear(hidden_size, 2 * size, bias=spec.bias, ops=ops)
+            self.gate_up = Linear(
+                hidden_size, 2 * size, bias=spec.bias, ops=ops, gate=spec.activation
+            )
         else:
             self.up = Linear(hidden_size, size, bias=spec.bias, ops=ops)
         self.down = Linear(size, hidden_size, bias=spec.bias, ops=ops)
@@ -66,7 +68,10 @@ class Mlp(nn.Module):
 
     def _activate(self, x: Tensor) -> Tensor:
         """Compute what the down projection reads, [num_tokens, intermediate]."""
-        return self._act(self.gate_up(x) if self.spec.gated else self.up(x))
+        if not self.spec.gated:
+            return self._act(self.up(x))
+        gate_up = self.gate_up(x)
+        return gate_up if self.gate_up.is_gated else self._act(gate_up)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [num_tokens, hidden] to [num_tokens, hidden]."""

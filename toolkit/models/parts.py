@@ -24,18 +24,30 @@ class Linear(nn.Linear):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, bias: bool, ops: Ops, quantizes: bool = True
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        ops: Ops,
+        quantizes: bool = True,
+        gate: str | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self.ops = ops
         self.quantizes = quantizes  # whether ``pack`` may quantise the weight
+        self.gate = gate  # an activation that the packed map may compute as well
+        self.is_gated = False  # whether it does
         self._packed: PackedLinear | None = None
 
     def pack(self, quantization: str | None = None) -> None:
         """Prepare the map for many calls; ``quantization`` is None, "int8" or "int4"."""
         wanted = quantization if self.quantizes else None
-        self._packed = self.ops.pack_linear(self.weight, self.bias, quantization=wanted)
+        self._packed = self.ops.pack_linear(
+            self.weight, self.bias, quantization=wanted, gate=self.gate
+        )
         if self._packed is not None:
+            self.is_gated = self._packed.is_gated
             self.register_parameter("weight", None)
 
     def dense_weight(self) -> Tensor:
@@ -43,7 +55,7 @@ class Linear(nn.Linear):
         return self.weight if self._packed is None else self._packed.dense()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [num_tokens, in] to [num_tokens, out]."""
+        """Map x [num_tokens, in] to [num_tokens, out], or [num_tokens, out / 2] if gated."""
         if self._packed is not None:
             return self._packed(x)
         return self.ops.linear(x, self.weight, self.bias)

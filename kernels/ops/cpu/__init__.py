@@ -53,6 +53,7 @@ def pack_linear(
     bias: Tensor | None,
     *,
     quantization: str | None = None,
+    gate: str | None = None,
     library: Library | None = None,
     batch_invariant: bool = False,
 ) -> PackedLinear | TileLinear | QuantizedLinear | None:
@@ -61,7 +62,9 @@ def pack_linear(
     ``quantization`` "int8" or "int4" needs the compiled library; raises ValueError without it.
     """
     if quantization is None:
-        return linears.pack(weight, bias, library=library, batch_invariant=batch_invariant)
+        return linears.pack(
+            weight, bias, library=library, batch_invariant=batch_invariant, gate=gate
+        )
     if library is None:
         raise ValueError(f"quantization={quantization!r} needs the compiled C++ ops")
     packed = (pack_int4 if quantization == "int4" else pack_int8)(library, weight, bias)

@@ -31,7 +31,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "cut_unlikely": (_P, _P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
     "find_tiles": (_P,),
-    "linear_tiles": (_P, _L, _P, _P, _P, _L, _L, _L),
+    "linear_tiles": (_P, _L, _P, _P, _P, _L, _L, _L, _I),
     "quantized_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _I, _I, _I, _I),
 }
 

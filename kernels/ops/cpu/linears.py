@@ -25,15 +25,19 @@ def pack(
     *,
     library: Library | None = None,
     batch_invariant: bool = False,
+    gate: str | None = None,
 ) -> PackedLinear | TileLinear | None:
     """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is.
+
+    ``gate`` names an activation: a map that can computes act(first half) * second half of the
+    result too, and says so by ``is_gated``.
 
     With ``batch_invariant`` a row gets the same bits in every batch; raises ValueError where this
     processor has no such map for the dtype.
     """
     is_tiled = library is not None and library.has_tiles and weight.dtype is torch.bfloat16
     if is_tiled and weight.shape[1] % TileLinear.depth == 0:
-        return TileLinear(library, weight, bias)
+        return TileLinear(library, weight, bias, gate)
     packed = _reorder(weight)
     if batch_invariant:
         if packed is None:
@@ -54,6 +58,7 @@ class PackedLinear:
     """A linear map whose weight is in oneDNN's own layout."""
 
     layout = "oneDNN"
+    is_gated = False
 
     def __init__(self, packed: Tensor, bias: Tensor | None) -> None:
         self.bias = bias
@@ -185,30 +190,48 @@ class TileLinear:
     layout = "AMX tiles"
     depth = 32  # inputs of a tile
 
-    def __init__(self, library: Library, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, library: Library, weight: Tensor, bias: Tensor | None, gate: str | None = None
+    ) -> None:
         self.out_features, self.in_features = weight.shape
+        self.is_gated = gate in _GATES and self.out_features % 32 == 0
+        self._gate = _GATES[gate] if self.is_gated and gate is not None else 0
+        self._num_results = self.out_features // 2 if self.is_gated else self.out_features
         self._library = library
-        self._bias = None if bias is None else bias.float().contiguous()
+        self._bias = None if bias is None else bias.float()
         padded = torch.nn.functional.pad(weight, (0, 0, 0, -self.out_features % 32))
         panels = padded.view(-1, 16, self.in_features // 2, 2)
+        if self.is_gated:
+            panels = _take_turns(panels)
+            self._bias = None if bias is None else _take_turns(bias.float().view(-1, 16)).flatten()
         self._packed = panels.transpose(1, 2).contiguous()
         self.nbytes = self._packed.numel() * self._packed.element_size()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, in] to [rows, out]."""
+        """Map x [rows, in] to [rows, out], or [rows, out / 2] with a gate."""
         if x.stride(1) != 1:
             x = x.contiguous()
-        out = x.new_empty(x.shape[0], self.out_features)
+        out = x.new_empty(x.shape[0], self._num_results)
         pointers = x.data_ptr(), x.stride(0), pointer(self._packed), pointer(self._bias)
-        self._library.linear_tiles(
-            *pointers, out.data_ptr(), x.shape[0], self.in_features, self.out_features
-        )
+        sizes = x.shape[0], self.in_features, self.out_features
+        self._library.linear_tiles(*pointers, out.data_ptr(), *sizes, self._gate)
         return out
 
     def dense(self) -> Tensor:
         """Return the matrix [out, in] in its plain layout, a copy."""
-        plain = self._packed.transpose(1, 2).reshape(-1, self.in_features)
-        return plain[: self.out_features].clone()
+        panels = self._packed.transpose(1, 2)
+        if self.is_gated:
+            panels = panels.unflatten(0, (-1, 2)).transpose(0, 1)
+        return panels.reshape(-1, self.in_features)[: self.out_features].clone()
 
     def __repr__(self) -> str:
         return f"{self.layout}({self.out_features} x {self.in_features})"
+
+
+# linear_tiles.cpp's enum Gate.
+_GATES = {"silu": 1, "gelu": 2, "gelu_tanh": 3}
+
+
+def _take_turns(panels: Tensor) -> Tensor:
+    """Bring the panels of two halves into the order first, second, first, second ..."""
+    return panels.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)

@@ -75,6 +75,8 @@ class QuantizedLinear:
     alone, bit by bit. ``invariant()`` has one path.
     """
 
+    is_gated = False
+
     def __init__(
         self,
         library: Library,

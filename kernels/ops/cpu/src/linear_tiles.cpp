@@ -2,6 +2,7 @@
 // for batch-invariant mode, where oneDNN sums in another order for other row counts.
 #include <atomic>
 
+#include "activations.h"
 #include "attention_amx.h"
 #include "threads.h"
 
@@ -11,6 +12,9 @@
 constexpr int kPanels = 8;
 constexpr int kRows = 32;  // of one product
 
+// What becomes of a pair of panels: both are results, or the left gates the right, act(left) * right.
+enum Gate : int { kNoGate = 0, kSilu = 1, kGelu = 2, kGeluTanh = 3 };
+
 // What is the same for all products of a call.
 struct Map {
   const bf16* x;
@@ -19,6 +23,7 @@ struct Map {
   const float* bias;
   bf16* out;
   long rows, inputs, outputs;
+  int gate;  // of enum Gate
 
   const bf16* panel(long number) const { return weight + number * 16 * inputs; }
   long panels() const { return (outputs + 31) / 32 * 2; }
@@ -80,6 +85,32 @@ static void store_sums(const Map& map, const float* sums, long row, int count, l
     }
 }
 
+// The same, where the left panel gates the right one; outputs are those of both.
+template <typename Act>
+static void store_gated(const Map& map, const float* sums, long row, int count, long panel,
+                        Act act) {
+  static_assert(kWidth == 16, "a panel is a vector");
+  const long column = panel * 16, width = map.outputs / 2;
+  const bool has_bias = map.bias != nullptr;
+  const vf left = has_bias ? load(map.bias + column) : vf{};
+  const vf right = has_bias ? load(map.bias + column + 16) : vf{};
+  for (int r = 0; r < count; r++) {
+    const vf gate = load(sums + r * 32) + left, up = load(sums + r * 32 + 16) + right;
+    store(act(gate) * up, map.out + (row + r) * width + column / 2);
+  }
+}
+
+static void store_result(const Map& map, const float* sums, long row, int count, long panel) {
+  if (map.gate == kSilu)
+    store_gated(map, sums, row, count, panel, [](vf x) { return silu(x); });
+  else if (map.gate == kGelu)
+    store_gated(map, sums, row, count, panel, [](vf x) { return gelu_erf(x); });
+  else if (map.gate == kGeluTanh)
+    store_gated(map, sums, row, count, panel, [](vf x) { return gelu_tanh(x); });
+  else
+    store_sums(map, sums, row, count, panel);
+}
+
 // All rows times panels from the given one on; next are those that this thread takes after them.
 static void multiply_panels(const Map& map, TileGemm& tiles, long first, long next, float* sums) {
   const long last = map.panels() < first + kPanels ? map.panels() : first + kPanels;
@@ -101,7 +132,7 @@ static void multiply_panels(const Map& map, TileGemm& tiles, long first, long ne
       else
         multiply<false>(map, row, panel, ahead, sums);
       asm volatile("" ::: "memory");
-      store_sums(map, sums, row, count, panel);
+      store_result(map, sums, row, count, panel);
     }
   }
 }
@@ -133,14 +164,15 @@ EXPORT void find_tiles(int* answer) {
 
 // x [rows, inputs] with rows x_stride apart; inputs a multiple of 32; weight in panels of 16 outputs,
 // [panel][inputs / 2][16][2], an even number of panels; bias [outputs] float32 or null; out
-// [rows, outputs].
+// [rows, outputs]. With a gate, panels of gates and of what they gate take turns, outputs is a
+// multiple of 32, and out is [rows, outputs / 2].
 EXPORT void linear_tiles(const void* x, long x_stride, const void* weight, const float* bias,
-                         void* out, long rows, long inputs, long outputs) {
+                         void* out, long rows, long inputs, long outputs, int gate) {
 #if defined(ATTENTION_TILES)
-  multiply_all(
-      {(const bf16*)x, x_stride, (const bf16*)weight, bias, (bf16*)out, rows, inputs, outputs});
+  multiply_all({(const bf16*)x, x_stride, (const bf16*)weight, bias, (bf16*)out, rows, inputs,
+                outputs, gate});
 #else
   (void)x, (void)x_stride, (void)weight, (void)bias, (void)out, (void)rows, (void)inputs;
-  (void)outputs;
+  (void)outputs, (void)gate;
 #endif
 }
