@@ -70,6 +70,10 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [rows, in] to [rows, out]."""
+        return self._whole(x)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """Compute all rows in one call."""
         if x.shape[0] == 0:
             return x.new_empty(0, self.out_features)
         return self._linear(x, self._packed, self.bias, "none", [], "")
@@ -114,7 +118,7 @@ class InvariantLinear(PackedLinear):
         rows = x.shape[0]
         pieces = _pieces(rows, self.row_counts)
         if pieces == (rows,):
-            return super().__call__(x)
+            return self._whole(x)
         out = x.new_empty(rows, self.out_features)
         start = 0
         for count in pieces:
@@ -122,7 +126,7 @@ class InvariantLinear(PackedLinear):
             end = start + len(piece)
             if len(piece) < count:
                 piece = torch.cat((piece, piece.new_zeros(count - len(piece), self.in_features)))
-            out[start:end] = super().__call__(piece)[: end - start]
+            out[start:end] = self._whole(piece)[: end - start]
             start = end
         return out
 
