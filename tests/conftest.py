@@ -6,6 +6,7 @@ Triton read it when they are imported, and because the kernels of the notebooks 
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 os.environ.setdefault("SMOKE", "1")  # notebooks take their small sizes
@@ -18,6 +19,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from toolkit.kernels.cpu.build import CompileError, compile_library
+from toolkit.kernels.cpu.levels import machine_level
+
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -25,6 +29,12 @@ if not HAS_GPU:
 # No deadline: machines differ. Derandomized: a failure is a failure for everyone.
 settings.register_profile("toolkit", deadline=None, derandomize=True, database=None)
 settings.load_profile("toolkit")
+
+
+def pytest_sessionstart() -> None:
+    """Compile the C++ ops, so that every engine of this run uses the same ones."""
+    with contextlib.suppress(CompileError):  # a machine without a compiler tests the torch ops
+        compile_library(machine_level())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

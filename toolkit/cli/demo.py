@@ -31,6 +31,7 @@ def demo() -> None:
     """Take a tour: generate, look inside, serve, measure (under a minute)."""
     from toolkit.llm import LLM
 
+    _compile()
     _title("1. A model")
     start_s = time.perf_counter()
     with LLM() as llm:
@@ -50,6 +51,14 @@ def demo() -> None:
         "toolkit serve     leave a server running: toolkit serve path-or-hub-id\n"
         "toolkit doctor    what this machine has"
     )
+
+
+def _compile() -> None:
+    """Compile the C++ ops if that has not been done: this engine is to use them already."""
+    from toolkit.cli.doctor_cpu import compile_ops
+
+    for fact in compile_ops():
+        out.print(f"[dim]C++ ops: {escape(fact.value)} {escape(fact.advice)}[/]", soft_wrap=True)
 
 
 def _answer_a_batch(llm: Any) -> None:
