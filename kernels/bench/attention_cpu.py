@@ -6,6 +6,8 @@ caches used in turn, as a model's layers do. A prompt's operations are those of 
 
 from __future__ import annotations
 
+import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
+
 import argparse
 import time
 from collections.abc import Callable

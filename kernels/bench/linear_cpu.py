@@ -1,4 +1,6 @@
-"""Time 8- and 4-bit linears against oneDNN's prepacked bfloat16, weights read from memory.
+"""Time our linears in bfloat16 tiles, 8 and 4 bits against oneDNN's prepacked bfloat16.
+
+Weights are read from memory.
 
     OMP_NUM_THREADS=2 python kernels/bench/linear_cpu.py [--repeats 7]
 
@@ -9,6 +11,8 @@ with the unquantised weight.
 """
 
 from __future__ import annotations
+
+import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
 
 import argparse
 import copy
@@ -24,6 +28,7 @@ from torch import Tensor
 from toolkit.kernels.cpu.build import compile_library
 from toolkit.kernels.cpu.levels import machine_level
 from toolkit.kernels.cpu.library import Library
+from toolkit.kernels.cpu.linears import TileLinear
 from toolkit.kernels.cpu.quantized import QuantizedLinear, pack_int4, pack_int8
 
 SHAPES = ((768, 2304), (2048, 768), (1024, 6144), (768, 32000))  # in, out
@@ -47,12 +52,14 @@ class PrepackedLinear:
         return self._linear(x, self._packed, None, "none", [], "")
 
 
-def copies(linear: QuantizedLinear, count: int) -> list[Linear]:
+def copies(linear: QuantizedLinear | TileLinear, count: int) -> list[Linear]:
     """Return equal layers whose weights lie in different places."""
     out = []
     for _ in range(count):
         twin = copy.copy(linear)
-        twin._packed, twin._scales = linear._packed.clone(), linear._scales.clone()
+        twin._packed = linear._packed.clone()
+        if isinstance(twin, QuantizedLinear):
+            twin._scales = linear._scales.clone()
         out.append(twin)
     return out
 
@@ -71,7 +78,12 @@ def measure_shape(library: Library, shape: tuple[int, int], rows: list[int], rep
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_out, num_in, generator=generator)
     count = -(-MODEL_BYTES // (2 * num_in * num_out))
-    packed = {"int8": pack_int8(library, weight, None), "int4": pack_int4(library, weight, None)}
+    packed: dict[str, QuantizedLinear | TileLinear] = {
+        "int8": pack_int8(library, weight, None),
+        "int4": pack_int4(library, weight, None),
+    }
+    if library.has_tiles:
+        packed["tiles"] = TileLinear(library, weight.bfloat16(), None)
     kinds = {name: copies(linear, count) for name, linear in packed.items()}
     kinds["bf16"] = [PrepackedLinear(weight.bfloat16()) for _ in range(count)]
     figures = []
@@ -90,8 +102,10 @@ def measure_shape(library: Library, shape: tuple[int, int], rows: list[int], rep
             row[name] = {"us": round(median * 1e6, 1), "error": round(float(error), 5)}
             if name in packed:
                 row[name]["ratio_to_bf16"] = round(median / medians["bf16"], 3)
-                row[name]["path"] = packed[name].path(num_rows)
-                row[name]["gb_per_s"] = round(packed[name].nbytes / median / 1e9, 1)
+                linear = packed[name]
+                is_quantized = isinstance(linear, QuantizedLinear)
+                row[name]["path"] = linear.path(num_rows) if is_quantized else linear.layout
+                row[name]["gb_per_s"] = round(linear.nbytes / median / 1e9, 1)
         print(_line(row), flush=True)
         figures.append(row)
     return figures
@@ -101,7 +115,9 @@ def _line(row: dict[str, Any]) -> str:
     parts = [
         f"{row['in']:5} x {row['out']:5} {row['rows']:4} rows  bf16 {row['bf16']['us']:8.1f} us"
     ]
-    for name in ("int8", "int4"):
+    for name in ("tiles", "int8", "int4"):
+        if name not in row:
+            continue
         kind = row[name]
         parts.append(
             f"{name} {kind['us']:8.1f} us  {kind['ratio_to_bf16']:.2f}"

@@ -7,6 +7,8 @@ last. Scored are the answers of held-out conversations. Writes results/quantizat
 
 from __future__ import annotations
 
+import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
+
 import argparse
 import math
 

@@ -7,6 +7,8 @@ Goal: no small call above 6 us, wrapper included.
 
 from __future__ import annotations
 
+import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
+
 import statistics
 import time
 from collections.abc import Callable, Iterator

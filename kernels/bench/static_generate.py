@@ -7,6 +7,8 @@ that were asked for count.
 
 from __future__ import annotations
 
+import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
+
 import argparse
 import tempfile
 import time
