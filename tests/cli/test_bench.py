@@ -183,7 +183,9 @@ def test_compare_reads_what_the_others_wrote(tmp_path: Path) -> None:
 
 def test_every_op_has_a_case_and_every_case_runs() -> None:
     ops = select_ops("reference", torch.device("cpu"))
-    names = {field.name for field in fields(Ops)} - {"name", "level", "pack_linear"}
+    # cut_unlikely changes its argument, so a second call has other work to do: its times are in
+    # kernels/bench/row_ops_cpu.py.
+    names = {field.name for field in fields(Ops)} - {"name", "level", "pack_linear", "cut_unlikely"}
     assert names <= {case.op for case in CASES}
     smallest = {case.op: case for case in reversed(CASES) if case.cold is None}
     for name in names - {"linear"}:

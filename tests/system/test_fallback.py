@@ -42,7 +42,7 @@ def test_tokens_equal_transformers_under_preemption_chunks_and_sharing(
 
 def test_logprobs_and_the_memory_plan_are_those_of_any_model(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, olmo())
-    with open_llm(folder, num_kv_blocks=32) as llm:
+    with open_llm(folder, num_kv_blocks=32, kernels="reference") as llm:
         assert isinstance(llm.engine.runner.decoder, TransformersDecoder)
         plan = llm.memory_plan()
         assert plan.kv_bytes == 32 * 4 * (2 * 2 * 2 * 8) * 4  # blocks, tokens, numbers, bytes

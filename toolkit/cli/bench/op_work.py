@@ -58,12 +58,10 @@ def op_work(op: str, args: tuple[Any, ...], result: Any) -> Work:
 
 
 def _linear_work(args: tuple[Any, ...], out: Tensor) -> Work:
-    x = args[0]
-    # A tensor and a packed weight say their size; a weight that is not shown has x's dtype.
-    weight_bytes = getattr(args[1] if len(args) > 1 else None, "nbytes", None)
-    if weight_bytes is None:
-        weight_bytes = x.shape[-1] * out.shape[-1] * x.element_size()
-    return Work(2 * x.numel() * out.shape[-1], weight_bytes + _bytes_of(x) + _bytes_of(out))
+    x, weight = args[:2]
+    # A packed weight may compute a gated activation as well: its result is half as wide.
+    num_out = getattr(weight, "out_features", out.shape[-1])
+    return Work(2 * x.numel() * num_out, weight.nbytes + _bytes_of(x) + _bytes_of(out))
 
 
 def _grouped_work(args: tuple[Any, ...], out: Tensor) -> Work:
