@@ -59,7 +59,7 @@ def test_a_packed_map_is_the_plain_one(
         packed = pack(
             weight, bias if with_bias else None, library=library, batch_invariant=invariant
         )
-    except ValueError as error:
+    except NotImplementedError as error:
         pytest.skip(str(error))
     if packed is None:
         pytest.skip(f"oneDNN has no {dtype} on this processor")
@@ -119,7 +119,7 @@ def test_a_rows_bits_do_not_depend_on_its_batch(
         packed = pack(
             numbers(num_out, num_in, dtype=dtype), None, library=library, batch_invariant=True
         )
-    except ValueError as error:
+    except NotImplementedError as error:
         pytest.skip(str(error))
     x = numbers(150, num_in, dtype=dtype)
     whole = packed(x)

@@ -32,8 +32,8 @@ def pack(
     ``gate`` names an activation: a map that can computes act(first half) * second half of the
     result too, and says so by ``is_gated``.
 
-    With ``batch_invariant`` a row gets the same bits in every batch; raises ValueError where this
-    processor has no such map for the dtype.
+    With ``batch_invariant`` a row gets the same bits in every batch; raises NotImplementedError
+    where this processor has no such map for the dtype.
     """
     is_tiled = library is not None and library.has_tiles and weight.dtype is torch.bfloat16
     if is_tiled and weight.shape[1] % TileLinear.depth == 0:
@@ -41,7 +41,9 @@ def pack(
     packed = _reorder(weight)
     if batch_invariant:
         if packed is None:
-            raise ValueError(f"batch_invariant=True has no {weight.dtype} on this processor")
+            raise NotImplementedError(
+                f"batch_invariant=True: this processor has no linear maps in {weight.dtype}"
+            )
         return InvariantLinear(packed, bias)
     return None if packed is None else PackedLinear(packed, bias)
 
