@@ -10,33 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
-from toolkit import LLM, SamplingParams
+from toolkit import LLM
+from toolkit.cli.bench.latency import measure_latency
+from toolkit.cli.bench.throughput import measure_throughput
+from toolkit.cli.bench.workload import Item, load_workload
 
 
-def run(llm: LLM, work: list[dict[str, object]]) -> dict[str, float]:
+def run(llm: LLM, work: list[Item]) -> dict[str, float]:
     """Return wall seconds and output tokens/s, or TTFT and time per token of a single request."""
-    llm.reset_prefix_cache()
-    prompts = [item["prompt_token_ids"] for item in work]
-    params = [
-        SamplingParams(temperature=0, max_tokens=item["output_len"], ignore_eos=True)
-        for item in work
-    ]
-    start_s = time.perf_counter()
     if len(work) == 1:
-        times = []
-        for piece in llm.stream(prompts[0], params[0]):
-            times += [time.perf_counter()] * len(piece.token_ids)
-        tpot_s = (times[-1] - times[0]) / (len(times) - 1)
-        return {"ttft_ms": 1e3 * (times[0] - start_s), "tpot_ms": 1e3 * tpot_s}
-    outputs = llm.generate(prompts, params, progress=False)
-    wall_s = time.perf_counter() - start_s
-    num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    assert num_tokens == sum(item["output_len"] for item in work)
-    cached = sum(output.num_cached_tokens or 0 for output in outputs)
-    return {"wall_s": wall_s, "output_tokens_per_s": num_tokens / wall_s, "cached": cached}
+        latency = measure_latency(llm, work[0])
+        return {name: latency[name] for name in ("ttft_ms", "tpot_ms")}
+    throughput = measure_throughput(llm, work)
+    return {
+        "wall_s": throughput["elapsed_s"],
+        "output_tokens_per_s": throughput["output_throughput"],
+        "cached": throughput["cached_tokens"],
+    }
 
 
 def main() -> None:
@@ -65,7 +57,7 @@ def main() -> None:
         for line in sys.stdin:
             name, _, count = line.strip().partition(":")
             path = arguments.workloads / f"{name}.json"
-            work = json.loads(path.read_text(encoding="utf-8"))
+            work = load_workload(path)
             print(json.dumps(run(llm, work[: int(count)] if count else work)), flush=True)
 
 

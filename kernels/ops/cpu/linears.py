@@ -1,4 +1,4 @@
-"""Linear maps on the CPU through oneDNN, with the weight laid out once as its kernels read it.
+"""Linear maps on the CPU with the weight laid out once: our own in AMX tiles, or oneDNN's.
 
 torch's own linear hands oneDNN the plain matrix, which it brings into its layout at every call
 (bfloat16), or takes MKL (float32), which is slow for few rows on some processors.

@@ -2,19 +2,10 @@
 #pragma once
 
 #include "attention_gemm.h"
+#include "tiles.h"
 
 #if defined(__AMX_BF16__)
 #define ATTENTION_TILES 1
-
-#include <sys/syscall.h>
-#include <unistd.h>
-
-// Linux gives a process the tiles' 8 KB of state on request only. Asked once; false: not given.
-static inline bool tiles_allowed() {
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
-  static const bool allowed = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return allowed;
-}
 
 // Tiles 0-3 hold C (two by two), 4 and 5 rows of A, 6 and 7 panels of B.
 class TileGemm {

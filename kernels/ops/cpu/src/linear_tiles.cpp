@@ -153,14 +153,7 @@ static void multiply_all(const Map& map) {
 }
 #endif
 
-// Whether the tiles can be used: compiled for, and granted by the system.
-EXPORT void find_tiles(int* answer) {
-#if defined(ATTENTION_TILES)
-  *answer = tiles_allowed();
-#else
-  *answer = 0;
-#endif
-}
+EXPORT void find_tiles(int* answer) { *answer = tiles_allowed(); }
 
 // x [rows, inputs] with rows x_stride apart; inputs a multiple of 32; weight in panels of 16 outputs,
 // [panel][inputs / 2][16][2], an even number of panels; bias [outputs] float32 or null; out

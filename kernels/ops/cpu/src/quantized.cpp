@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 
+#include "tiles.h"
+
 namespace {
 
 // ---- Kernels: one block of 16 channels, ROWS rows. Activations lie as [in / 4][ROWS][planes][4].
@@ -240,7 +242,7 @@ EXPORT void quantized_linear(const void* x, void* out, const void* bytes, const 
   static thread_local Scratch scratch;
   long padded_in = (in + kChunk - 1) / kChunk * kChunk;
   Weights weights = {(const uint8_t*)bytes, scales, bias, bits, in, padded_in, out_features};
-  Call call = {x, out, x_stride, dtype, tiles && amx_available()};
+  Call call = {x, out, x_stride, dtype, tiles && tiles_allowed()};
   bool grouped = bits == 4 && !call.amx;
   long group = grouped ? kGroup : padded_in, num_groups = padded_in / group;
   long tiled_rows = (rows + kRowTile - 1) / kRowTile * kRowTile;

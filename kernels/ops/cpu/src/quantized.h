@@ -122,7 +122,6 @@ void quantize_row(const void* x, int dtype, long in, long padded_in, const Activ
                   long row, const Place& place, int zero_point);
 
 // quantized_amx.cpp
-bool amx_available();
 // Map rows [first_row, end_row) to the channels of blocks [block, end_block), at most kMostBlocks;
 // block and first_row even and a multiple of 32.
 void amx_blocks(const Weights& weights, const Activations& from, long block, long end_block,

@@ -2,17 +2,7 @@
 #include "quantized.h"
 
 #if defined(__AMX_INT8__)
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <vector>
-
-bool amx_available() {
-  // Linux gives a process the tiles' registers when it asks for them.
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return granted;
-}
 
 namespace {
 
@@ -219,8 +209,6 @@ void amx_blocks(const Weights& weights, const Activations& from, long block, lon
 }
 
 #else
-
-bool amx_available() { return false; }
 
 void amx_blocks(const Weights&, const Activations&, long, long, long, long, void*, int) {}
 
