@@ -54,7 +54,9 @@ def op_work(op: str, args: tuple[Any, ...], result: Any) -> Work:
     results = list(_tensors(result))
     num_bytes = sum(map(_bytes_of, (*_tensors(args), *results)))
     per_number = _ROW_FLOPS.get(op.removeprefix("add_"), _DEFAULT_ROW_FLOPS)
-    return Work(per_number * results[0].numel() if results else 0, num_bytes)
+    # Sampling looks at every logit and gives one number a row.
+    whole = args[0] if op in ("race", "argmax") else results[0]
+    return Work(per_number * whole.numel(), num_bytes)
 
 
 def _linear_work(args: tuple[Any, ...], out: Tensor) -> Work:
