@@ -5,6 +5,7 @@ op. reference.py, plain PyTorch, says what each op computes. The folder is kerne
 is imported by is toolkit.kernels.
 """
 
-from toolkit.kernels.backends import Ops, PackedLinear, select_ops
+from toolkit.kernels.backends import Ops, select_ops
+from toolkit.kernels.contracts import FusedLayers, PackedLinear
 
-__all__ = ["Ops", "PackedLinear", "select_ops"]
+__all__ = ["FusedLayers", "Ops", "PackedLinear", "select_ops"]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from toolkit.kernels import reference
+from toolkit.kernels.contracts import FusedLayers, PackedLinear
 from toolkit.kernels.cpu import bind, pack_linear
 from toolkit.kernels.cpu.build import (
     CompileError,
@@ -25,29 +25,11 @@ from toolkit.kernels.cpu.build import (
 )
 from toolkit.kernels.cpu.levels import Level, machine_level
 
-__all__ = ["Ops", "PackedLinear", "select_ops"]
+__all__ = ["Ops", "select_ops"]
 
 logger = logging.getLogger(__name__)
 
 _PAIR = Callable[..., tuple[Tensor, Tensor]]
-
-
-class PackedLinear(Protocol):
-    """A linear map with its weight in a layout of the implementation's own."""
-
-    @property
-    def is_gated(self) -> bool:
-        """Whether the result is act(gate) * up already, half as wide."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weight in this layout, scales included."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, in] to [rows, out]."""
-
-    def dense(self) -> Tensor:
-        """Return a copy of the matrix [out, in] in its plain layout; dequantised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +47,7 @@ class Ops:
     linear: Callable[..., Tensor]
     pack_linear: Callable[..., PackedLinear | None]
     grouped_linear: Callable[..., Tensor]
+    fuse_layers: Callable[..., FusedLayers | None]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: _PAIR
     layer_norm: Callable[..., Tensor]

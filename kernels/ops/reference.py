@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from toolkit.kernels.contracts import StackParts
 from toolkit.kernels.reference_attention import attention_probs, mix_values, paged_attention
 from toolkit.kernels.reference_sampling import argmax, cut_unlikely, race
 
@@ -25,6 +26,7 @@ __all__ = [
     "argmax",
     "attention_probs",
     "cut_unlikely",
+    "fuse_layers",
     "gelu_mul",
     "grouped_linear",
     "layer_norm",
@@ -62,6 +64,10 @@ def pack_linear(
     """
     if quantization is not None:
         raise ValueError(f"quantization={quantization!r} needs the compiled kernels ('cpu')")
+
+
+def fuse_layers(parts: StackParts) -> None:
+    """Return whole layers that are quicker in one call than op by op; here there are none."""
 
 
 def grouped_linear(x: Tensor, weight: Tensor, starts: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -55,7 +55,7 @@ class Attention(nn.Module):
         rope = spec.ropes[layer]
         self.interleaved = rope is not None and rope.interleaved
         norm = attention.qk_norm
-        self._norms_each_head = (
+        self.norms_each_head = (
             norm is not None and norm.kind == "rms" and attention.qk_norm_over == "head"
         )
         self.ops = ops
@@ -108,7 +108,7 @@ class Attention(nn.Module):
         """Map x [num_tokens, hidden] to [num_tokens, hidden]: project and attend, fused."""
         query, key, value = self._heads(x)
         head_norms = None
-        if self._norms_each_head:
+        if self.norms_each_head:
             head_norms = (self.q_norm.weight, self.k_norm.weight, self.q_norm.spec.eps)
         elif self.spec.qk_norm is not None:
             query, key = self._normalise(query, self.q_norm), self._normalise(key, self.k_norm)

@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from toolkit.kernels import Ops, PackedLinear
+from toolkit.kernels import FusedLayers, Ops, PackedLinear
 from toolkit.models.attention import LayerCache, Placement
 from toolkit.models.batch import FlatBatch
+from toolkit.models.fused import stack_parts
 from toolkit.models.layers import Layer
 from toolkit.models.parts import GroupedLinear, Join, Linear, Norm, PlainJoin, PreNormJoin
 from toolkit.models.points import Tap
@@ -89,6 +90,7 @@ class Decoder(nn.Module):
         self.spec = spec
         self.ops = ops
         self._tied_head: PackedLinear | None = None
+        self.fused: FusedLayers | None = None  # all layers in one call, where the kernels have it
 
     def pack(self, quantization: str | None = None) -> None:
         """Lay every matrix out as the kernels read it best, once the parameters are filled.
@@ -101,6 +103,17 @@ class Decoder(nn.Module):
         if self.spec.tied_embeddings:
             weight = self.embed.weight
             self._tied_head = self.ops.pack_linear(weight, None, quantization=quantization)
+        self.fused = self._fuse()
+
+    def _fuse(self) -> FusedLayers | None:
+        if not self.spec.final_norm:
+            return None
+        tables = [None if i is None else self._rope_tables[i] for i in self._table_of_layer]
+        layers = [layer for layer in self.layers if isinstance(layer, Layer)]
+        parts = stack_parts(
+            self.spec, layers, tables, self.final_norm, self.alibi_slopes, self.dtype
+        )
+        return None if parts is None else self.ops.fuse_layers(parts)
 
     @property
     def device(self) -> torch.device:
@@ -130,15 +143,20 @@ class Decoder(nn.Module):
         every point of models.points in order; ``attn_probs`` names the layers whose probabilities
         it gets too (they are not computed otherwise).
         """
+        residual = self._embed(batch)
+        if tap is not None:
+            hidden = self._forward_shown(residual, self._place(batch), kv, tap, attn_probs)
+        elif self.fused is None:
+            hidden = self._forward_by_op(residual, self._place(batch), kv)
+        else:
+            where = batch.block_tables, batch.query_starts, batch.context_lens
+            hidden = self.fused(residual, batch.positions, batch.slots, *where, kv)
+        return hidden if self.spec.embedding_size is None else self.project_out(hidden)
+
+    def _place(self, batch: FlatBatch) -> Placement:
         angles = [table(batch.positions) for table in self._rope_tables]
         rotations = tuple(None if i is None else angles[i] for i in self._table_of_layer)
-        placement = Placement(batch, rotations, self.alibi_slopes)
-        residual = self._embed(batch)
-        if tap is None:
-            hidden = self._forward_fused(residual, placement, kv)
-        else:
-            hidden = self._forward_shown(residual, placement, kv, tap, attn_probs)
-        return hidden if self.spec.embedding_size is None else self.project_out(hidden)
+        return Placement(batch, rotations, self.alibi_slopes)
 
     def _embed(self, batch: FlatBatch) -> Tensor:
         """Return the embeddings [num_tokens, hidden], with learned positions added."""
@@ -153,7 +171,7 @@ class Decoder(nn.Module):
             embedded = embedded + self.positions(batch.positions + self.spec.position_offset)
         return embedded
 
-    def _forward_fused(
+    def _forward_by_op(
         self, residual: Tensor, placement: Placement, kv: Sequence[LayerCache]
     ) -> Tensor:
         x = self.layers[0].enter.read(residual)

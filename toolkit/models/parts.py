@@ -38,31 +38,31 @@ class Linear(nn.Linear):
         self.quantizes = quantizes  # whether ``pack`` may quantise the weight
         self.gate = gate  # an activation that the packed map may compute as well
         self.is_gated = False  # whether it does
-        self._packed: PackedLinear | None = None
+        self.packed: PackedLinear | None = None  # by ``pack``
 
     def pack(self, quantization: str | None = None) -> None:
         """Prepare the map for many calls; ``quantization`` is None, "int8" or "int4"."""
         wanted = quantization if self.quantizes else None
-        self._packed = self.ops.pack_linear(
+        self.packed = self.ops.pack_linear(
             self.weight, self.bias, quantization=wanted, gate=self.gate
         )
-        if self._packed is not None:
-            self.is_gated = self._packed.is_gated
+        if self.packed is not None:
+            self.is_gated = self.packed.is_gated
             self.register_parameter("weight", None)
 
     def dense_weight(self) -> Tensor:
         """Return the matrix [out, in] that multiplies, whatever its layout; dequantised."""
-        return self.weight if self._packed is None else self._packed.dense()
+        return self.weight if self.packed is None else self.packed.dense()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [num_tokens, in] to [num_tokens, out], or [num_tokens, out / 2] if gated."""
-        if self._packed is not None:
-            return self._packed(x)
+        if self.packed is not None:
+            return self.packed(x)
         return self.ops.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Show the layout of the weight beside its size."""
-        return super().extra_repr() + ("" if self._packed is None else f", {self._packed!r}")
+        return super().extra_repr() + ("" if self.packed is None else f", {self.packed!r}")
 
 
 class GroupedLinear(nn.Module):

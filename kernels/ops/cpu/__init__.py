@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.kernels.cpu import linears
 from toolkit.kernels.cpu.attention import paged_attention
-from toolkit.kernels.cpu.library import Library
-from toolkit.kernels.cpu.linears import PackedLinear, TileLinear
-from toolkit.kernels.cpu.quantized import QuantizedLinear, pack_int4, pack_int8
+from toolkit.kernels.cpu.library import DTYPES, Library
+from toolkit.kernels.cpu.layers import CompiledLayers
+from toolkit.kernels.cpu.linears import CompiledLinear, OneDnnLinear, PanelLinear
+from toolkit.kernels.cpu.quantized import pack_int4, pack_int8
 from toolkit.kernels.cpu.rows import RowOps
 from toolkit.kernels.cpu.sampling import SamplingOps
 
@@ -40,6 +40,7 @@ def bind(path: Path, *, batch_invariant: bool) -> dict[str, Callable[..., Any]]:
     row_ops, sampling_ops = RowOps(library), SamplingOps(library)
     return {
         "pack_linear": partial(pack_linear, library=library, batch_invariant=batch_invariant),
+        "fuse_layers": partial(CompiledLayers.fuse, library, batch_invariant=batch_invariant),
         "paged_attention": partial(paged_attention, library, batch_invariant=batch_invariant),
         **{name: getattr(row_ops, name) for name in _ROW_OPS},
         "race": sampling_ops.race,
@@ -56,16 +57,19 @@ def pack_linear(
     gate: str | None = None,
     library: Library | None = None,
     batch_invariant: bool = False,
-) -> PackedLinear | TileLinear | QuantizedLinear | None:
+) -> OneDnnLinear | CompiledLinear | None:
     """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is.
 
-    ``quantization`` "int8" or "int4" needs the compiled library; raises ValueError without it.
+    ``gate`` names an activation: a map that can computes act(first half) * second half of the
+    result too, and says so by ``is_gated``. With ``batch_invariant`` a row gets the same bits in
+    every batch. Without the compiled ``library`` the layout is oneDNN's, and ``quantization``
+    "int8" or "int4" raises ValueError.
     """
-    if quantization is None:
-        return linears.pack(
-            weight, bias, library=library, batch_invariant=batch_invariant, gate=gate
-        )
     if library is None:
-        raise ValueError(f"quantization={quantization!r} needs the compiled C++ ops")
+        if quantization is not None:
+            raise ValueError(f"quantization={quantization!r} needs the compiled C++ ops")
+        return OneDnnLinear.pack(weight, bias)
+    if quantization is None:
+        return PanelLinear(library, weight, bias, gate) if weight.dtype in DTYPES else None
     packed = (pack_int4 if quantization == "int4" else pack_int8)(library, weight, bias)
     return packed.invariant() if batch_invariant else packed

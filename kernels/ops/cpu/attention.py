@@ -7,10 +7,10 @@ from torch import Tensor
 
 from toolkit.kernels.cpu.library import DTYPES, Library, pointer
 
-__all__ = ["paged_attention"]
+__all__ = ["NO_WINDOW", "paged_attention"]
 
 # Further than any context: a query sees all of it.
-_NO_WINDOW = 2**62
+NO_WINDOW = 2**62
 
 
 def paged_attention(
@@ -61,7 +61,7 @@ def paged_attention(
         block_size,
         block_tables.stride(0),
         query.stride(0),
-        _NO_WINDOW if window is None else window,
+        NO_WINDOW if window is None else window,
         scale,
         softcap or 0.0,
         batch_invariant,

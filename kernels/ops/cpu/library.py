@@ -18,10 +18,8 @@ _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 # Arguments of every function in src/*.cpp, in order; all return nothing.
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "set_num_threads": (_I,),
-    "silu_mul": (_P,),
     "paged_attention": (*[_P] * 9, *[_L] * 8, _F, _F, _I, _I),
-    "gelu_mul": (_P,),
-    "gelu_tanh_mul": (_P,),
+    "gate_mul": (_P, _I),
     "rms_norm": (_P,),
     "layer_norm": (_P,),
     "add_rms_norm": (_P,),
@@ -30,9 +28,9 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "race": (_P, _P, _P, _L, _L, _L),
     "cut_unlikely": (_P, _P, _P, _P, _L, _L, _L),
     "argmax": (_P, _P, _P, _L, _L, _L),
-    "find_tiles": (_P,),
-    "linear_tiles": (_P, _L, _P, _P, _P, _L, _L, _L, _I),
-    "quantized_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _I, _I, _I, _I),
+    "describe_machine": (_P,),
+    "linear": (_P, _P, _L, _P, _L, _I),
+    "run_layers": (_P, _P),
 }
 
 
@@ -50,9 +48,11 @@ class Library:
             function.argtypes = arguments
             function.restype = None
             setattr(self, name, function)
-        has_tiles = c_int()
-        self.find_tiles(ctypes.byref(has_tiles))
-        self.has_tiles = bool(has_tiles.value)  # AMX: compiled for, and granted by the system
+        answer = (c_int * 3)()
+        self.describe_machine(answer)
+        self.has_tiles = bool(answer[0])  # AMX: compiled for, and granted by the system
+        self.has_pairs = bool(answer[1])  # of bfloat16, multiplied by one instruction
+        self.width = answer[2]  # floats in a vector
 
 
 def pointer(x: Tensor | None) -> int:

@@ -8,14 +8,14 @@ few rows only wait for the weights, and to 8 bits for many rows. ``path(rows)`` 
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from toolkit.kernels.cpu.library import DTYPES, Library, pointer
+from toolkit.kernels.cpu.library import Library
+from toolkit.kernels.cpu.linears import CompiledLinear
 
 __all__ = ["QuantizedLinear", "pack_int4", "pack_int8"]
 
@@ -25,6 +25,8 @@ _BLOCK, _PANEL, _CHUNK, _GROUP = 16, 32, 64, 32
 _MAX_IN_FEATURES = 1 << 16
 # Numbers quantised at once, so that temporaries stay in the cache.
 _PIECE = 1 << 18
+# A number of rows that no batch has.
+_NEVER = sys.maxsize
 
 # By bits of a weight, as kernels/bench/linear_cpu.py measured. Up to so many rows 16-bit
 # activations take no longer than oneDNN in bfloat16 does, on a processor with AMX and on others:
@@ -40,8 +42,9 @@ def pack_int8(
     """Quantise a matrix [out, in] to 8 bits, symmetric, with a float32 scale for each channel."""
     numbers, scales = _by_pieces(_quantize_to_8_bits, weight)
     padded = _pad(numbers.add_(128), 128)
+    parts = _in_blocks(padded), _pad_rows(scales), _padded_bias(weight, bias)
     return QuantizedLinear(
-        library, 8, _in_blocks(padded), _pad_rows(scales), bias, weight, exact_rows=exact_rows
+        library, 8, parts, (weight.shape[0], weight.shape[1]), weight.dtype, exact_rows=exact_rows
     )
 
 
@@ -62,12 +65,13 @@ def pack_int4(
     missing = padded.shape[1] // _GROUP - scales.shape[1]
     padded_scales = torch.nn.functional.pad(padded_scales, (0, missing))
     blocked = padded_scales.view(-1, _BLOCK, padded.shape[1] // _GROUP).transpose(1, 2)
+    parts = packed, blocked.contiguous(), _padded_bias(weight, bias)
     return QuantizedLinear(
-        library, 4, packed, blocked.contiguous(), bias, weight, exact_rows=exact_rows
+        library, 4, parts, (weight.shape[0], in_features), weight.dtype, exact_rows=exact_rows
     )
 
 
-class QuantizedLinear:
+class QuantizedLinear(CompiledLinear):
     """A linear map with 8- or 4-bit weights; made by ``pack_int8`` and ``pack_int4``.
 
     Up to ``exact_rows`` rows, and always for float32, activations are quantised to nearly 16 bits,
@@ -75,63 +79,28 @@ class QuantizedLinear:
     alone, bit by bit. ``invariant()`` has one path.
     """
 
-    is_gated = False
-
     def __init__(
         self,
         library: Library,
         bits: int,
-        packed: Tensor,
-        scales: Tensor,
-        bias: Tensor | None,
-        weight: Tensor,
+        parts: tuple[Tensor, Tensor, Tensor],
+        shape: tuple[int, int],
+        dtype: torch.dtype,
         *,
-        exact_rows: int | None,
+        exact_rows: int | None = None,
+        tile_rows: int | None = None,
     ) -> None:
-        self.bits = bits
-        self.out_features, self.in_features = weight.shape
-        if self.in_features > _MAX_IN_FEATURES:
-            raise ValueError(f"{self.in_features} inputs; sums would overflow beyond 65,536")
-        self.bias = bias
-        self._library = library
-        self._packed = packed
-        self._scales = scales
-        self._bias = torch.zeros(packed.shape[0] * _BLOCK)
-        if bias is not None:
-            self._bias[: self.out_features] = bias
-        self._dtype = weight.dtype
-        self._has_tiles = library.has_tiles
+        if shape[1] > _MAX_IN_FEATURES:
+            raise ValueError(f"{shape[1]} inputs; sums would overflow beyond 65,536")
         if exact_rows is None:
-            exact_rows = _EXACT_ROWS_WITH_TILES if self._has_tiles else _EXACT_ROWS[bits]
+            exact_rows = _EXACT_ROWS_WITH_TILES if library.has_tiles else _EXACT_ROWS[bits]
+        if tile_rows is None:
+            tile_rows = _TILE_ROWS[bits] if library.has_tiles else _NEVER
+        self.bits = bits
         self.exact_rows = exact_rows
-        parts = (packed, scales) if bias is None else (packed, scales, self._bias)
-        self.nbytes = sum(part.numel() * part.element_size() for part in parts)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, in] to [rows, out]: float32, bfloat16 or float16, as x is."""
-        rows = x.shape[0]
-        out = x.new_empty(rows, self.out_features)
-        if rows == 0:
-            return out
-        if x.stride(1) != 1:
-            x = x.contiguous()
-        is_float = x.dtype == torch.float32
-        self._library.quantized_linear(
-            x.data_ptr(),
-            out.data_ptr(),
-            pointer(self._packed),
-            pointer(self._scales),
-            pointer(self._bias),
-            rows,
-            self.in_features,
-            self.out_features,
-            x.stride(0),
-            DTYPES[x.dtype],
-            self.bits,
-            2 if is_float or rows <= self.exact_rows else 1,
-            self._uses_tiles(rows, x.dtype),
-        )
-        return out
+        self.tile_rows = tile_rows
+        self._dtype = dtype  # of the weight before
+        super().__init__(library, shape, bits, parts, exact_rows=exact_rows, tile_rows=tile_rows)
 
     def invariant(self) -> QuantizedLinear:
         """Return this map, sharing the weights, with the same bits for a row in any batch.
@@ -139,10 +108,15 @@ class QuantizedLinear:
         Activations have 16 bits at every row count, and 4-bit weights are never in AMX tiles:
         slower for many rows.
         """
-        twin = copy.copy(self)
-        twin.exact_rows = sys.maxsize
-        twin._has_tiles = self._has_tiles and self.bits == 8
-        return twin
+        return QuantizedLinear(
+            self._library,
+            self.bits,
+            self._parts,
+            (self.out_features, self.in_features),
+            self._dtype,
+            exact_rows=_NEVER,
+            tile_rows=self.tile_rows if self.bits == 8 else _NEVER,
+        )
 
     def path(self, rows: int, dtype: torch.dtype = torch.bfloat16) -> str:
         """Name the arithmetic that so many rows go through."""
@@ -156,13 +130,14 @@ class QuantizedLinear:
 
     def dense(self) -> Tensor:
         """Return the matrix [out, in] that is multiplied with, in the dtype it was given in."""
+        packed, scales, _ = self._parts
         if self.bits == 8:
-            numbers = self._packed.view(-1, self._packed.shape[1] // 64, _BLOCK, 4)
-            scales = self._scales[:, None]
+            numbers = packed.view(-1, packed.shape[1] // 64, _BLOCK, 4)
+            scales = scales[:, None]
         else:
-            halves = torch.stack((self._packed & 15, self._packed >> 4), dim=2)
+            halves = torch.stack((packed & 15, packed >> 4), dim=2)
             numbers = halves.view(halves.shape[0], -1, _BLOCK, 4)
-            scales = self._scales.transpose(1, 2).reshape(-1, self._scales.shape[1])
+            scales = scales.transpose(1, 2).reshape(-1, scales.shape[1])
             scales = scales.float().repeat_interleave(_GROUP, dim=1)
         num_blocks = numbers.shape[0]
         plain = numbers.transpose(1, 2).reshape(num_blocks * _BLOCK, -1).float()
@@ -173,7 +148,7 @@ class QuantizedLinear:
         # As tiles take them, 4-bit weights lose a little, which float32 is not asked to.
         if self.bits == 4 and dtype == torch.float32:
             return False
-        return self._has_tiles and rows >= _TILE_ROWS[self.bits]
+        return rows >= self.tile_rows
 
     def __repr__(self) -> str:
         return f"int{self.bits}({self.out_features} x {self.in_features})"
@@ -243,6 +218,11 @@ def _pad(numbers: Tensor, zero_point: int) -> Tensor:
 def _pad_rows(scales: Tensor) -> Tensor:
     missing = -scales.shape[0] % _PANEL
     return torch.cat((scales, scales.new_zeros(missing, *scales.shape[1:])))
+
+
+def _padded_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
+    return _pad_rows(bias.float())
 
 
 def _in_blocks(numbers: Tensor) -> Tensor:

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from toolkit.kernels import reference
 from toolkit.kernels.cpu.library import DTYPES, Library, pointer
+from toolkit.kernels.cpu.linears import GATES
 
 __all__ = ["RowOps"]
 
-# The structs of arguments in src/norms.cpp, activations.cpp and rotary.cpp.
+# The structs of arguments in src/team.h.
 _pack_norm = Struct("10q d 2q").pack
 _pack_add_norm = Struct("8q d 2q").pack
 _pack_gate = Struct("6q").pack
-_pack_heads = Struct("20q d 3q").pack
+_pack_heads = Struct("21q d 3q").pack
 
 # A weight has its rows' dtype, or float32.
 _PAIRS = {
@@ -77,14 +78,13 @@ class RowOps:
         """Return silu(gate) * up: reference.silu_mul, but rounded once."""
         if gate_up.dtype not in DTYPES:
             return reference.silu_mul(gate_up)
-        return _gate(self._library.silu_mul, gate_up)
+        return _gate(self._library, gate_up, "silu")
 
     def gelu_mul(self, gate_up: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
         """Return gelu(gate) * up: reference.gelu_mul, but rounded once."""
         if gate_up.dtype not in DTYPES:
             return reference.gelu_mul(gate_up, approximate)
-        tanh = approximate == "tanh"
-        return _gate(self._library.gelu_tanh_mul if tanh else self._library.gelu_mul, gate_up)
+        return _gate(self._library, gate_up, "gelu_tanh" if approximate == "tanh" else "gelu")
 
     def rotary(
         self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
@@ -175,7 +175,7 @@ class RowOps:
                 *values,
                 *(0, 1) if slots is None else (slots.data_ptr(), key_cache.shape[2]),
                 *turn,
-                *norms,
+                *(0, *norms),  # a row of cos and sin for each token
                 *(num_tokens, num_heads, num_kv_heads, head_dim, half),
                 *(query_stride, key_stride, value_stride),
                 *(0.0 if head_norms is None else head_norms[2], interleaved, dtype, weight_dtype),
@@ -253,7 +253,7 @@ def _are_rows(x: Tensor, residual: Tensor) -> bool:
     )
 
 
-def _gate(function: Callable[[bytes], None], gate_up: Tensor) -> Tensor:
+def _gate(library: Library, gate_up: Tensor, activation: str) -> Tensor:
     """Call an activation over rows [..., 2 * width]."""
     shape = list(gate_up.shape)
     shape[-1] //= 2
@@ -262,7 +262,7 @@ def _gate(function: Callable[[bytes], None], gate_up: Tensor) -> Tensor:
         gate_up = gate_up.reshape(-1, 2 * shape[-1]).contiguous()
     pointers = gate_up.data_ptr(), out.data_ptr()
     layout = gate_up.shape[0], shape[-1], gate_up.stride(0)
-    function(_pack_gate(*pointers, *layout, DTYPES[gate_up.dtype]))
+    library.gate_mul(_pack_gate(*pointers, *layout, DTYPES[gate_up.dtype]), GATES[activation])
     return out
 
 

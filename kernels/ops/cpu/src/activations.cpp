@@ -1,22 +1,16 @@
 // act(gate) * up over rows of [gate | up]: reference.silu_mul and reference.gelu_mul, in float32
 // and rounded once (the reference rounds act(gate) to the dtype too).
 #include "activations.h"
-#include "rows.h"
-#include "threads.h"
 
-// gate_up [num_rows, 2 * width], rows stride apart; out [num_rows, width] contiguous.
-struct GateCall {
-  const void* gate_up;
-  void* out;
-  long num_rows, width, stride, dtype;
-};
+#include "rows.h"
+#include "team.h"
 
 template <typename F>
 static void gate_rows(const GateCall& call, F act) {
   long width = call.width;
   by_dtype(call.dtype, [&](auto* type) {
     using Rows = decltype(type);
-#pragma omp parallel for num_threads(num_threads) if (call.num_rows * width > kWorthSharing / 4)
+#pragma omp for
     for (long row = 0; row < call.num_rows; row++) {
       Rows gate = (Rows)call.gate_up + row * call.stride, up = gate + width;
       Rows out = (Rows)call.out + row * width;
@@ -27,14 +21,17 @@ static void gate_rows(const GateCall& call, F act) {
   });
 }
 
-EXPORT void silu_mul(const GateCall* call) {
-  gate_rows(*call, [](vf x) { return silu(x); });
+void gate_team(const GateCall& call, Gate gate) {
+  if (gate == kSilu)
+    gate_rows(call, [](vf x) { return silu(x); });
+  else if (gate == kGelu)
+    gate_rows(call, [](vf x) { return gelu_erf(x); });
+  else
+    gate_rows(call, [](vf x) { return gelu_tanh(x); });
 }
 
-EXPORT void gelu_mul(const GateCall* call) {
-  gate_rows(*call, [](vf x) { return gelu_erf(x); });
-}
-
-EXPORT void gelu_tanh_mul(const GateCall* call) {
-  gate_rows(*call, [](vf x) { return gelu_tanh(x); });
+// gate: of enum Gate, none of which is no gate.
+EXPORT void gate_mul(const GateCall* call, int gate) {
+#pragma omp parallel num_threads(num_threads) if (call->num_rows * call->width > kWorthSharing / 4)
+  gate_team(*call, (Gate)gate);
 }

@@ -44,32 +44,35 @@ std::vector<Piece> cut_into_pieces(const Attention& of) {
 }
 
 template <typename T, class Gemm>
-static void attend(const Attention& of) {
-  const std::vector<Piece> pieces = cut_into_pieces(of);
-  long numbers = 0;
-  for (const Piece& piece : pieces) numbers += of.context_lens[piece.request] * of.head_dim * 2;
-#pragma omp parallel num_threads(num_threads) if (numbers > kWorthSharing)
-  {
-    Worker<T, Gemm> worker(of);
-    Worker<T, FloatGemm, QuickRows<T>> quick(of);
+static void attend(const Attention& of, const std::vector<Piece>& pieces) {
+  Worker<T, Gemm> worker(of);
+  Worker<T, FloatGemm, QuickRows<T>> quick(of);
 #pragma omp for schedule(dynamic, 1)
-    for (long i = 0; i < (long)pieces.size(); i++)
-      if (pieces[i].is_few() && !of.invariant)
-        quick.run(pieces[i]);
-      else
-        worker.run(pieces[i]);
-  }
+  for (long i = 0; i < (long)pieces.size(); i++)
+    if (pieces[i].is_few() && !of.invariant)
+      quick.run(pieces[i]);
+    else
+      worker.run(pieces[i]);
 }
 
-static void attend_bfloat16(const Attention& of) {
+static void attend_bfloat16(const Attention& of, const std::vector<Piece>& pieces) {
 #if defined(ATTENTION_TILES)
-  if (tiles_allowed()) return attend<bf16, TileGemm>(of);
+  if (tiles_allowed()) return attend<bf16, TileGemm>(of, pieces);
 #endif
 #if defined(ATTENTION_PAIRS)
-  return attend<bf16, PairGemm>(of);
+  return attend<bf16, PairGemm>(of, pieces);
 #else
-  return attend<bf16, FloatGemm>(of);
+  return attend<bf16, FloatGemm>(of, pieces);
 #endif
+}
+
+void attention_team(const Attention& of, const std::vector<Piece>& pieces) {
+  if (of.dtype == kFloat32)
+    attend<float, FloatGemm>(of, pieces);
+  else if (of.dtype == kBFloat16)
+    attend_bfloat16(of, pieces);
+  else
+    attend<f16, FloatGemm>(of, pieces);
 }
 
 EXPORT void paged_attention(const void* query, const void* key_cache, const void* value_cache,
@@ -81,11 +84,11 @@ EXPORT void paged_attention(const void* query, const void* key_cache, const void
   const Attention of = {query,        key_cache,    value_cache,  out,         block_tables,
                         query_starts, context_lens, alibi_slopes, sinks,       num_requests,
                         num_heads,    num_kv_heads, head_dim,     block_size,  table_stride,
-                        query_stride, window,       scale,        softcap,     invariant != 0};
-  if (dtype == kFloat32)
-    attend<float, FloatGemm>(of);
-  else if (dtype == kBFloat16)
-    attend_bfloat16(of);
-  else
-    attend<f16, FloatGemm>(of);
+                        query_stride, window,       scale,        softcap,     invariant != 0,
+                        dtype};
+  const std::vector<Piece> pieces = cut_into_pieces(of);
+  long numbers = 0;
+  for (const Piece& piece : pieces) numbers += context_lens[piece.request] * head_dim * 2;
+#pragma omp parallel num_threads(num_threads) if (numbers > kWorthSharing)
+  attention_team(of, pieces);
 }

@@ -1,7 +1,6 @@
 // What paged attention is asked for, and the pieces of work it is cut into.
 #pragma once
 
-#include <cstdlib>
 #include <vector>
 
 // The arguments of the exported function paged_attention.
@@ -20,6 +19,7 @@ struct Attention {
   float scale;
   float softcap;  // 0: none
   bool invariant;  // whether a query's bits may not depend on how its request was cut into chunks
+  int dtype;
 };
 
 constexpr long kPieceRows = 256;  // rows that share one packing of the keys
@@ -35,9 +35,12 @@ struct Piece {
   bool is_few() const { return last - first <= kFewRows; }
 };
 
-
-// All work, the largest pieces first, so that no thread is left with one at the end.
+// All work, the largest pieces first, so that no thread is left with one at the end. It is the same
+// for all layers of a step.
 std::vector<Piece> cut_into_pieces(const Attention& of);
+
+// Every thread of a team calls it; it returns when all is done.
+void attention_team(const Attention& of, const std::vector<Piece>& pieces);
 
 // Positions [low, high) that a row sees.
 struct Visible {
@@ -50,26 +53,3 @@ static inline Visible visible(const Attention& of, const Piece& piece, long row)
   const long high = of.context_lens[piece.request] - num_queries + row / group + 1;
   return {high > of.window ? high - of.window : 0, high};
 }
-
-// Memory of a thread that grows to what was asked of it and is kept.
-class Workspace {
- public:
-  Workspace() = default;
-  Workspace(const Workspace&) = delete;
-  ~Workspace() { free(memory_); }
-
-  // Aligned to cache lines.
-  char* reserve(size_t bytes) {
-    if (bytes > size_) {
-      free(memory_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      memory_ = (char*)aligned_alloc(4096, size_);
-      if (memory_ == nullptr) abort();
-    }
-    return memory_;
-  }
-
- private:
-  char* memory_ = nullptr;
-  size_t size_ = 0;
-};

@@ -9,6 +9,7 @@
 #include "attention_gemm.h"
 #include "attention_pack.h"
 #include "attention_softmax.h"
+#include "workspace.h"
 
 constexpr int kBlockRows = 32;  // rows whose scores are at hand at once, in the first-level cache
 constexpr int kGrain = 32;      // keys are computed in multiples of it: one step of AMX's tiles

@@ -2,7 +2,7 @@
 // layer_norm and their add_ forms. One pass reads a row from memory, the others find it in the
 // first-level cache.
 #include "rows.h"
-#include "threads.h"
+#include "team.h"
 
 // weight * (x - mean) / sqrt(var + eps) + bias in float32, rounded once; no bias if it is null.
 template <typename T, typename W>
@@ -25,60 +25,38 @@ static inline void add_row(const T* x, const T* residual, T* total, long size) {
   });
 }
 
-// rms_norm, layer_norm: x [num_outer, num_inner, size] with those strides, out contiguous; the
-// weight of inner row j starts at j * weight_stride, 0 when all share one; so does bias, which
-// layer_norm alone reads and may be null.
-struct NormCall {
-  const void *x, *weight, *bias;
-  void* out;
-  long num_outer, num_inner, size, outer_stride, inner_stride, weight_stride;
-  double eps;
-  long dtype, weight_dtype;
-};
-
 // f(row of x, weight, bias, row of out) for every row.
 template <typename X, typename W, typename F>
 static void over_rows(const NormCall& call, X*, W*, F f) {
   long size = call.size, stride = call.weight_stride;
   const W *weight = (const W*)call.weight, *bias = (const W*)call.bias;
-#pragma omp parallel for num_threads(num_threads) \
-    if (call.num_outer * call.num_inner * size > kWorthSharing)
+#pragma omp for
   for (long i = 0; i < call.num_outer; i++)
     for (long j = 0; j < call.num_inner; j++)
       f((const X*)call.x + i * call.outer_stride + j * call.inner_stride, weight + j * stride,
         bias ? bias + j * stride : nullptr, (X*)call.out + (i * call.num_inner + j) * size);
 }
 
-EXPORT void rms_norm(const NormCall* call) {
-  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
-    over_rows(*call, type, weight_type, [=](auto* x, auto* weight, auto*, auto* out) {
-      rms_norm_row(x, weight, out, call->size, call->eps);
+void rms_norm_team(const NormCall& call) {
+  by_dtypes(call.dtype, call.weight_dtype, [&](auto* type, auto* weight_type) {
+    over_rows(call, type, weight_type, [&](auto* x, auto* weight, auto*, auto* out) {
+      rms_norm_row(x, weight, out, call.size, call.eps);
     });
   });
 }
 
-EXPORT void layer_norm(const NormCall* call) {
-  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
-    over_rows(*call, type, weight_type, [=](auto* x, auto* weight, auto* bias, auto* out) {
-      layer_norm_row(x, weight, bias, out, call->size, call->eps);
+void layer_norm_team(const NormCall& call) {
+  by_dtypes(call.dtype, call.weight_dtype, [&](auto* type, auto* weight_type) {
+    over_rows(call, type, weight_type, [&](auto* x, auto* weight, auto* bias, auto* out) {
+      layer_norm_row(x, weight, bias, out, call.size, call.eps);
     });
   });
 }
-
-// add_rms_norm, add_layer_norm: x, residual, out and total [num_rows, size], contiguous;
-// total = residual + x in their dtype.
-struct AddNormCall {
-  const void *x, *residual, *weight, *bias;
-  void *out, *total;
-  long num_rows, size;
-  double eps;
-  long dtype, weight_dtype;
-};
 
 // total = residual + x, then f(row of total, row of out), for every row.
 template <typename X, typename F>
 static void over_sums(const AddNormCall& call, X*, F f) {
-#pragma omp parallel for num_threads(num_threads) if (call.num_rows * call.size > kWorthSharing)
+#pragma omp for
   for (long row = 0; row < call.num_rows; row++) {
     long at = row * call.size;
     X* total = (X*)call.total + at;
@@ -87,20 +65,48 @@ static void over_sums(const AddNormCall& call, X*, F f) {
   }
 }
 
-EXPORT void add_rms_norm(const AddNormCall* call) {
-  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
-    auto* weight = (decltype(weight_type))call->weight;
-    over_sums(*call, type, [=](auto* total, auto* out) {
-      rms_norm_row(total, weight, out, call->size, call->eps);
+void add_rms_norm_team(const AddNormCall& call) {
+  by_dtypes(call.dtype, call.weight_dtype, [&](auto* type, auto* weight_type) {
+    auto* weight = (decltype(weight_type))call.weight;
+    over_sums(call, type, [&](auto* total, auto* out) {
+      rms_norm_row(total, weight, out, call.size, call.eps);
     });
   });
 }
 
-EXPORT void add_layer_norm(const AddNormCall* call) {
-  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
+void add_layer_norm_team(const AddNormCall& call) {
+  by_dtypes(call.dtype, call.weight_dtype, [&](auto* type, auto* weight_type) {
     using Weights = decltype(weight_type);
-    over_sums(*call, type, [=](auto* total, auto* out) {
-      layer_norm_row(total, (Weights)call->weight, (Weights)call->bias, out, call->size, call->eps);
+    over_sums(call, type, [&](auto* total, auto* out) {
+      layer_norm_row(total, (Weights)call.weight, (Weights)call.bias, out, call.size, call.eps);
     });
   });
+}
+
+static bool is_worth_sharing(const NormCall& call) {
+  return call.num_outer * call.num_inner * call.size > kWorthSharing;
+}
+
+static bool is_worth_sharing(const AddNormCall& call) {
+  return call.num_rows * call.size > kWorthSharing;
+}
+
+EXPORT void rms_norm(const NormCall* call) {
+#pragma omp parallel num_threads(num_threads) if (is_worth_sharing(*call))
+  rms_norm_team(*call);
+}
+
+EXPORT void layer_norm(const NormCall* call) {
+#pragma omp parallel num_threads(num_threads) if (is_worth_sharing(*call))
+  layer_norm_team(*call);
+}
+
+EXPORT void add_rms_norm(const AddNormCall* call) {
+#pragma omp parallel num_threads(num_threads) if (is_worth_sharing(*call))
+  add_rms_norm_team(*call);
+}
+
+EXPORT void add_layer_norm(const AddNormCall* call) {
+#pragma omp parallel num_threads(num_threads) if (is_worth_sharing(*call))
+  add_layer_norm_team(*call);
 }

@@ -1,8 +1,7 @@
 // out = x W^T + bias with 8- or 4-bit weights: the entry, and the kernels for vector registers.
 #include "quantized.h"
 
-#include <cstdlib>
-
+#include "linear.h"
 #include "tiles.h"
 
 namespace {
@@ -125,7 +124,7 @@ long rows_at_once(int bits, int planes, long left) {
   return rows;
 }
 
-// ---- The entry
+// ---- The work of a team
 
 struct Call {
   const void* x;
@@ -136,24 +135,6 @@ struct Call {
 };
 
 constexpr long kRowTile = 16;
-
-// A buffer of the calling thread, kept between calls.
-class Scratch {
- public:
-  ~Scratch() { free(start_); }
-  void* get(size_t size) {
-    if (size > size_) {
-      free(start_);
-      size_ = (size + 4095) / 4096 * 4096;
-      start_ = aligned_alloc(4096, size_);
-    }
-    return start_;
-  }
-
- private:
-  void* start_ = nullptr;
-  size_t size_ = 0;
-};
 
 Place place_of(const Weights& weights, const Activations& to, const Call& call, long row,
                long first_row, long rows) {
@@ -197,59 +178,66 @@ void map_block(const Weights& weights, const Activations& from, const Call& call
 // Activations beyond this would not stay in the core's cache while they meet every block.
 constexpr long kCachedBytes = 512 * 1024;
 
-void run(const Weights& weights, const Activations& from, const Call& call) {
+long num_tiled_rows(long rows) { return (rows + kRowTile - 1) / kRowTile * kRowTile; }
+
+int planes_of(const LinearMap& map, long rows, int dtype) {
+  return dtype == kFloat32 || rows <= map.exact_rows ? 2 : 1;
+}
+
+// As they lie in scratch.
+Activations activations_of(const LinearCall& call, const Weights& weights, bool amx) {
+  const int planes = planes_of(call.map, call.rows, call.dtype);
+  const bool grouped = weights.bits == 4 && !amx;
+  const long group = grouped ? kGroup : weights.padded_in, num_groups = weights.padded_in / group;
+  float* scales =
+      (float*)(call.scratch + num_tiled_rows(call.rows) * planes * weights.padded_in);
+  return {call.rows, planes, group, num_groups, (int8_t*)call.scratch, scales,
+          (int32_t*)(scales + call.rows * num_groups)};
+}
+
+}  // namespace
+
+size_t quantized_scratch_bytes(const LinearMap& map, long rows) {
+  const long padded_in = (map.inputs + kChunk - 1) / kChunk * kChunk;
+  return num_tiled_rows(rows) * 2 * padded_in + rows * (padded_in / kGroup) * 4 * 3;
+}
+
+// 4-bit weights meet activations with a scale for each group of 32; in tiles, AMX, they become 8-bit
+// ones with a scale for each channel, and activations have one for each row.
+void quantized_team(const LinearCall& work) {
+  const LinearMap& map = work.map;
+  const long padded_in = (map.inputs + kChunk - 1) / kChunk * kChunk;
+  const Weights weights = {(const uint8_t*)map.weight, map.scales, map.bias,   (int)map.kind,
+                           map.inputs,                 padded_in,  map.outputs};
+  // As tiles take them, 4-bit weights lose a little, which float32 is not asked to.
+  const bool in_tiles = work.rows >= map.tile_rows && (map.kind == kInt8 || work.dtype != kFloat32);
+  const Call call = {work.x, work.out, work.x_stride, work.dtype, in_tiles && tiles_allowed()};
+  const Activations from = activations_of(work, weights, call.amx);
   long chunk = kCachedBytes / (weights.padded_in * from.planes) / 32 * 32;
   if (chunk < 32) chunk = 32;
   long num_blocks = weights.num_blocks(), step = call.amx ? 2 : 1;  // blocks at once
   // Where there are enough for every thread: longer pieces of each output row are then written, of
   // which few are in a cache.
   if (call.amx && num_blocks >= 16 * num_threads) step = kMostBlocks;
-  bool shared = weights.padded_in * weights.out * from.rows > kWorthSharing * 8;
-#pragma omp parallel num_threads(num_threads) if (shared)
-  {
 #pragma omp for schedule(static)
-    for (long tile = 0; tile < (from.rows + kRowTile - 1) / kRowTile; tile++) {
-      long end = (tile + 1) * kRowTile < from.rows ? (tile + 1) * kRowTile : from.rows;
-      for (long row = tile * kRowTile; row < end;) {
-        long rows = rows_at_once(weights.bits, from.planes, end - row);
-        quantize_rows(weights, from, call, row, rows);
-        row += rows;
-      }
-    }
-    for (long row = 0; row < from.rows; row += chunk) {
-      long end = row + chunk < from.rows ? row + chunk : from.rows;
-#pragma omp for schedule(static) nowait
-      for (long block = 0; block < num_blocks; block += step) {
-        long end_block = block + step < num_blocks ? block + step : num_blocks;
-        if (call.amx)
-          amx_blocks(weights, from, block, end_block, row, end, call.out, call.dtype);
-        else
-          map_block(weights, from, call, block, row, end);
-      }
+  for (long tile = 0; tile < num_tiled_rows(from.rows) / kRowTile; tile++) {
+    long end = (tile + 1) * kRowTile < from.rows ? (tile + 1) * kRowTile : from.rows;
+    for (long row = tile * kRowTile; row < end;) {
+      long rows = rows_at_once(weights.bits, from.planes, end - row);
+      quantize_rows(weights, from, call, row, rows);
+      row += rows;
     }
   }
-}
-
-}  // namespace
-
-// x [rows, in] with rows x_stride apart, out [rows, out] contiguous, both of one dtype. Weights and
-// scales as in quantized.h, padded to 32 channels and a multiple of 64 inputs; planes: bytes of an
-// activation. 4-bit weights meet activations with a scale for each group of 32; with tiles, AMX,
-// they become 8-bit ones with a scale for each channel, and activations have one for each row.
-EXPORT void quantized_linear(const void* x, void* out, const void* bytes, const void* scales,
-                             const float* bias, long rows, long in, long out_features,
-                             long x_stride, int dtype, int bits, int planes, int tiles) {
-  static thread_local Scratch scratch;
-  long padded_in = (in + kChunk - 1) / kChunk * kChunk;
-  Weights weights = {(const uint8_t*)bytes, scales, bias, bits, in, padded_in, out_features};
-  Call call = {x, out, x_stride, dtype, tiles && tiles_allowed()};
-  bool grouped = bits == 4 && !call.amx;
-  long group = grouped ? kGroup : padded_in, num_groups = padded_in / group;
-  long tiled_rows = (rows + kRowTile - 1) / kRowTile * kRowTile;
-  size_t num_bytes = tiled_rows * planes * padded_in;
-  char* buffer = (char*)scratch.get(num_bytes + rows * num_groups * 4 * (1 + planes));
-  float* row_scales = (float*)(buffer + num_bytes);
-  Activations from = {rows, planes, group, num_groups, (int8_t*)buffer, row_scales,
-                      (int32_t*)(row_scales + rows * num_groups)};
-  run(weights, from, call);
+  for (long row = 0; row < from.rows; row += chunk) {
+    long end = row + chunk < from.rows ? row + chunk : from.rows;
+#pragma omp for schedule(static) nowait
+    for (long block = 0; block < num_blocks; block += step) {
+      long end_block = block + step < num_blocks ? block + step : num_blocks;
+      if (call.amx)
+        amx_blocks(weights, from, block, end_block, row, end, call.out, call.dtype);
+      else
+        map_block(weights, from, call, block, row, end);
+    }
+  }
+#pragma omp barrier
 }

@@ -1,7 +1,7 @@
 // Heads on their way into the cache: norm of query and key heads, rotation, and the copy of keys
 // and values into their blocks. One function for reference.rotary, write_kv and rotary_write_kv.
 #include "rows.h"
-#include "threads.h"
+#include "team.h"
 
 // Turns the pairs (i, i + half); out may be x.
 template <typename T>
@@ -49,33 +49,12 @@ static inline void change_head(const T* x, T* out, const Change& change) {
   if (x != out) memcpy(out + turned, x + turned, (change.head_dim - turned) * sizeof(T));
 }
 
-// query, key and value [num_tokens, heads, head_dim], tokens stride apart, heads contiguous; the
-// heads of query go to out, contiguous, those of key and value to their caches
-// [blocks, num_kv_heads, block_size, head_dim]. num_heads may be 0; value null: keys alone are
-// written. slots null: token t has slot t. cos and sin [num_tokens, half], or null: no rotation.
-// Weights [head_dim] of the norms, or null: none.
-struct HeadsCall {
-  const void* query;
-  void* out;
-  const void* key;
-  void* key_cache;
-  const void* value;
-  void* value_cache;
-  const int64_t* slots;
-  long block_size;
-  const float *cos, *sin;
-  const void *query_weight, *key_weight;
-  long num_tokens, num_heads, num_kv_heads, head_dim, half;
-  long query_stride, key_stride, value_stride;
-  double eps;
-  long interleaved, dtype, weight_dtype;
-};
-
 template <typename T, typename W>
 static void move_token(const HeadsCall& call, long t) {
   long head_dim = call.head_dim;
-  Change change = {call.cos ? call.cos + t * call.half : nullptr,
-                   call.sin ? call.sin + t * call.half : nullptr,
+  long turn = (call.positions ? call.positions[t] : t) * call.half;
+  Change change = {call.cos ? call.cos + turn : nullptr,
+                   call.sin ? call.sin + turn : nullptr,
                    call.query_weight,
                    (float)call.eps,
                    head_dim,
@@ -99,12 +78,17 @@ static void move_token(const HeadsCall& call, long t) {
   }
 }
 
-EXPORT void rotary_write_kv(const HeadsCall* call) {
-  long work = call->num_tokens * (call->num_heads + 2 * call->num_kv_heads) * call->head_dim;
-  by_dtypes(call->dtype, call->weight_dtype, [=](auto* type, auto* weight_type) {
+void move_heads_team(const HeadsCall& call) {
+  by_dtypes(call.dtype, call.weight_dtype, [&](auto* type, auto* weight_type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using W = std::remove_pointer_t<decltype(weight_type)>;
-#pragma omp parallel for num_threads(num_threads) if (work > kWorthSharing)
-    for (long t = 0; t < call->num_tokens; t++) move_token<T, W>(*call, t);
+#pragma omp for
+    for (long t = 0; t < call.num_tokens; t++) move_token<T, W>(call, t);
   });
+}
+
+EXPORT void rotary_write_kv(const HeadsCall* call) {
+  long work = call->num_tokens * (call->num_heads + 2 * call->num_kv_heads) * call->head_dim;
+#pragma omp parallel num_threads(num_threads) if (work > kWorthSharing)
+  move_heads_team(*call);
 }

@@ -1,0 +1,63 @@
+// Linear maps: the choice of a way, and the work of a team.
+#include "linear.h"
+
+#include "linear_tiles.h"
+#include "linear_vectors.h"
+
+// Pairs that a thread takes at once: as many as keep an activation in its cache while they pass, if
+// that leaves every thread the same number of them.
+static long pairs_at_once(long num_pairs) {
+  for (long count = kMostPairs; count > 1; count /= 2) {
+    const long turn = count * num_threads;
+    if ((num_pairs + turn - 1) / turn * turn <= num_pairs + num_pairs / 16) return count;
+  }
+  return 1;
+}
+
+template <class Product, typename T>
+static void share_pairs(const PanelCall<T>& call) {
+  const long num_pairs = call.num_pairs(), step = pairs_at_once(num_pairs);
+  Product product(call);
+#pragma omp for schedule(dynamic, 1)
+  for (long first = 0; first < num_pairs; first += step) {
+    const long last = first + step < num_pairs ? first + step : num_pairs;
+    product.run({first, last, first + step * num_threads});
+  }
+}
+
+static void bfloat16_team(const LinearCall& call) {
+  const PanelCall<bf16> panels(call);
+#if defined(ATTENTION_TILES)
+  if (call.map.kind == kTiles) return share_pairs<TileProduct>(panels);
+#endif
+#if defined(ATTENTION_PAIRS)
+  if (call.map.kind == kBFloatPairs) return share_pairs<VectorProduct<PairStep>>(panels);
+#endif
+  share_pairs<VectorProduct<WideStep<bf16>>>(panels);
+}
+
+void linear_team(const LinearCall& call) {
+  if (call.map.kind >= kInt4)
+    quantized_team(call);
+  else if (call.dtype == kFloat32)
+    share_pairs<VectorProduct<FloatStep>>(PanelCall<float>(call));
+  else if (call.dtype == kBFloat16)
+    bfloat16_team(call);
+  else
+    share_pairs<VectorProduct<WideStep<f16>>>(PanelCall<f16>(call));
+}
+
+size_t scratch_bytes(const LinearMap& map, long rows) {
+  return map.kind >= kInt4 ? quantized_scratch_bytes(map, rows) : 0;
+}
+
+// x [rows, inputs] with rows x_stride apart, out [rows, outputs] contiguous, half as wide if the map
+// is gated, both of one dtype.
+EXPORT void linear(const LinearMap* map, const void* x, long x_stride, void* out, long rows,
+                   int dtype) {
+  static thread_local Workspace workspace;
+  const LinearCall call = {*map, x,     x_stride, out,
+                           rows, dtype, workspace.reserve(scratch_bytes(*map, rows))};
+#pragma omp parallel num_threads(num_threads) if (map->inputs * map->outputs > kWorthSharing)
+  linear_team(call);
+}
