@@ -1,13 +1,13 @@
-"""Time our linears in bfloat16 tiles, 8 and 4 bits against oneDNN's prepacked bfloat16.
+"""Time our linear maps, plain and with weights of 8 and 4 bits, against oneDNN's prepacked ones.
 
 Weights are read from memory.
 
-    OMP_NUM_THREADS=2 python kernels/bench/linear_cpu.py [--repeats 7]
+    python kernels/bench/linear_cpu.py [--dtype float32] [--repeats 7]
 
-A model's worth of equal layers (256 MiB in bfloat16) is gone through in turn, so that no weight is
-found in a cache, as in a decoding step. The ratio to bfloat16 is that of medians over rounds in
-which the kinds alternate. For each kind of arithmetic its error too: relative to float64 results
-with the unquantised weight.
+A model's worth of equal layers (256 MiB in 16 bits) is gone through in turn, so that no weight is
+found in a cache, as in a decoding step. The ratio to oneDNN is that of medians over rounds in which
+the kinds alternate. For each kind of arithmetic its error too: relative to float64 results with the
+unquantised weight. Writes results/linear_cpu_DTYPE.json.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
 
 import argparse
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from torch import Tensor
 from toolkit.kernels.cpu.build import compile_library
 from toolkit.kernels.cpu.levels import machine_level
 from toolkit.kernels.cpu.library import Library
-from toolkit.kernels.cpu.linears import TileLinear
+from toolkit.kernels.cpu.linears import CompiledLinear, OneDnnLinear, PanelLinear
 from toolkit.kernels.cpu.quantized import QuantizedLinear, pack_int4, pack_int8
 
 SHAPES = ((768, 2304), (2048, 768), (1024, 6144), (768, 32000))  # in, out
@@ -40,30 +39,6 @@ ROUND_FLOPS = 60e9
 Linear = Callable[[Tensor], Tensor]
 
 
-class PrepackedLinear:
-    """The yardstick: oneDNN with the weight in its own layout."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, 16)
-        self._linear = torch.ops.mkldnn._linear_pointwise.default
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, in] to [rows, out]."""
-        return self._linear(x, self._packed, None, "none", [], "")
-
-
-def copies(linear: QuantizedLinear | TileLinear, count: int) -> list[Linear]:
-    """Return equal layers whose weights lie in different places."""
-    out = []
-    for _ in range(count):
-        twin = copy.copy(linear)
-        twin._packed = linear._packed.clone()
-        if isinstance(twin, QuantizedLinear):
-            twin._scales = linear._scales.clone()
-        out.append(twin)
-    return out
-
-
 def seconds_per_call(layers: list[Linear], x: Tensor, count: int) -> float:
     """Run the first ``count`` layers once each."""
     start = time.perf_counter()
@@ -72,23 +47,29 @@ def seconds_per_call(layers: list[Linear], x: Tensor, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def measure_shape(library: Library, shape: tuple[int, int], rows: list[int], repeats: int) -> Any:
+def measure_shape(
+    library: Library, shape: tuple[int, int], dtype: torch.dtype, rows: list[int], repeats: int
+) -> Any:
     """Time every kind at every row count."""
     num_in, num_out = shape
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(num_out, num_in, generator=generator)
+    weight = torch.randn(num_out, num_in, generator=generator).to(dtype)
     count = -(-MODEL_BYTES // (2 * num_in * num_out))
-    packed: dict[str, QuantizedLinear | TileLinear] = {
+    ours: dict[str, CompiledLinear] = {
+        "ours": PanelLinear(library, weight, None),
         "int8": pack_int8(library, weight, None),
         "int4": pack_int4(library, weight, None),
     }
-    if library.has_tiles:
-        packed["tiles"] = TileLinear(library, weight.bfloat16(), None)
-    kinds = {name: copies(linear, count) for name, linear in packed.items()}
-    kinds["bf16"] = [PrepackedLinear(weight.bfloat16()) for _ in range(count)]
+    kinds: dict[str, list[Linear]] = {
+        name: [linear.clone() for _ in range(count)] for name, linear in ours.items()
+    }
+    theirs = [OneDnnLinear.pack(weight, None) for _ in range(count)]
+    kinds["oneDNN"] = [linear for linear in theirs if linear is not None]
+    if not kinds["oneDNN"]:
+        raise SystemExit(f"oneDNN has no {dtype} on this processor")
     figures = []
     for num_rows in rows:
-        x = torch.randn(num_rows, num_in, generator=generator).bfloat16()
+        x = torch.randn(num_rows, num_in, generator=generator).to(dtype)
         calls = max(2, min(count, int(ROUND_FLOPS / (2 * num_rows * num_in * num_out))))
         times: dict[str, list[float]] = {name: [] for name in kinds}
         for _ in range(repeats + 1):
@@ -100,27 +81,26 @@ def measure_shape(library: Library, shape: tuple[int, int], rows: list[int], rep
         for name, median in medians.items():
             error = (kinds[name][0](x).double() - exact).norm() / exact.norm()
             row[name] = {"us": round(median * 1e6, 1), "error": round(float(error), 5)}
-            if name in packed:
-                row[name]["ratio_to_bf16"] = round(median / medians["bf16"], 3)
-                linear = packed[name]
-                is_quantized = isinstance(linear, QuantizedLinear)
-                row[name]["path"] = linear.path(num_rows) if is_quantized else linear.layout
+            if name in ours:
+                linear = ours[name]
+                row[name]["ratio_to_onednn"] = round(median / medians["oneDNN"], 3)
                 row[name]["gb_per_s"] = round(linear.nbytes / median / 1e9, 1)
+                if isinstance(linear, QuantizedLinear):
+                    row[name]["path"] = linear.path(num_rows, dtype)
+                elif isinstance(linear, PanelLinear):
+                    row[name]["path"] = linear.layout
         print(_line(row), flush=True)
         figures.append(row)
     return figures
 
 
 def _line(row: dict[str, Any]) -> str:
-    parts = [
-        f"{row['in']:5} x {row['out']:5} {row['rows']:4} rows  bf16 {row['bf16']['us']:8.1f} us"
-    ]
-    for name in ("tiles", "int8", "int4"):
-        if name not in row:
-            continue
+    size = f"{row['in']:5} x {row['out']:5} {row['rows']:4} rows"
+    parts = [f"{size}  oneDNN {row['oneDNN']['us']:8.1f} us"]
+    for name in ("ours", "int8", "int4"):
         kind = row[name]
         parts.append(
-            f"{name} {kind['us']:8.1f} us  {kind['ratio_to_bf16']:.2f}"
+            f"{name} {kind['us']:8.1f} us  {kind['ratio_to_onednn']:.2f}"
             f"  {kind['gb_per_s']:5.1f} GB/s  error {kind['error']:.4f} ({kind['path']})"
         )
     return " | ".join(parts)
@@ -129,6 +109,7 @@ def _line(row: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--shapes", type=int, nargs="*", default=range(len(SHAPES)))
     parser.add_argument("--rows", type=int, nargs="*", default=ROWS)
@@ -140,9 +121,10 @@ def main() -> None:
     figures: list[Any] = []
     with torch.inference_mode():
         for index in options.shapes:
-            figures += measure_shape(library, SHAPES[index], options.rows, options.repeats)
+            dtype = getattr(torch, options.dtype)
+            figures += measure_shape(library, SHAPES[index], dtype, options.rows, options.repeats)
     if not options.no_save:
-        save("linear_cpu", {"level": level.name, "linears": figures})
+        save(f"linear_cpu_{options.dtype}", {"level": level.name, "linears": figures})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Say what implementations of the ops exchange with the model: packed linear maps, and whole layers."""
+"""Say what the ops and the model exchange beside tensors: packed maps, and whole layers."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from toolkit.kernels.cpu.attention import paged_attention
-from toolkit.kernels.cpu.library import DTYPES, Library
 from toolkit.kernels.cpu.layers import CompiledLayers
+from toolkit.kernels.cpu.library import DTYPES, Library
 from toolkit.kernels.cpu.linears import CompiledLinear, OneDnnLinear, PanelLinear
 from toolkit.kernels.cpu.quantized import pack_int4, pack_int8
 from toolkit.kernels.cpu.rows import RowOps

@@ -6,6 +6,8 @@ torch's own linear hands oneDNN the plain matrix, which it brings into its layou
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,11 +38,21 @@ class CompiledLinear:
         self.is_gated = gate != 0
         self._num_results = self.out_features // 2 if self.is_gated else self.out_features
         self._library = library
-        self._parts = parts  # weight, scales and bias, some None: the map points to them
-        fields = (kind, self.in_features, self.out_features, gate, exact_rows, tile_rows)
-        self._map = torch.tensor([*map(pointer, parts), *fields])
+        self._fields = (kind, self.in_features, self.out_features, gate, exact_rows, tile_rows)
+        self._point_to(parts)
+
+    def _point_to(self, parts: tuple[Tensor, Tensor | None, Tensor | None]) -> None:
+        self._parts = parts  # weight, scales and bias, some None
+        self._map = torch.tensor([*map(pointer, parts), *self._fields])
         self.address = self._map.data_ptr()  # of the LinearMap
         self.nbytes = sum(x.numel() * x.element_size() for x in parts if x is not None)
+
+    def clone(self) -> CompiledLinear:
+        """Return an equal map with a copy of the weight."""
+        twin = copy.copy(self)
+        weight, scales, bias = self._parts
+        twin._point_to((weight.clone(), None if scales is None else scales.clone(), bias))
+        return twin
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [rows, in] to [rows, out], or to [rows, out / 2] with a gate."""

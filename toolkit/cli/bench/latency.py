@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +50,7 @@ def latency(
     num_threads: NumThreads = None,
     skip_tokenizer_init: SkipTokenizer = False,
     limits: Annotated[
-        bool, typer.Option(help="Measure the machine's limits too, before and after.")
+        bool, typer.Option(help="Measure the machine's limits too, before and after each run.")
     ] = True,
     seed: Seed = 0,
     num_warmups: Warmups = 1,
@@ -80,16 +81,12 @@ def latency(
         )[0]
         for _ in range(num_warmups):
             measure_latency(llm, item)
-        bounds = [_limits(llm)] if limits else []
-        runs = [measure_latency(llm, item) for _ in range(repeats)]
-        bounds += [_limits(llm)] if limits else []
+        work = _least_work(llm, item, quantization) if limits else None
+        runs = _runs(llm, item, repeats, work)
         settings = model_settings(
             llm, quantization=quantization, batch_invariant=batch_invariant, **describe([item])
         )
-        notes: list[str] = []
-        if bounds:
-            least, notes = _least(llm, item, bounds, quantization)
-            runs = [run | _fractions(run, least) for run in runs]
+        notes = _notes(item, work) if limits else []
     report(combine("latency", settings, runs, notes), output)
 
 
@@ -115,46 +112,77 @@ def measure_latency(llm: Any, item: Item) -> dict[str, float]:
     return metrics | {"other_cores": load.cores}
 
 
-def _limits(llm: Any) -> Any:
-    from toolkit.cli.bench.limits import measure_limits
+@dataclass(frozen=True, slots=True)
+class LeastWork:
+    """What a request cannot do without: bytes that each output token reads, and prompt FLOPs."""
 
-    return measure_limits(llm.memory_plan().layout.dtype)
+    num_bytes: float
+    flops: float
 
 
-def _least(
-    llm: Any, item: Item, bounds: list[Any], quantization: str | None
-) -> tuple[dict[str, float], list[str]]:
-    """Return the least possible times in ms, and how they come about in words."""
-    from toolkit.cli.bench.limits import last_level_cache_bytes
+def _least_work(llm: Any, item: Item, quantization: str | None) -> LeastWork | None:
+    """Return a request's least work; None for a model that no spec describes."""
     from toolkit.cli.bench.model_work import decode_bytes, prefill_flops
     from toolkit.models import DecoderSpec
 
     spec = llm.engine.runner.decoder.spec
     if not isinstance(spec, DecoderSpec):
-        return {}, ["no limits: no spec describes this model, so its work is not known"]
-    # The better of both measurements: a limit that was disturbed is too easy to reach.
-    read = max(limits.read for limits in bounds)
-    gemm = max(limits.gemm for limits in bounds)
-    itemsize = llm.memory_plan().layout.dtype.itemsize
+        return None
     num_prompt = len(item.prompt_token_ids)
     # On the way from the first output token to the last, the context grows by one a token.
     context = num_prompt + item.output_len / 2
-    num_bytes = decode_bytes(spec, context, itemsize, quantization)
-    flops = prefill_flops(spec, num_prompt)
+    itemsize = llm.memory_plan().layout.dtype.itemsize
+    return LeastWork(
+        num_bytes=decode_bytes(spec, context, itemsize, quantization),
+        flops=prefill_flops(spec, num_prompt),
+    )
+
+
+def _runs(llm: Any, item: Item, repeats: int, work: LeastWork | None) -> list[dict[str, float]]:
+    """Measure the request ``repeats`` times, with the limits around each run if asked for.
+
+    Of the limits before and after a run the better counts: one that was disturbed is too easy to
+    reach. Between two runs a shared machine's limits may change by a third.
+    """
+    if work is None:
+        return [measure_latency(llm, item) for _ in range(repeats)]
+    from toolkit.cli.bench.limits import measure_limits
+
+    dtype = llm.memory_plan().layout.dtype
+    runs = []
+    before = measure_limits(dtype)
+    for _ in range(repeats):
+        run = measure_latency(llm, item)
+        after = measure_limits(dtype)
+        read, gemm = max(before.read, after.read), max(before.gemm, after.gemm)
+        rates = {"read_gb_per_s": read / 1e9, "gemm_gflop_per_s": gemm / 1e9}
+        runs.append(run | rates | _fractions(run, work, read, gemm))
+        before = after
+    return runs
+
+
+def _fractions(
+    run: dict[str, float], work: LeastWork, read: float, gemm: float
+) -> dict[str, float]:
+    """Return which part of the limit a run reached: 1 is as fast as the machine can be."""
+    fractions = {"prefill_fraction_of_gemm_rate": work.flops / gemm / (run["ttft_ms"] / 1e3)}
+    if "tpot_ms" in run:
+        fractions["decode_fraction_of_read_rate"] = work.num_bytes / read / (run["tpot_ms"] / 1e3)
+    return fractions
+
+
+def _notes(item: Item, work: LeastWork | None) -> list[str]:
+    """Say in words what the limits are about."""
+    from toolkit.cli.bench.limits import last_level_cache_bytes
+
+    if work is None:
+        return ["no limits: no spec describes this model, so its work is not known"]
     notes = [
-        f"limits: {read / 1e9:.1f} GB/s read, {gemm / 1e9:.0f} GFLOP/s {bounds[0].dtype} GEMM, "
-        f"{bounds[0].num_threads} threads",
-        f"decode reads {num_bytes / 1e6:.1f} MB a token; a prompt of {num_prompt} tokens takes "
-        f"{flops / 1e9:.1f} GFLOP",
+        f"decode reads {work.num_bytes / 1e6:.1f} MB a token; a prompt of "
+        f"{len(item.prompt_token_ids)} tokens takes {work.flops / 1e9:.1f} GFLOP"
     ]
-    if num_bytes < last_level_cache_bytes():
+    if work.num_bytes < last_level_cache_bytes():
         notes.append(
             "all of it fits in the last-level cache, so decode may pass the limit of memory"
         )
-    return {"tpot_ms": 1e3 * num_bytes / read, "ttft_ms": 1e3 * flops / gemm}, notes
-
-
-def _fractions(run: dict[str, float], least: dict[str, float]) -> dict[str, float]:
-    """Return which part of the limit a run reached: 1 is as fast as the machine can be."""
-    names = {"tpot_ms": "decode_fraction_of_read_rate", "ttft_ms": "prefill_fraction_of_gemm_rate"}
-    return {names[key]: least[key] / run[key] for key in least if key in run}
+    return notes

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "attention_amx.h"
+#include "attention_pairs.h"
 #include "attention_quick.h"
 #include "attention_worker.h"
 #include "threads.h"
@@ -43,10 +44,11 @@ std::vector<Piece> cut_into_pieces(const Attention& of) {
   return pieces;
 }
 
-template <typename T, class Gemm>
+// Quick: the worker for few rows, but in batch-invariant mode.
+template <class Chunks, class Quick>
 static void attend(const Attention& of, const std::vector<Piece>& pieces) {
-  Worker<T, Gemm> worker(of);
-  Worker<T, FloatGemm, QuickRows<T>> quick(of);
+  Chunks worker(of);
+  Quick quick(of);
 #pragma omp for schedule(dynamic, 1)
   for (long i = 0; i < (long)pieces.size(); i++)
     if (pieces[i].is_few() && !of.invariant)
@@ -55,24 +57,39 @@ static void attend(const Attention& of, const std::vector<Piece>& pieces) {
       worker.run(pieces[i]);
 }
 
+template <typename T>
+static void attend_in_floats(const Attention& of, const std::vector<Piece>& pieces) {
+  attend<Worker<T, FloatGemm>, Worker<T, FloatGemm, QuickRows<T>>>(of, pieces);
+}
+
+#if defined(ATTENTION_PAIRS)
+template <class Gemm>
+static void attend_in_pairs(const Attention& of, const std::vector<Piece>& pieces) {
+  if (PairRows::takes(of.head_dim))
+    attend<Worker<bf16, Gemm>, Worker<bf16, PairGemm, PairRows>>(of, pieces);
+  else
+    attend<Worker<bf16, Gemm>, Worker<bf16, FloatGemm, QuickRows<bf16>>>(of, pieces);
+}
+#endif
+
 static void attend_bfloat16(const Attention& of, const std::vector<Piece>& pieces) {
 #if defined(ATTENTION_TILES)
-  if (tiles_allowed()) return attend<bf16, TileGemm>(of, pieces);
+  if (tiles_allowed()) return attend_in_pairs<TileGemm>(of, pieces);
 #endif
 #if defined(ATTENTION_PAIRS)
-  return attend<bf16, PairGemm>(of, pieces);
+  attend_in_pairs<PairGemm>(of, pieces);
 #else
-  return attend<bf16, FloatGemm>(of, pieces);
+  attend_in_floats<bf16>(of, pieces);
 #endif
 }
 
 void attention_team(const Attention& of, const std::vector<Piece>& pieces) {
   if (of.dtype == kFloat32)
-    attend<float, FloatGemm>(of, pieces);
+    attend_in_floats<float>(of, pieces);
   else if (of.dtype == kBFloat16)
     attend_bfloat16(of, pieces);
   else
-    attend<f16, FloatGemm>(of, pieces);
+    attend_in_floats<f16>(of, pieces);
 }
 
 EXPORT void paged_attention(const void* query, const void* key_cache, const void* value_cache,

@@ -14,10 +14,19 @@ static long pairs_at_once(long num_pairs) {
   return 1;
 }
 
+// Up to so many rows the weights come from memory no faster than they are used.
+constexpr long kFewRows = 16;
+
 template <class Product, typename T>
 static void share_pairs(const PanelCall<T>& call) {
   const long num_pairs = call.num_pairs(), step = pairs_at_once(num_pairs);
   Product product(call);
+  if (call.rows <= kFewRows) {
+    // Memory is best read in long runs, and short ones at the end keep all threads busy.
+#pragma omp for schedule(guided, 1)
+    for (long pair = 0; pair < num_pairs; pair++) product.run({pair, pair + 1, pair + 1});
+    return;
+  }
 #pragma omp for schedule(dynamic, 1)
   for (long first = 0; first < num_pairs; first += step) {
     const long last = first + step < num_pairs ? first + step : num_pairs;

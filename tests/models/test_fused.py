@@ -1,0 +1,127 @@
+"""All layers in one call compute what op by op does, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.models.checkpoints import FAMILIES, PROMPTS, llama, qwen3
+from tests.models.paging import CPU, PagedRun
+from toolkit.kernels import Ops, select_ops
+from toolkit.models import Decoder, DecoderSpec, decoder_spec, random_decoder
+from toolkit.models.spec import NormSpec
+
+FUSED = {"llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3"}
+
+
+@pytest.fixture(scope="module")
+def ops() -> Ops:
+    try:
+        return select_ops("cpu", CPU)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def bent_spec() -> DecoderSpec:
+    """Everything that an attention can have, and other norms and activations than Llama's."""
+    spec = decoder_spec(llama(attention_bias=True, mlp_bias=True))
+    heads = spec.attention.num_heads
+    attention = replace(
+        spec.attention,
+        windows=(None, 5),
+        softcap=4.0,
+        alibi_slopes=tuple(2.0**-i for i in range(heads)),
+        has_sinks=True,
+    )
+    assert spec.rope is not None
+    return replace(
+        spec,
+        attention=attention,
+        norm=NormSpec(kind="layer", eps=1e-5, has_bias=True),
+        mlp=replace(spec.mlp, activation="gelu_tanh"),
+        layer_ropes=(replace(spec.rope, interleaved=True), None),
+        rope=None,
+    )
+
+
+SPECS = {
+    "llama": decoder_spec(llama()),
+    "qwen3": decoder_spec(qwen3()),
+    "gemma": decoder_spec(FAMILIES["gemma"]),
+    "bent": bent_spec(),
+}
+
+
+def make(spec: DecoderSpec, ops: Ops, dtype: torch.dtype, quantization: str | None) -> Decoder:
+    """Return a decoder with every parameter random, whose layers are fused."""
+    decoder = random_decoder(
+        spec, seed=0, dtype=dtype, device=CPU, ops=select_ops("reference", CPU)
+    )
+    generator = torch.Generator().manual_seed(1)
+    for parameter in decoder.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.1)
+    ours = Decoder(spec, ops, dtype=dtype, device=CPU)
+    ours.load_state_dict(decoder.state_dict())
+    ours.pack(quantization)
+    assert ours.fused is not None
+    return ours
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_one_call_gives_the_bits_of_op_by_op(
+    ops: Ops, spec: DecoderSpec, dtype: torch.dtype, quantization: str | None, num_threads: int
+):
+    decoder = make(spec, ops, dtype, quantization)
+    torch.set_num_threads(num_threads)
+    select_ops("cpu", CPU)  # takes over the number of threads
+    runs = [PagedRun(decoder, PROMPTS) for _ in range(2)]
+    fused = decoder.fused
+    for step in range(12):
+        # Long chunks, single tokens, requests that wait.
+        wanted = [9, 1, 3] if step % 3 else [1, 4, 0]
+        counts = [min(wanted[i % 3], left) for i, left in enumerate(runs[0].num_left())]
+        if not any(counts):
+            break
+        for run, decoder.fused in zip(runs, (fused, None), strict=True):
+            run.step(counts)
+    decoder.fused = fused
+    torch.set_num_threads(1)
+    for ours, expected in zip(runs[0].logits, runs[1].logits, strict=True):
+        assert torch.cat(ours).isfinite().all()
+        assert torch.cat(ours).equal(torch.cat(expected))
+    for ours, expected in zip(runs[0].kv, runs[1].kv, strict=True):
+        for mine, theirs in zip(ours, expected, strict=True):
+            assert mine.nan_to_num(-7.0).equal(theirs.nan_to_num(-7.0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plain_families_are_fused(ops: Ops, family: str):
+    spec = decoder_spec(FAMILIES[family])
+    decoder = random_decoder(spec, seed=0, dtype=torch.float32, device=CPU, ops=ops)
+    assert (decoder.fused is not None) == (family in FUSED)
+
+
+def test_a_step_says_what_its_parts_took(ops: Ops):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    assert decoder.fused is not None
+    assert set(decoder.fused.seconds.values()) == {0.0}
+    PagedRun(decoder, PROMPTS).finish(100)
+    assert all(seconds > 0 for seconds in decoder.fused.seconds.values())
+
+
+def test_no_tokens_give_no_rows(ops: Ops):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    run = PagedRun(decoder, PROMPTS)
+    batch = run.batch([1, 0, 0])
+    empty = replace(
+        batch,
+        **{name: getattr(batch, name)[:0] for name in ("token_ids", "positions", "slots")},
+        **{name: getattr(batch, name)[:0] for name in ("block_tables", "context_lens")},
+        query_starts=batch.query_starts[:1],
+    )
+    assert decoder(empty, run.kv).shape == (0, decoder.spec.hidden_size)
