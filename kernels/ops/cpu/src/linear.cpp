@@ -14,8 +14,8 @@ static long pairs_at_once(long num_pairs) {
   return 1;
 }
 
-// Up to so many rows the weights come from memory no faster than they are used.
-constexpr long kFewRows = 16;
+// Up to so many rows all activations stay in the second-level cache, whatever pairs pass.
+constexpr long kFewRows = 128;
 
 template <class Product, typename T>
 static void share_pairs(const PanelCall<T>& call) {

@@ -44,7 +44,7 @@ class VectorProduct {
 #endif
   static constexpr int kCachedRows = 128;
   static constexpr long kCachedInputs = 384;
-  static constexpr int kSteps = 8;  // of kPair inputs, between two requests for memory
+  static constexpr int kSteps = 4;  // of kPair inputs, between two requests for memory
   static constexpr int kLines = kSteps * kPair * kColumns * sizeof(Number) / 64;  // that they read
 
   void run_rows(long row, int count, const PairRange& pairs) {
@@ -62,11 +62,11 @@ class VectorProduct {
       store_result(call_, sums_of(pair), row, count, pair);
   }
 
-  // The weights that follow can come while rows are computed from the cache; a single block of rows
-  // waits for them, which the processor's own prefetching reads best. With many rows it hardly matters.
+  // The weights that follow can come while rows are computed. Very few rows only wait for them, which
+  // the processor's own prefetching reads best; with many it hardly matters.
   int lines_ahead(int count, long next) const {
     const int blocks = (count + kRows - 1) / kRows;
-    if (blocks == 1 || call_.rows > kCachedRows || next >= call_.num_pairs()) return 0;
+    if (count < 4 || call_.rows > kCachedRows || next >= call_.num_pairs()) return 0;
     return (kLines + blocks - 1) / blocks;
   }
 
@@ -104,7 +104,8 @@ class VectorProduct {
     for (; k + kSteps * kPair <= depth; k += kSteps * kPair) {
       ahead.ask();
 #pragma GCC unroll 8
-      for (int i = 0; i < kSteps; i++) step<kCount>(sums, x + k + i * kPair, weight + (k + i * kPair) * kColumns);
+      for (int i = 0; i < kSteps; i++)
+        step<kCount>(sums, x + k + i * kPair, weight + (k + i * kPair) * kColumns);
     }
     for (; k < depth; k += kPair) step<kCount>(sums, x + k, weight + k * kColumns);
 #pragma GCC unroll 8
