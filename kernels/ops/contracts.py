@@ -83,9 +83,11 @@ class FusedLayers(Protocol):
         query_starts: Tensor,
         context_lens: Tensor,
         kv: Sequence[tuple[Tensor, Tensor]],
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """Return the final norm of the residual sum, [num_tokens, hidden].
+        """Return the final norm of the residual sum, [num_tokens, hidden] or [rows, hidden].
 
-        ``residual`` [num_tokens, hidden] holds the embeddings and is overwritten with the sum;
-        ``kv`` has each layer's caches; the rest is as in reference.paged_attention.
+        ``residual`` [num_tokens, hidden] holds the embeddings and is overwritten; ``kv`` has each
+        layer's caches; ``rows`` [rows] int64 names the tokens that are wanted, None for all; the
+        rest is as in reference.paged_attention.
         """

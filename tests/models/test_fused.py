@@ -99,6 +99,18 @@ def test_one_call_gives_the_bits_of_op_by_op(
             assert mine.nan_to_num(-7.0).equal(theirs.nan_to_num(-7.0))
 
 
+@pytest.mark.parametrize("fuses", [True, False])
+@pytest.mark.parametrize("wanted", [[], [5], [0, 2, 3, 9]])
+def test_only_the_rows_that_are_wanted_come_back(ops: Ops, wanted: list[int], fuses: bool):
+    decoder = make(SPECS["bent"], ops, torch.float32, None)
+    decoder.fused = decoder.fused if fuses else None
+    run = PagedRun(decoder, PROMPTS)
+    batch = run.batch([4, 1, 5])
+    every = decoder(batch, run.kv)
+    some = decoder(batch, run.kv, rows=torch.tensor(wanted, dtype=torch.int64))
+    assert some.equal(every[wanted])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_plain_families_are_fused(ops: Ops, family: str):
     spec = decoder_spec(FAMILIES[family])

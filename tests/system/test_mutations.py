@@ -27,8 +27,8 @@ class Mutated:
         self._decoder = decoder
         self._change = change
 
-    def __call__(self, batch: FlatBatch, kv: Any) -> Any:
-        return self._decoder(self._change(batch), kv)
+    def __call__(self, batch: FlatBatch, kv: Any, **options: Any) -> Any:
+        return self._decoder(self._change(batch), kv, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)

@@ -133,11 +133,13 @@ class Decoder(nn.Module):
         tap: Tap | None = None,
         *,
         attn_probs: Collection[int] = (),
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Write the batch into the caches; return what ``logits`` reads, [num_tokens, width].
 
         That is the hidden states after the final norm; the width is the hidden size, or the
-        embedding's where the spec gives it a size of its own.
+        embedding's where the spec gives it a size of its own. ``rows`` [rows] int64 names those
+        that are wanted, None for all: the last layer need not finish the others.
 
         ``kv[i]`` is layer i's (keys, values). With a tap the unfused path runs, which offers it
         every point of models.points in order; ``attn_probs`` names the layers whose probabilities
@@ -150,7 +152,10 @@ class Decoder(nn.Module):
             hidden = self._forward_by_op(residual, self._place(batch), kv)
         else:
             where = batch.block_tables, batch.query_starts, batch.context_lens
-            hidden = self.fused(residual, batch.positions, batch.slots, *where, kv)
+            hidden = self.fused(residual, batch.positions, batch.slots, *where, kv, rows)
+            rows = None
+        if rows is not None:
+            hidden = hidden[rows]
         return hidden if self.spec.embedding_size is None else self.project_out(hidden)
 
     def _place(self, batch: FlatBatch) -> Placement:

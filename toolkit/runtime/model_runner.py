@@ -100,14 +100,19 @@ class ModelRunner:
         )
         batch = self._rows.flat_batch(plan)
         prepared = time.perf_counter()
-        hidden = self.decoder(batch, self.storage.layers)
         rows = [
             RowState(self._requests[chunk.request_id], chunk.end)
             for chunk in plan.chunks
             if chunk.samples
         ]
-        prompt_scores = self._score_prompts(plan, hidden)
-        logits = self.decoder.logits(hidden[batch.logit_rows]) if rows else None
+        prompt_scores: dict[str, PromptScores] = {}
+        if self._scores_prompts(plan):
+            hidden = self.decoder(batch, self.storage.layers)
+            prompt_scores = self._score_prompts(plan, hidden)
+            hidden = hidden[batch.logit_rows]
+        else:
+            hidden = self.decoder(batch, self.storage.layers, rows=batch.logit_rows)
+        logits = self.decoder.logits(hidden) if rows else None
         computed = time.perf_counter()
         tokens: dict[str, tuple[SampledToken, ...]] = {}
         errors: dict[str, BaseException] = {}
@@ -130,6 +135,12 @@ class ModelRunner:
             prompt_scores=prompt_scores,
             times=times,
             slow_path=slow_path,
+        )
+
+    def _scores_prompts(self, plan: StepPlan) -> bool:
+        """Whether a request of this step wants the log-probabilities of its prompt."""
+        return any(
+            self._requests[chunk.request_id].prompt_logprobs is not None for chunk in plan.chunks
         )
 
     def _score_prompts(self, plan: StepPlan, hidden: Tensor) -> dict[str, PromptScores]:

@@ -23,7 +23,7 @@ __all__ = ["CompiledLayers"]
 # The structs in src/layers.cpp.
 _LAYER = Struct("18q d")
 _STACK = Struct("16q 3d")
-_STEP = Struct("11q")
+_STEP = Struct("13q")
 # layers.cpp's enum Part.
 _PARTS = ("norms", "qkv", "rotary_write_kv", "attention", "out", "gate_up", "down")
 
@@ -73,15 +73,17 @@ class CompiledLayers:
         query_starts: Tensor,
         context_lens: Tensor,
         kv: Sequence[tuple[Tensor, Tensor]],
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return the final norm of the residual sum: contracts.FusedLayers."""
         if kv is not self._kv:
             self._describe(kv)
-        out = torch.empty_like(residual)
+        num_rows = len(residual) if rows is None else len(rows)
+        out = residual.new_empty(num_rows, residual.shape[1])
         if len(residual) == 0:
             return out
-        tensors = (residual, out, positions, slots, block_tables, query_starts, context_lens)
-        sizes = len(residual), len(context_lens), block_tables.stride(0)
+        tensors = (residual, out, rows, positions, slots, block_tables, query_starts, context_lens)
+        sizes = len(residual), num_rows, len(context_lens), block_tables.stride(0)
         step = _STEP.pack(*map(pointer, tensors), *sizes, self._seconds.data_ptr())
         self._library.run_layers(self._stack, step)
         return out

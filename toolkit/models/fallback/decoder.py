@@ -82,8 +82,11 @@ class TransformersDecoder(nn.Module):
         tap: Tap | None = None,
         *,
         attn_probs: Collection[int] = (),
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Write the batch into the caches; return hidden states [num_tokens, hidden], normed.
+
+        ``rows`` [rows] int64 names those that are wanted, None for all.
 
         Raises InvalidRequest if a tap or attention probabilities are asked for: there are none.
         """
@@ -96,7 +99,8 @@ class TransformersDecoder(nn.Module):
                 position_ids=batch.positions.unsqueeze(0),
                 use_cache=False,
             )
-        return output[0].squeeze(0)
+        hidden = output[0].squeeze(0)
+        return hidden if rows is None else hidden[rows]
 
     @torch.no_grad()
     def logits(self, hidden: Tensor, tap: Tap | None = None) -> Tensor:

@@ -35,11 +35,12 @@ struct Stack {
 };
 
 struct Step {
-  void* residual;  // [num_tokens, hidden]: the embeddings, and at the end the residual sum
-  void* out;       // [num_tokens, hidden]: the final norm of it
+  void* residual;  // [num_tokens, hidden]: the embeddings; the residual sums are formed in it
+  void* out;       // [num_rows, hidden]: the final norms of those that are wanted
+  const int64_t* rows;  // [num_rows] of num_tokens; null: all of them, or none if num_rows is 0
   const int64_t *positions, *slots;
   const int *block_tables, *query_starts, *context_lens;
-  long num_tokens, num_requests, table_stride;
+  long num_tokens, num_rows, num_requests, table_stride;
   double* seconds;  // [kNumParts], to which the time of each part of this call is added
 };
 
@@ -53,26 +54,34 @@ double now() {
 
 // Where a step's activations lie between the ops, each [num_tokens, ...].
 struct Activations {
-  char *x, *qkv, *query, *heads, *added, *gate_up, *wide, *scratch;
+  char *x, *qkv, *query, *heads, *added, *gate_up, *wide, *residual, *scratch;
 };
 
 class Run {
  public:
   Run(const Stack& stack, const Step& step)
-      : stack_(stack), step_(step), pieces_(cut_into_pieces(attention_of(stack.layers[0]))) {
+      : stack_(stack),
+        step_(step),
+        number_(stack.dtype == kFloat32 ? 4 : 2),
+        count_(step.num_tokens),
+        pieces_(cut_into_pieces(attention_of(stack.layers[0]))) {
     static thread_local Workspace workspace;
     lay_out(nullptr);
     lay_out(workspace.reserve(size_));
+    residual_ = (char*)step.residual;
+    heads_ = at_.heads;
   }
 
   void run() {
     last_ = now();
 #pragma omp parallel num_threads(num_threads)
     {
-      norm(step_.residual, stack_.layers[0].attn_norm, stack_.layers[0].attn_norm_bias);
+      norm(stack_.layers[0].attn_norm, stack_.layers[0].attn_norm_bias);
       for (long i = 0; i < stack_.num_layers; i++) {
         const Layer& layer = stack_.layers[i];
         attend(layer);
+        if (i + 1 == stack_.num_layers) leave_wanted();
+        project(layer);
         add_norm(layer.mlp_norm, layer.mlp_norm_bias, at_.x);
         feed_forward(layer);
         if (i + 1 < stack_.num_layers)
@@ -87,11 +96,11 @@ class Run {
   // The sizes of all layers are those of the first.
   void lay_out(char* memory) {
     const Layer& layer = stack_.layers[0];
-    const long tokens = step_.num_tokens, number = stack_.dtype == kFloat32 ? 4 : 2;
+    const long tokens = step_.num_tokens;
     size_ = 0;
     auto take = [&](long numbers) {
       char* part = memory + size_;
-      size_ += (numbers * number + 63) / 64 * 64;
+      size_ += (numbers * number_ + 63) / 64 * 64;
       return part;
     };
     at_.x = take(tokens * stack_.hidden);
@@ -101,12 +110,15 @@ class Run {
     at_.added = take(tokens * stack_.hidden);
     at_.gate_up = take(tokens * layer.gate_up->width());
     at_.wide = gates_apart(layer) ? take(tokens * layer.down->inputs) : at_.gate_up;
+    at_.residual = take(wants_all() ? 0 : step_.num_rows * stack_.hidden);
     size_t scratch = 0;
     for (const LinearMap* map : {layer.qkv, layer.out, layer.gate_up, layer.down})
       scratch = std::max(scratch, scratch_bytes(*map, tokens));
     at_.scratch = memory + size_;
     size_ += scratch;
   }
+
+  bool wants_all() const { return step_.rows == nullptr && step_.num_rows == step_.num_tokens; }
 
   static bool gates_apart(const Layer& layer) { return layer.gate_up->gate == kNoGate; }
 
@@ -117,7 +129,28 @@ class Run {
     count(kHeads);
     attention_team(attention_of(layer), pieces_);
     count(kAttention);
-    linear(*layer.out, at_.heads, at_.added);
+  }
+
+  // Go on with the rows that are wanted: what follows in the last layer concerns each row alone.
+  void leave_wanted() {
+    if (wants_all()) return;
+    const long residual = stack_.hidden * number_;
+    const long heads = stack_.num_heads * stack_.head_dim * number_;
+#pragma omp for
+    for (long i = 0; i < step_.num_rows; i++) {
+      memcpy(at_.residual + i * residual, residual_ + step_.rows[i] * residual, residual);
+      memcpy(at_.query + i * heads, heads_ + step_.rows[i] * heads, heads);
+    }
+#pragma omp single
+    {
+      count_ = step_.num_rows;
+      residual_ = at_.residual;
+      heads_ = at_.query;
+    }
+  }
+
+  void project(const Layer& layer) {
+    linear(*layer.out, heads_, at_.added);
     count(kOut);
   }
 
@@ -125,7 +158,7 @@ class Run {
     linear(*layer.gate_up, at_.x, at_.gate_up);
     if (gates_apart(layer)) {
       const long width = layer.down->inputs;
-      gate_team({at_.gate_up, at_.wide, step_.num_tokens, width, 2 * width, stack_.dtype},
+      gate_team({at_.gate_up, at_.wide, count_, width, 2 * width, stack_.dtype},
                 (Gate)stack_.gate);
     }
     count(kGateUp);
@@ -134,13 +167,15 @@ class Run {
   }
 
   void linear(const LinearMap& map, const void* x, void* out) {
-    linear_team({map, x, map.inputs, out, step_.num_tokens, (int)stack_.dtype, at_.scratch});
+    linear_team({map, x, map.inputs, out, count_, (int)stack_.dtype, at_.scratch});
   }
 
-  void norm(const void* x, const void* weight, const void* bias) {
+  void norm(const void* weight, const void* bias) {
     const long hidden = stack_.hidden;
-    const NormCall call = {x,      weight, bias, at_.x,      step_.num_tokens, 1,
-                           hidden, hidden, 0,    0,          stack_.eps,       stack_.dtype,
+    const NormCall call = {residual_,  weight,       bias,
+                           at_.x,      count_,       1,
+                           hidden,     hidden,       0,
+                           0,          stack_.eps,   stack_.dtype,
                            stack_.norm_dtype};
     stack_.is_layer_norm ? layer_norm_team(call) : rms_norm_team(call);
     count(kNorms);
@@ -148,23 +183,21 @@ class Run {
 
   // Join what was added to the residual sum, and normalise that.
   void add_norm(const void* weight, const void* bias, void* out) {
-    const AddNormCall call = {at_.added,        step_.residual, weight,     bias,
-                              out,              step_.residual, step_.num_tokens,
-                              stack_.hidden,    stack_.eps,     stack_.dtype,
+    const AddNormCall call = {at_.added,  residual_,     weight,     bias,         out,
+                              residual_,  count_,        stack_.hidden, stack_.eps, stack_.dtype,
                               stack_.norm_dtype};
     stack_.is_layer_norm ? add_layer_norm_team(call) : add_rms_norm_team(call);
     count(kNorms);
   }
 
   void move_heads(const Layer& layer) {
-    const long number = stack_.dtype == kFloat32 ? 4 : 2, qkv_dim = layer.qkv->outputs;
-    const char* key = at_.qkv + stack_.num_heads * stack_.head_dim * number;
+    const char* key = at_.qkv + stack_.num_heads * stack_.head_dim * number_;
     HeadsCall call = {};
     call.query = at_.qkv;
     call.out = at_.query;
     call.key = key;
     call.key_cache = layer.key_cache;
-    call.value = key + stack_.num_kv_heads * stack_.head_dim * number;
+    call.value = key + stack_.num_kv_heads * stack_.head_dim * number_;
     call.value_cache = layer.value_cache;
     call.slots = step_.slots;
     call.block_size = stack_.block_size;
@@ -178,7 +211,7 @@ class Run {
     call.num_kv_heads = stack_.num_kv_heads;
     call.head_dim = stack_.head_dim;
     call.half = layer.half;
-    call.query_stride = call.key_stride = call.value_stride = qkv_dim;
+    call.query_stride = call.key_stride = call.value_stride = layer.qkv->outputs;
     call.eps = stack_.head_eps;
     call.interleaved = layer.interleaved;
     call.dtype = stack_.dtype;
@@ -222,8 +255,12 @@ class Run {
 
   const Stack& stack_;
   const Step& step_;
+  const long number_;  // bytes of one
   Activations at_ = {};
   size_t size_ = 0;
+  // Rows under way: all tokens, in the end those wanted; their sums, and the heads' outputs.
+  long count_;
+  char *residual_ = nullptr, *heads_ = nullptr;
   const std::vector<Piece> pieces_;
   double last_ = 0;
 };
