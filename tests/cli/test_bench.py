@@ -15,14 +15,16 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.server.tiny_model import write_tiny_model
-from toolkit import serve
+from toolkit import LLM, serve
 from toolkit.cli import app
 from toolkit.cli.bench.compare import compare, differences
 from toolkit.cli.bench.kernel_cases import CASES
 from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
 from toolkit.cli.bench.results import BenchResult, combine
-from toolkit.errors import InvalidConfig, UnlikeRuns
+from toolkit.cli.bench.throughput import measure_throughput
+from toolkit.cli.bench.workload import Item
+from toolkit.errors import InvalidConfig, RequestFailed, UnlikeRuns
 from toolkit.kernels import Ops, select_ops
 from toolkit.server import Server
 
@@ -48,6 +50,16 @@ def result(**changes: object) -> BenchResult:
     settings = {"model": "m", "dtype": "float32", "kernels": "cpu"}
     made = combine("throughput", settings, [{"output_throughput": rate} for rate in (9, 10, 11)])
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_throughput_is_not_measured_on_requests_that_failed(model: str) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no luck")
+
+    with LLM(model) as llm:
+        llm.engine.runner.decoder.forward = fail
+        with pytest.raises(RequestFailed, match="2 of 2 requests failed"):
+            measure_throughput(llm, [Item([5, 6, 7], 4)] * 2)
 
 
 def test_throughput_measures_each_repeat_with_an_empty_cache(model: str, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from tests.models.checkpoints import FAMILIES, PROMPTS, llama, qwen3
 from tests.models.paging import CPU, PagedRun
@@ -116,6 +118,47 @@ def test_the_plain_families_are_fused(ops: Ops, family: str):
     spec = decoder_spec(FAMILIES[family])
     decoder = random_decoder(spec, seed=0, dtype=torch.float32, device=CPU, ops=ops)
     assert (decoder.fused is not None) == (family in FUSED)
+
+
+def double_norm(decoder: Decoder) -> None:
+    norm = decoder.layers[1].attn_norm
+    norm.weight = nn.Parameter(norm.weight * 2, requires_grad=False)
+
+
+def hook_mlp(decoder: Decoder) -> None:
+    decoder.layers[1].mlp.register_forward_hook(lambda module, args, output: output * 2)
+
+
+def swap_layers(decoder: Decoder) -> None:
+    decoder.layers[0], decoder.layers[1] = decoder.layers[1], decoder.layers[0]
+
+
+def change_forward(decoder: Decoder) -> None:
+    attention = decoder.layers[0].attention
+    original = attention.forward
+    attention.forward = lambda *args: original(*args) * 2
+
+
+def change_ops(decoder: Decoder) -> None:
+    attention = decoder.layers[0].attention
+    ops = attention.ops
+    attention.ops = replace(
+        ops, paged_attention=lambda *args, **how: ops.paged_attention(*args, **how) * 2
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [double_norm, hook_mlp, swap_layers, change_forward, change_ops]
+)
+def test_what_was_done_to_a_layer_takes_effect(ops: Ops, change: Callable[[Decoder], None]):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    before = PagedRun(decoder, PROMPTS).finish(100)
+    change(decoder)
+    changed = PagedRun(decoder, PROMPTS).finish(100)
+    decoder.fused = None
+    expected = PagedRun(decoder, PROMPTS).finish(100)
+    assert not torch.cat(changed).equal(torch.cat(before))
+    assert torch.cat(changed).equal(torch.cat(expected))
 
 
 def test_a_step_says_what_its_parts_took(ops: Ops):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toolkit.kernels import FusedLayers, Ops, PackedLinear
 from toolkit.models.attention import LayerCache, Placement
 from toolkit.models.batch import FlatBatch
-from toolkit.models.fused import stack_parts
+from toolkit.models.fused import Untouched, stack_parts
 from toolkit.models.layers import Layer
 from toolkit.models.parts import GroupedLinear, Join, Linear, Norm, PlainJoin, PreNormJoin
 from toolkit.models.points import Tap
@@ -104,6 +104,7 @@ class Decoder(nn.Module):
             weight = self.embed.weight
             self._tied_head = self.ops.pack_linear(weight, None, quantization=quantization)
         self.fused = self._fuse()
+        self._untouched = Untouched(self.layers.modules())
 
     def _fuse(self) -> FusedLayers | None:
         if not self.spec.final_norm:
@@ -148,7 +149,7 @@ class Decoder(nn.Module):
         residual = self._embed(batch)
         if tap is not None:
             hidden = self._forward_shown(residual, self._place(batch), kv, tap, attn_probs)
-        elif self.fused is None:
+        elif self.fused is None or not self._untouched:
             hidden = self._forward_by_op(residual, self._place(batch), kv)
         else:
             where = batch.block_tables, batch.query_starts, batch.context_lens

@@ -1,16 +1,18 @@
 """Hand a decoder's layers to the kernels in one piece, where they are of the plain kind.
 
-Most models' layers are: serial, normalised before each branch, with a gated MLP. Layers with a tap
-on them, and all others, run op by op.
+Most models' layers are: serial, normalised before each branch, with a gated MLP. All others run op
+by op, and so do layers with a tap on them, or that somebody has changed.
 Request path 6/8: from models.decoder, to kernels.ops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
+from operator import is_
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.kernels.contracts import LayerParts, StackParts
 from toolkit.models.layers import Layer
@@ -19,7 +21,33 @@ from toolkit.models.parts import Norm
 from toolkit.models.rope import RopeTable
 from toolkit.models.spec import DecoderSpec
 
-__all__ = ["stack_parts"]
+__all__ = ["Untouched", "stack_parts"]
+
+
+class Untouched:
+    """Notice what was done to modules since: a part replaced, a hook, an ``ops`` or ``forward``.
+
+    Layers in one call know nothing of it, so it is looked for before every step: 10 us for 12
+    layers.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        modules = list(modules)
+        self._parts = [part for m in modules for part in (m._modules, m._parameters)]
+        self._hooks = [hook for m in modules for hook in (m._forward_hooks, m._forward_pre_hooks)]
+        self._attributes = [m.__dict__ for m in modules]
+        self._before = list(self._state())
+
+    def __bool__(self) -> bool:
+        """Whether nothing was done."""
+        return not any(self._hooks) and all(map(is_, self._state(), self._before))
+
+    def _state(self) -> Iterator[object]:
+        return chain(
+            chain.from_iterable(map(dict.values, self._parts)),
+            map(dict.get, self._attributes, repeat("ops")),
+            map(dict.get, self._attributes, repeat("forward")),
+        )
 
 
 def stack_parts(

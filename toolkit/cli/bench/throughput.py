@@ -87,7 +87,11 @@ def throughput(
 
 
 def measure_throughput(llm: Any, items: Sequence[Item]) -> dict[str, float]:
-    """Run a workload once, with an empty prefix cache; return vLLM's metrics."""
+    """Run a workload once, with an empty prefix cache; return vLLM's metrics.
+
+    Raises RequestFailed if a request did not end with as many tokens as it was to have.
+    """
+    from toolkit.errors import RequestFailed
     from toolkit.request import SamplingParams
 
     params = [
@@ -99,7 +103,11 @@ def measure_throughput(llm: Any, items: Sequence[Item]) -> dict[str, float]:
         start_s = time.perf_counter()
         outputs = llm.generate(prompts, params, progress=False)
         elapsed_s = time.perf_counter() - start_s
-    num_output = sum(len(output.outputs[0].token_ids) for output in outputs)
+    counts = [len(output.outputs[0].token_ids) for output in outputs]
+    short = sum(count < item.output_len for count, item in zip(counts, items, strict=True))
+    if short:
+        raise RequestFailed(f"{short} of {len(items)} requests failed; their errors are logged")
+    num_output = sum(counts)
     num_prompt = sum(map(len, prompts))
     return {
         "elapsed_s": elapsed_s,
