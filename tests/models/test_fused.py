@@ -147,8 +147,12 @@ def change_ops(decoder: Decoder) -> None:
     )
 
 
+def narrow_window(decoder: Decoder) -> None:
+    decoder.layers[1].attention.window = 2
+
+
 @pytest.mark.parametrize(
-    "change", [double_norm, hook_mlp, swap_layers, change_forward, change_ops]
+    "change", [narrow_window, double_norm, hook_mlp, swap_layers, change_forward, change_ops]
 )
 def test_what_was_done_to_a_layer_takes_effect(ops: Ops, change: Callable[[Decoder], None]):
     decoder = make(SPECS["llama"], ops, torch.float32, None)

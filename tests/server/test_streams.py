@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -93,6 +94,15 @@ def test_a_stop_string_never_shows_in_a_stream(client: openai.OpenAI) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+@pytest.fixture
+def slow_engine(llm: LLM) -> Iterator[None]:
+    """Let a token take a millisecond at least, so that a client can leave before the last."""
+    stop = llm.engine.on(TokenSampled, lambda event: time.sleep(0.001))
+    yield
+    stop()
+
+
+@pytest.mark.usefixtures("slow_engine")
 def test_an_aborted_request_ends_its_stream_with_an_error(
     client: openai.OpenAI, server: Server
 ) -> None:
@@ -113,6 +123,7 @@ def wait_for(condition: Any, timeout_s: float = 5.0) -> bool:
     return bool(condition())
 
 
+@pytest.mark.usefixtures("slow_engine")
 def test_leaving_a_stream_aborts_its_request(client: openai.OpenAI, llm: LLM) -> None:
     seen: list[Aborted] = []
     unsubscribe = llm.engine.on(Aborted, seen.append)
@@ -127,6 +138,7 @@ def test_leaving_a_stream_aborts_its_request(client: openai.OpenAI, llm: LLM) ->
     assert llm.engine.cache.pool.num_used == 0
 
 
+@pytest.mark.usefixtures("slow_engine")
 def test_leaving_a_whole_answer_aborts_all_its_samples(http: httpx.Client, llm: LLM) -> None:
     seen: list[Aborted] = []
     sampled: list[TokenSampled] = []
