@@ -5,6 +5,8 @@ The statistics and the description of the machine are those of `toolkit bench`.
 
 from __future__ import annotations
 
+import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
+
 import json
 from pathlib import Path
 from random import Random

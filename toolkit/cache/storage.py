@@ -6,16 +6,14 @@ attention reads a head's keys of a block in one run.
 
 from __future__ import annotations
 
-import math
-import mmap
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from toolkit.errors import InvalidConfig
+from toolkit.kernels.memory import untouched_zeros
 
 __all__ = ["KVLayout", "KVStorage"]
 
@@ -94,7 +92,7 @@ class KVStorage:
         def zeros() -> Tensor:
             # Zeros, not garbage: masked positions are multiplied by 0, and 0 * NaN is NaN.
             if self.device.type == "cpu":
-                return _untouched_zeros(shape, layout.dtype)
+                return untouched_zeros(shape, layout.dtype)
             return torch.zeros(shape, dtype=layout.dtype, device=self.device)
 
         try:
@@ -105,16 +103,3 @@ class KVStorage:
                 f"{self.device}, which could not be had; lower num_kv_blocks, max_num_seqs or "
                 "max_model_len"
             ) from error
-
-
-def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return zeros whose memory is taken page by page as it is written, in large pages if it can.
-
-    Blocks of the cache are read in any order: with pages of 4 KB the look-ups of addresses take as
-    long as the reads (measured: 16 GB/s against 22).
-    """
-    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux; refused by kernels that have no such pages
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)

@@ -17,6 +17,7 @@ from toolkit.kernels.cpu.linears import CompiledLinear, OneDnnLinear, PanelLinea
 from toolkit.kernels.cpu.quantized import pack_int4, pack_int8
 from toolkit.kernels.cpu.rows import RowOps
 from toolkit.kernels.cpu.sampling import SamplingOps
+from toolkit.kernels.memory import PageArena
 
 __all__ = ["bind", "pack_linear"]
 
@@ -39,7 +40,9 @@ def bind(path: Path, *, batch_invariant: bool) -> dict[str, Callable[..., Any]]:
     library.set_num_threads(torch.get_num_threads())
     row_ops, sampling_ops = RowOps(library), SamplingOps(library)
     return {
-        "pack_linear": partial(pack_linear, library=library, batch_invariant=batch_invariant),
+        "pack_linear": partial(
+            pack_linear, library=library, batch_invariant=batch_invariant, arena=PageArena()
+        ),
         "fuse_layers": partial(CompiledLayers.fuse, library, batch_invariant=batch_invariant),
         "paged_attention": partial(paged_attention, library, batch_invariant=batch_invariant),
         **{name: getattr(row_ops, name) for name in _ROW_OPS},
@@ -57,8 +60,11 @@ def pack_linear(
     gate: str | None = None,
     library: Library | None = None,
     batch_invariant: bool = False,
+    arena: PageArena | None = None,
 ) -> OneDnnLinear | CompiledLinear | None:
     """Lay a matrix [out, in] out for many calls; None where the plain layout is all there is.
+
+    It lies in ``arena`` if that is given.
 
     ``gate`` names an activation: a map that can computes act(first half) * second half of the
     result too, and says so by ``is_gated``. With ``batch_invariant`` a row gets the same bits in
@@ -70,6 +76,10 @@ def pack_linear(
             raise ValueError(f"quantization={quantization!r} needs the compiled C++ ops")
         return OneDnnLinear.pack(weight, bias)
     if quantization is None:
-        return PanelLinear(library, weight, bias, gate) if weight.dtype in DTYPES else None
-    packed = (pack_int4 if quantization == "int4" else pack_int8)(library, weight, bias)
-    return packed.invariant() if batch_invariant else packed
+        packed = PanelLinear(library, weight, bias, gate) if weight.dtype in DTYPES else None
+    else:
+        quantized = (pack_int4 if quantization == "int4" else pack_int8)(library, weight, bias)
+        packed = quantized.invariant() if batch_invariant else quantized
+    if packed is not None and arena is not None:
+        packed.move_to(arena)
+    return packed

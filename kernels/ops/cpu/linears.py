@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from toolkit.kernels.cpu.library import DTYPES, Library, pointer
+from toolkit.kernels.memory import PageArena
 
 __all__ = ["GATES", "CompiledLinear", "OneDnnLinear", "PanelLinear"]
 
@@ -46,6 +47,11 @@ class CompiledLinear:
         self._map = torch.tensor([*map(pointer, parts), *self._fields])
         self.address = self._map.data_ptr()  # of the LinearMap
         self.nbytes = sum(x.numel() * x.element_size() for x in parts if x is not None)
+
+    def move_to(self, arena: PageArena) -> None:
+        """Let the weight and its scales lie in an arena."""
+        weight, scales, bias = self._parts
+        self._point_to((arena.place(weight), None if scales is None else arena.place(scales), bias))
 
     def clone(self) -> CompiledLinear:
         """Return an equal map with a copy of the weight."""
