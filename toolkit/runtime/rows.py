@@ -35,7 +35,8 @@ class RowTable:
         self._lengths = [0] * num_rows
         self._rows: dict[str, int] = {}
         self._free = list(range(num_rows - 1, -1, -1))
-        self._counting = np.arange(num_rows + 1)
+        self._counting = torch.arange(num_rows, device=device)
+        self._starts = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
         self._block_size = block_size
         self._device = device
 
@@ -70,38 +71,32 @@ class RowTable:
         rows = np.array([self._rows[name] for name in names])
         starts, ends = np.array(firsts), np.array(lasts)
         if plan.num_tokens == count:  # a token each, which needs no look for whose it is
-            query_starts, owners, positions = self._counting[: count + 1], rows, starts
+            owners, positions = rows, starts
+            query_starts, logit_rows = self._starts[: count + 1], self._counting[:count]
         else:
-            query_starts = np.zeros(count + 1, dtype=np.int64)
-            np.cumsum(ends - starts, out=query_starts[1:])
-            owner: NDArray[np.int64] = np.repeat(np.arange(count), ends - starts)
+            lengths = ends - starts
+            firsts_in_batch = np.concatenate(([0], lengths.cumsum()))
+            owner: NDArray[np.int64] = np.repeat(np.arange(count), lengths)
             # Position of each token: its place in the batch, shifted by where its chunk starts.
-            positions = np.arange(plan.num_tokens) + (starts - query_starts[:-1])[owner]
+            positions = np.arange(plan.num_tokens) + (starts - firsts_in_batch[:-1])[owner]
             owners = rows[owner]
-        size = self._block_size
-        index, offset = np.divmod(positions, size)
-        slots = self._block_ids[owners, index].astype(np.int64) * size + offset
-        max_blocks = int(-(-ends.max() // size))
-        logit_rows: NDArray[np.int64] = query_starts[1:] - 1
+            query_starts = self._tensor(firsts_in_batch.astype(np.int32))
+            logit_rows = self._tensor(firsts_in_batch[1:] - 1)
         if not all(samples):
-            logit_rows = logit_rows[np.array(samples)]
+            logit_rows = logit_rows[torch.tensor(samples, device=self._device)]
+        index, offset = np.divmod(positions, self._block_size)
+        slots = self._block_ids[owners, index].astype(np.int64) * self._block_size + offset
+        # Past a context lie ids of earlier requests, or 0: any block will do.
+        tables = self._block_ids[rows, : -(-max(lasts) // self._block_size)]
         return FlatBatch(
             token_ids=self._tensor(np.array([*chain.from_iterable(token_ids)])),
             positions=self._tensor(positions),
             slots=self._tensor(slots),
-            block_tables=self._tensor(self._valid_blocks(rows, ends, max_blocks)),
-            query_starts=self._tensor(query_starts.astype(np.int32)),
+            block_tables=self._tensor(tables),
+            query_starts=query_starts,
             context_lens=self._tensor(ends.astype(np.int32)),
-            logit_rows=self._tensor(logit_rows),
+            logit_rows=logit_rows,
         )
-
-    def _valid_blocks(
-        self, rows: NDArray[np.int64], ends: NDArray[np.int64], max_blocks: int
-    ) -> NDArray[np.int32]:
-        """Return [requests, max_blocks]; entries past a context are 0, any valid block."""
-        blocks = self._block_ids[rows, :max_blocks]
-        held = np.arange(max_blocks) < -(-ends // self._block_size)[:, None]
-        return np.where(held, blocks, np.int32(0))
 
     def _tensor(self, values: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
