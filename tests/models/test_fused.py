@@ -165,6 +165,20 @@ def test_what_was_done_to_a_layer_takes_effect(ops: Ops, change: Callable[[Decod
     assert torch.cat(changed).equal(torch.cat(expected))
 
 
+def test_a_layer_whose_hook_is_taken_away_is_fused_again(ops: Ops):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    seen: list[object] = []
+    hook = decoder.layers[0].register_forward_hook(lambda *args: seen.append(args))
+    PagedRun(decoder, PROMPTS).finish(100)
+    hook.remove()
+    count = len(seen)
+    assert count > 0
+    PagedRun(decoder, PROMPTS).finish(100)
+    assert len(seen) == count
+    assert decoder.fused is not None
+    assert decoder.fused.seconds["qkv"] > 0
+
+
 def test_a_step_says_what_its_parts_took(ops: Ops):
     decoder = make(SPECS["llama"], ops, torch.float32, None)
     assert decoder.fused is not None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toolkit.kernels import Ops
 from toolkit.kernels.reference import attention_probs, mix_values
 from toolkit.models.batch import FlatBatch
-from toolkit.models.parts import Linear, Norm
+from toolkit.models.parts import Linear, Norm, Part
 from toolkit.models.spec import AttentionSpec, DecoderSpec
 
 __all__ = ["Attention", "LayerCache", "Placement", "Rotation"]
@@ -33,7 +33,7 @@ class Placement:
     alibi_slopes: Tensor | None  # [num_heads] float32
 
 
-class Attention(nn.Module):
+class Attention(Part):
     """Causal attention with grouped heads, as the spec describes it."""
 
     def __init__(self, spec: DecoderSpec, layer: int, ops: Ops) -> None:

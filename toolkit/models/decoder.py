@@ -16,7 +16,15 @@ from toolkit.models.attention import LayerCache, Placement
 from toolkit.models.batch import FlatBatch
 from toolkit.models.fused import Untouched, stack_parts
 from toolkit.models.layers import Layer
-from toolkit.models.parts import GroupedLinear, Join, Linear, Norm, PlainJoin, PreNormJoin
+from toolkit.models.parts import (
+    GroupedLinear,
+    Join,
+    Linear,
+    Norm,
+    Parts,
+    PlainJoin,
+    PreNormJoin,
+)
 from toolkit.models.points import Tap
 from toolkit.models.rope import RopeTable
 from toolkit.models.spec import DecoderSpec
@@ -60,7 +68,7 @@ class Decoder(nn.Module):
             if spec.embedding_size is not None:
                 self.project_in = Linear(width, spec.hidden_size, bias=False, ops=ops)
                 self.project_out = Linear(spec.hidden_size, width, bias=False, ops=ops)
-            self.layers = nn.ModuleList(Layer(spec, i, ops) for i in range(spec.num_layers))
+            self.layers = Parts(Layer(spec, i, ops) for i in range(spec.num_layers))
             if spec.final_norm:
                 self.final_norm = Norm((spec.hidden_size,), spec.norm, ops)
             if not spec.tied_embeddings:
@@ -149,7 +157,7 @@ class Decoder(nn.Module):
         residual = self._embed(batch)
         if tap is not None:
             hidden = self._forward_shown(residual, self._place(batch), kv, tap, attn_probs)
-        elif self.fused is None or not self._untouched:
+        elif self.fused is None or not self._untouched():
             hidden = self._forward_by_op(residual, self._place(batch), kv)
         else:
             where = batch.block_tables, batch.query_starts, batch.context_lens

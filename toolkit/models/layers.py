@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from toolkit.kernels import Ops
 from toolkit.models.attention import Attention, LayerCache, Placement
 from toolkit.models.mlp import Show, feed_forward
-from toolkit.models.parts import Join, Norm, PlainJoin, PreNormJoin, SumNormJoin
+from toolkit.models.parts import Join, Norm, Part, PlainJoin, PreNormJoin, SumNormJoin
 from toolkit.models.spec import DecoderSpec
 
 __all__ = ["Layer"]
 
 
-class Layer(nn.Module):
+class Layer(Part):
     """An attention and an MLP around the residual sum, in any of the spec's forms.
 
     ``enter`` gives what the attention reads of the sum; ``leave`` joins the MLP's output to it

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from toolkit.kernels import Ops
-from toolkit.models.parts import GroupedLinear, Linear
+from toolkit.models.parts import GroupedLinear, Linear, Part
 from toolkit.models.spec import ActivationName, MlpSpec, MoeSpec
 
 __all__ = ["Mlp", "Moe", "feed_forward"]
@@ -50,7 +50,7 @@ _PLAIN: dict[ActivationName, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Mlp(nn.Module):
+class Mlp(Part):
     """One MLP, gated or not."""
 
     def __init__(self, hidden_size: int, spec: MlpSpec, ops: Ops) -> None:
@@ -82,7 +82,7 @@ class Mlp(nn.Module):
         return self.down(show("mlp_act", self._activate(x)))
 
 
-class Moe(nn.Module):
+class Moe(Part):
     """A mixture of gated MLPs, computed expert by expert over the rows that picked it.
 
     Each row's result is a sum over its own experts in the order of their weights, so neither the

@@ -6,17 +6,57 @@ Request path 6/8: from models.layers, to kernels.ops.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from toolkit.kernels import Ops, PackedLinear
 from toolkit.models.spec import NormSpec
 
-__all__ = ["GroupedLinear", "Join", "Linear", "Norm", "PlainJoin", "PreNormJoin", "SumNormJoin"]
+__all__ = [
+    "GroupedLinear",
+    "Join",
+    "Linear",
+    "Norm",
+    "Part",
+    "Parts",
+    "PlainJoin",
+    "PreNormJoin",
+    "SumNormJoin",
+]
 
 
-class Linear(nn.Linear):
+class Part(nn.Module):
+    """A module that counts what is done to any of its kind: ``Part.changes``.
+
+    Layers that run in one call (models.fused) hear of a changed part by it, at no cost to a step.
+    """
+
+    changes: ClassVar[int] = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Count, and set the attribute."""
+        Part.changes += 1
+        super().__setattr__(name, value)
+
+    def register_forward_hook(self, *args: Any, **options: Any) -> RemovableHandle:
+        """Count, and hook the module."""
+        Part.changes += 1
+        return super().register_forward_hook(*args, **options)
+
+    def register_forward_pre_hook(self, *args: Any, **options: Any) -> RemovableHandle:
+        """Count, and hook the module."""
+        Part.changes += 1
+        return super().register_forward_pre_hook(*args, **options)
+
+
+class Parts(Part, nn.ModuleList):
+    """A list of parts, which is one itself."""
+
+
+class Linear(Part, nn.Linear):
     """A linear map through the chosen kernels.
 
     ``pack`` lays the weight out as the kernels read it best; where they have such a layout, the
@@ -65,7 +105,7 @@ class Linear(nn.Linear):
         return super().extra_repr() + ("" if self.packed is None else f", {self.packed!r}")
 
 
-class GroupedLinear(nn.Module):
+class GroupedLinear(Part):
     """A linear map for each of several groups of rows: one matrix per expert."""
 
     def __init__(
@@ -99,7 +139,7 @@ class GroupedLinear(nn.Module):
         return out
 
 
-class Norm(nn.Module):
+class Norm(Part):
     """RMSNorm or LayerNorm over the last dimension, alone or after adding to the residual.
 
     ``shape`` is the weight's: (size,), or (heads, size) where each head has a weight of its own.
