@@ -17,8 +17,8 @@ __all__ = ["SPIN_COUNT", "notice_if_late", "set_wait_policy"]
 logger = logging.getLogger(__name__)
 
 # Turns of the waiting loop before a thread sleeps: measured best over a quiet machine and one with
-# another process on one of its cores (kernels/bench/wait_policy.py).
-SPIN_COUNT = 10_000
+# another process on one of its cores (kernels/bench/contention.py).
+SPIN_COUNT = 3_000
 _VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 _is_late = False
