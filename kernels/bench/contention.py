@@ -2,8 +2,8 @@
 
     python kernels/bench/contention.py [--model FOLDER] [--repeats 5] [--spincount 3000]
 
-The workload is 32 mixed requests; quiet and contended runs alternate. How long OpenMP's idle threads
-spin decides it, and `toolkit.threads` sets that; --spincount tries another setting, in
+The workload is 32 mixed requests; quiet and contended runs alternate. How long idle threads spin
+decides it, and `toolkit.threads` sets that; --spincount tries another setting, in
 $GOMP_SPINCOUNT. Writes results/contention.json.
 """
 
