@@ -165,12 +165,7 @@ class LLM:
                 len(self._tokenizer),
                 source.spec.vocab_size,
             )
-        try:
-            decoder = source.load(
-                max_model_len=self._plan.max_model_len, progress=model is not None
-            )
-        except NotImplementedError as error:  # of the kernels, on this processor
-            raise InvalidConfig(f"{error}; try dtype='float32'") from error
+        decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
         sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text, ops=ops)
         runner = ModelRunner(

@@ -68,7 +68,11 @@ class StackParts:
 
 
 class FusedLayers(Protocol):
-    """A stack of layers that one call computes, to the same bits as op by op."""
+    """A stack of layers that one call computes, to the same bits as op by op.
+
+    Quantised maps round activations by the number of rows, so where ``rows`` leaves few of many,
+    the last layer's are rounded less.
+    """
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -76,7 +80,7 @@ class FusedLayers(Protocol):
 
     def __call__(
         self,
-        residual: Tensor,
+        embedded: Tensor,
         positions: Tensor,
         slots: Tensor,
         block_tables: Tensor,
@@ -87,7 +91,8 @@ class FusedLayers(Protocol):
     ) -> Tensor:
         """Return the final norm of the residual sum, [num_tokens, hidden] or [rows, hidden].
 
-        ``residual`` [num_tokens, hidden] holds the embeddings and is overwritten; ``kv`` has each
-        layer's caches; ``rows`` [rows] int64 names the tokens that are wanted, None for all; the
-        rest is as in reference.paged_attention.
+        ``embedded`` [num_tokens, hidden] are the embeddings; ``kv`` has each layer's caches;
+        ``rows`` [rows] int64 names the tokens that are wanted, None for all; the rest is as in
+        reference.paged_attention. Raises IndexError for an index out of its range, TypeError for
+        another dtype, MemoryError if there is no room for the activations.
         """

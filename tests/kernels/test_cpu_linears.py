@@ -95,6 +95,15 @@ def test_what_cannot_be_gated_is_left_to_the_caller(library: Library, gate: str,
     assert_close(packed(x), x.double() @ weight.double().T)
 
 
+def test_what_a_map_does_not_take_is_an_error(library: Library):
+    packed = PanelLinear(library, numbers(48, 64), None)
+    with pytest.raises(TypeError, match="bfloat16"):
+        packed(numbers(3, 64, dtype=torch.bfloat16))
+    for shape in ((3, 7), (2, 3, 64), (64,)):
+        with pytest.raises(ValueError, match="64"):
+            packed(numbers(*shape))
+
+
 @pytest.mark.parametrize(("num_in", "num_out"), [(800, 256), (256, 1000)])
 @pytest.mark.parametrize("dtype", BOUNDS)
 def test_a_rows_bits_do_not_depend_on_its_batch(

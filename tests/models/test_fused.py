@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,19 @@ from toolkit.models import Decoder, DecoderSpec, decoder_spec, random_decoder
 from toolkit.models.spec import NormSpec
 
 FUSED = {"llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3"}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch and the C++ ops use so many."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count)
+        select_ops("cpu", CPU)  # takes the number over
+        yield
+    finally:
+        torch.set_num_threads(before)
+        select_ops("cpu", CPU)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +63,12 @@ def bent_spec() -> DecoderSpec:
     )
 
 
+# Wide enough for gates in the map, for AMX's tiles and for pairs of bfloat16 in attention.
+WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+WIDE |= {"num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256}
 SPECS = {
     "llama": decoder_spec(llama()),
+    "wide": decoder_spec(llama(**WIDE)),
     "qwen3": decoder_spec(qwen3()),
     "gemma": decoder_spec(FAMILIES["gemma"]),
     "bent": bent_spec(),
@@ -72,33 +91,42 @@ def make(spec: DecoderSpec, ops: Ops, dtype: torch.dtype, quantization: str | No
 
 
 @pytest.mark.parametrize("quantization", [None, "int8", "int4"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_one_call_gives_the_bits_of_op_by_op(
     ops: Ops, spec: DecoderSpec, dtype: torch.dtype, quantization: str | None, num_threads: int
 ):
     decoder = make(spec, ops, dtype, quantization)
-    torch.set_num_threads(num_threads)
-    select_ops("cpu", CPU)  # takes over the number of threads
-    runs = [PagedRun(decoder, PROMPTS) for _ in range(2)]
+    if spec is SPECS["wide"] and quantization is None:
+        assert decoder.layers[0].mlp.gate_up.is_gated
+    prompts = [*PROMPTS, [(7 * i) % 90 + 3 for i in range(spec.max_model_len)]]
+    runs = [PagedRun(decoder, prompts) for _ in range(2)]
     fused = decoder.fused
-    for step in range(12):
-        # Long chunks, single tokens, requests that wait.
-        wanted = [9, 1, 3] if step % 3 else [1, 4, 0]
-        counts = [min(wanted[i % 3], left) for i, left in enumerate(runs[0].num_left())]
-        if not any(counts):
-            break
-        for run, decoder.fused in zip(runs, (fused, None), strict=True):
-            run.step(counts)
+    with threads(num_threads):
+        for step in range(12):
+            # Long chunks, single tokens, requests that wait.
+            wanted = [9, 1, 3, 140] if step % 3 else [1, 4, 0, 2]
+            left = runs[0].num_left()
+            counts = [min(wanted[i % 4], count) for i, count in enumerate(left)]
+            for run, decoder.fused in zip(runs, (fused, None), strict=True):
+                run.step(counts)
     decoder.fused = fused
-    torch.set_num_threads(1)
     for ours, expected in zip(runs[0].logits, runs[1].logits, strict=True):
         assert torch.cat(ours).isfinite().all()
         assert torch.cat(ours).equal(torch.cat(expected))
     for ours, expected in zip(runs[0].kv, runs[1].kv, strict=True):
         for mine, theirs in zip(ours, expected, strict=True):
             assert mine.nan_to_num(-7.0).equal(theirs.nan_to_num(-7.0))
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_invariant_quantised_rows_do_not_depend_on_what_is_wanted(quantization: str):
+    ops = select_ops("cpu", CPU, batch_invariant=True)
+    decoder = make(SPECS["wide"], ops, torch.bfloat16, quantization)
+    run = PagedRun(decoder, PROMPTS)
+    batch = run.batch([13, 1, 12, 8])
+    assert decoder(batch, run.kv, rows=torch.tensor([2, 5])).equal(decoder(batch, run.kv)[[2, 5]])
 
 
 @pytest.mark.parametrize("fuses", [True, False])
@@ -118,6 +146,23 @@ def test_the_plain_families_are_fused(ops: Ops, family: str):
     spec = decoder_spec(FAMILIES[family])
     decoder = random_decoder(spec, seed=0, dtype=torch.float32, device=CPU, ops=ops)
     assert (decoder.fused is not None) == (family in FUSED)
+
+
+def double_final_norm(decoder: Decoder) -> None:
+    norm = decoder.final_norm
+    norm.register_parameter("weight", nn.Parameter(norm.weight * 2, requires_grad=False))
+
+
+def hook_norm(decoder: Decoder) -> None:
+    decoder.layers[1].mlp_norm.register_forward_hook(lambda module, args, output: -output)
+
+
+def stretch_rope(decoder: Decoder) -> None:
+    decoder._rope_tables[0].cos = decoder._rope_tables[0].cos * 2
+
+
+def unscale_branches(decoder: Decoder) -> None:
+    decoder.layers[0].scale = 0.5
 
 
 def double_norm(decoder: Decoder) -> None:
@@ -152,7 +197,19 @@ def narrow_window(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [narrow_window, double_norm, hook_mlp, swap_layers, change_forward, change_ops]
+    "change",
+    [
+        narrow_window,
+        double_norm,
+        double_final_norm,
+        hook_norm,
+        stretch_rope,
+        unscale_branches,
+        hook_mlp,
+        swap_layers,
+        change_forward,
+        change_ops,
+    ],
 )
 def test_what_was_done_to_a_layer_takes_effect(ops: Ops, change: Callable[[Decoder], None]):
     decoder = make(SPECS["llama"], ops, torch.float32, None)
@@ -163,6 +220,71 @@ def test_what_was_done_to_a_layer_takes_effect(ops: Ops, change: Callable[[Decod
     expected = PagedRun(decoder, PROMPTS).finish(100)
     assert not torch.cat(changed).equal(torch.cat(before))
     assert torch.cat(changed).equal(torch.cat(expected))
+
+
+def test_a_parameters_new_storage_leaves_the_old_where_it_is(ops: Ops):
+    """``.data =`` is not seen, but what the layers point to stays alive."""
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    before = PagedRun(decoder, PROMPTS).finish(100)
+    for layer in decoder.layers:
+        layer.attn_norm.weight.data = torch.zeros_like(layer.attn_norm.weight)
+    assert torch.cat(PagedRun(decoder, PROMPTS).finish(100)).equal(torch.cat(before))
+
+
+def test_a_packed_decoder_cannot_be_cast(ops: Ops):
+    decoder = make(SPECS["llama"], ops, torch.bfloat16, None).float()
+    with pytest.raises(TypeError, match="float32"):
+        PagedRun(decoder, PROMPTS).finish(100)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("positions", 10**6, "positions"),
+        ("positions", -1, "positions"),
+        ("slots", 10**6, "slots"),
+        ("block_tables", 10**6, "block_tables"),
+        ("block_tables", -1, "block_tables"),
+    ],
+)
+def test_an_index_out_of_range_is_an_error(ops: Ops, name: str, value: int, message: str):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    run = PagedRun(decoder, PROMPTS)
+    batch = run.batch([4, 1, 5, 0])
+    wrong = getattr(batch, name).clone()
+    wrong.view(-1)[0] = value
+    with pytest.raises(IndexError, match=message):
+        decoder(replace(batch, **{name: wrong}), run.kv)
+
+
+@pytest.mark.parametrize("rows", [[10], [-1]])
+def test_rows_out_of_range_are_an_error(ops: Ops, rows: list[int]):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    run = PagedRun(decoder, PROMPTS)
+    with pytest.raises(IndexError, match="rows"):
+        decoder(run.batch([4, 1, 5, 0]), run.kv, rows=torch.tensor(rows))
+
+
+def test_what_the_layers_cannot_read_is_an_error(ops: Ops):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    run = PagedRun(decoder, PROMPTS)
+    batch = run.batch([4, 1, 5, 0])
+    with pytest.raises(TypeError, match="int32"):
+        decoder(batch, run.kv, rows=torch.tensor([1], dtype=torch.int32))
+    half = [(keys.bfloat16(), values.bfloat16()) for keys, values in run.kv]
+    with pytest.raises(TypeError, match="bfloat16"):
+        decoder(batch, half)
+
+
+def test_two_threads_may_use_one_decoder_with_caches_of_their_own(ops: Ops):
+    decoder = make(SPECS["wide"], ops, torch.float32, None)
+    expected = torch.cat(PagedRun(decoder, PROMPTS).finish(3))
+
+    def work(_: int) -> bool:
+        return torch.cat(PagedRun(decoder, PROMPTS).finish(3)).equal(expected)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(work, range(30)))
 
 
 def test_a_layer_whose_hook_is_taken_away_is_fused_again(ops: Ops):

@@ -97,7 +97,7 @@ class KVStorage:
 
         try:
             return [(zeros(), zeros()) for _ in range(layout.num_layers)]
-        except (RuntimeError, MemoryError, OSError) as error:
+        except (RuntimeError, MemoryError, OSError, OverflowError) as error:
             raise InvalidConfig(
                 f"the KV cache of {self.num_blocks} blocks needs {self.nbytes / GIB:.2f} GiB on "
                 f"{self.device}, which could not be had; lower num_kv_blocks, max_num_seqs or "

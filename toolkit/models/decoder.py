@@ -21,6 +21,7 @@ from toolkit.models.parts import (
     Join,
     Linear,
     Norm,
+    Part,
     Parts,
     PlainJoin,
     PreNormJoin,
@@ -32,7 +33,7 @@ from toolkit.models.spec import DecoderSpec
 __all__ = ["Decoder", "num_parameters", "random_decoder"]
 
 
-class Decoder(nn.Module):
+class Decoder(Part):
     """A decoder whose parameters are allocated and not yet filled: see load_decoder.
 
     >>> from toolkit.kernels import select_ops
@@ -112,7 +113,10 @@ class Decoder(nn.Module):
             weight = self.embed.weight
             self._tied_head = self.ops.pack_linear(weight, None, quantization=quantization)
         self.fused = self._fuse()
-        self._untouched = Untouched(self.layers.modules())
+        parts = [*self.layers.modules(), *self._rope_tables]
+        if self.spec.final_norm:
+            parts.append(self.final_norm)
+        self._untouched = Untouched(self, parts)
 
     def _fuse(self) -> FusedLayers | None:
         if not self.spec.final_norm:

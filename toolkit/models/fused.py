@@ -7,12 +7,13 @@ Request path 6/8: from models.decoder, to kernels.ops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+import sys
+from collections.abc import Iterable, Sequence
 from operator import is_
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from toolkit.kernels.contracts import LayerParts, StackParts
 from toolkit.models.layers import Layer
@@ -24,42 +25,62 @@ from toolkit.models.spec import DecoderSpec
 __all__ = ["Untouched", "stack_parts"]
 
 
-# Attributes of modules that say how they compute.
-_SETTINGS = ("ops", "packed", "spec", "scale", "window", "interleaved", "enter", "middle", "leave")
+# What every module has: how one computes is in the rest.
+_OF_ANY_MODULE = frozenset(nn.Module().__dict__)
 
 
 class Untouched:
-    """Notice what was done to parts since: one replaced, or a setting of it, or a hook.
+    """Notice what was done to a decoder's parts since: one replaced, or an attribute, or a hook.
 
     Layers in one call know nothing of it, so it is asked for before every step. While no part of
-    any model was changed, one comparison answers; else the parts are gone through.
+    any model was changed, one comparison answers; else the parts are gone through. Not seen are a
+    parameter's ``.data`` set to another tensor, and a class whose methods were replaced.
+
+    Args:
+        decoder: Whose own modules and buffers count too, and no other attribute.
+        parts: The modules that the one call stands for.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        modules = list(modules)
-        self._parts = [part for m in modules for part in (m._modules, m._parameters)]
-        self._hooks = [hook for m in modules for hook in (m._forward_hooks, m._forward_pre_hooks)]
-        settings = [
-            (m.__dict__, name)
-            for m in modules
-            for name in ("forward", *_SETTINGS)
-            if name in m.__dict__ or name == "forward"
+    def __init__(self, decoder: nn.Module, parts: Iterable[nn.Module]) -> None:
+        parts = list(parts)
+        self._hooks = [
+            hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)
         ]
-        self._attributes, self._names = zip(*settings, strict=True)
-        self._before = list(self._state())
-        self._changes = Part.changes
-        self._is_untouched = True
+        self._hooks += [_global_forward_hooks, _global_forward_pre_hooks]
+        self._dicts = [decoder._modules, decoder._buffers]
+        for part in parts:
+            self._dicts += [part._modules, part._parameters, part._buffers]
+        self._attributes = [part.__dict__ for part in parts]
+        self._before = self._state()
+        self._seen = (Part.changes, True)
 
     def __call__(self) -> bool:
         """Return whether nothing was done."""
-        if self._changes != Part.changes or not self._is_untouched:
-            self._changes = Part.changes
-            self._is_untouched = not any(self._hooks) and all(map(is_, self._state(), self._before))
-        return self._is_untouched
+        changes = Part.changes
+        seen, is_untouched = self._seen
+        if changes == seen and is_untouched and not _global_forward_hooks:
+            return True
+        is_untouched = not any(self._hooks) and self._is_as_before()
+        self._seen = (changes, is_untouched)
+        return is_untouched
 
-    def _state(self) -> Iterator[object]:
-        parts = chain.from_iterable(map(dict.values, self._parts))
-        return chain(parts, map(dict.get, self._attributes, self._names))
+    def _is_as_before(self) -> bool:
+        now = self._state()
+        return len(now) == len(self._before) and all(map(is_, now, self._before))
+
+    def _state(self) -> list[object]:
+        """List what may not change; tensors by where they lie."""
+        state: list[object] = [value for entries in self._dicts for value in entries.values()]
+        # Small integers are one object each only by chance, so addresses go as interned text.
+        state += [
+            sys.intern(f"{value.data_ptr()} {value.dtype}")
+            for value in state
+            if isinstance(value, Tensor)
+        ]
+        for attributes in self._attributes:
+            state += [value for name, value in attributes.items() if name not in _OF_ANY_MODULE]
+            state.append(attributes.get("forward"))
+        return state
 
 
 def stack_parts(

@@ -5,12 +5,14 @@ Request path 6/8: from models.layers, to kernels.ops.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from toolkit.kernels import Ops, PackedLinear
 from toolkit.models.spec import NormSpec
@@ -36,20 +38,31 @@ class Part(nn.Module):
 
     changes: ClassVar[int] = 0
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Count, and set the attribute."""
-        Part.changes += 1
-        super().__setattr__(name, value)
 
-    def register_forward_hook(self, *args: Any, **options: Any) -> RemovableHandle:
-        """Count, and hook the module."""
-        Part.changes += 1
-        return super().register_forward_hook(*args, **options)
+def _counting(name: str) -> Callable[..., Any]:
+    """Return nn.Module's method that counts as well, after it has taken effect."""
 
-    def register_forward_pre_hook(self, *args: Any, **options: Any) -> RemovableHandle:
-        """Count, and hook the module."""
-        Part.changes += 1
-        return super().register_forward_pre_hook(*args, **options)
+    @wraps(getattr(nn.Module, name))
+    def method(self: Part, *args: Any, **options: Any) -> Any:
+        try:
+            return getattr(super(Part, self), name)(*args, **options)
+        finally:
+            Part.changes += 1
+
+    return method
+
+
+for _name in (
+    "__setattr__",
+    "__delattr__",
+    "register_parameter",
+    "register_buffer",
+    "register_module",
+    "register_forward_hook",
+    "register_forward_pre_hook",
+    "_apply",
+):
+    setattr(Part, _name, _counting(_name))
 
 
 class Parts(Part, nn.ModuleList):
@@ -186,26 +199,28 @@ class PlainJoin:
         return self.read(total), total
 
 
+@dataclass(frozen=True)
 class PreNormJoin(PlainJoin):
     """The next branch reads the norm of the sum."""
 
-    def __init__(self, norm: Norm) -> None:
-        self.norm = norm
+    norm: Norm
 
     def read(self, residual: Tensor) -> Tensor:
         """Return the norm of the sum."""
         return self.norm(residual)
 
     def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Add and normalise in one op."""
+        """Add and normalise in one op, or in two if a hook waits for the norm's call."""
+        if self.norm._forward_hooks or self.norm._forward_pre_hooks:
+            return super().add(x, residual)
         return self.norm.add(x, residual)
 
 
+@dataclass(frozen=True)
 class SumNormJoin(PlainJoin):
     """The sum itself is normalised, as in the first transformers."""
 
-    def __init__(self, norm: Norm) -> None:
-        self.norm = norm
+    norm: Norm
 
     def sum(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return the norm of residual + x, which is the new residual sum."""

@@ -6,11 +6,12 @@ Su et al. 2021, arXiv:2104.09864; the scalings are transformers' own ROPE_INIT_F
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from toolkit.errors import UnsupportedModel
+from toolkit.models.parts import Part
 from toolkit.models.spec import RopeSpec
 
 __all__ = ["RopeTable", "rope_spec"]
@@ -62,7 +63,7 @@ def rope_spec(
     )
 
 
-class RopeTable(nn.Module):
+class RopeTable(Part):
     """Cosines and sines of every position up to max_model_len, float32 [positions, rotary_dim / 2].
 
     A table, not a computation per step: vectorised cosines differ in the last bit with a token's

@@ -138,10 +138,13 @@ class ModelRunner:
         )
 
     def _scores_prompts(self, plan: StepPlan) -> bool:
-        """Whether a request of this step wants the log-probabilities of its prompt."""
-        return any(
-            self._requests[chunk.request_id].prompt_logprobs is not None for chunk in plan.chunks
-        )
+        """Whether a request of this step wants log-probabilities that its prompt still lacks."""
+        for chunk in plan.chunks:
+            request = self._requests[chunk.request_id]
+            known = request.prompt_logprobs
+            if known is not None and len(known) < request.num_prompt_tokens:
+                return True
+        return False
 
     def _score_prompts(self, plan: StepPlan, hidden: Tensor) -> dict[str, PromptScores]:
         """Return the log-probabilities that this step's prompt tokens give, where asked for.

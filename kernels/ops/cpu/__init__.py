@@ -1,4 +1,4 @@
-"""The ops on the CPU: C++ compiled on the machine that runs it, and oneDNN for the linear maps."""
+"""The ops on the CPU: C++ that is compiled on the machine that runs it."""
 
 from __future__ import annotations
 

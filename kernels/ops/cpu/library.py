@@ -15,7 +15,7 @@ __all__ = ["DTYPES", "Library", "pointer"]
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
-# Arguments of every function in src/*.cpp, in order; all return nothing.
+# Arguments of every function in src/*.cpp, in order.
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "set_num_threads": (_I,),
     "paged_attention": (*[_P] * 9, *[_L] * 8, _F, _F, _I, _I),
@@ -34,6 +34,10 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
 }
 
 
+# Functions that return what went wrong, 0 for nothing; the others return nothing.
+_FALLIBLE = ("linear", "run_layers")
+
+
 class Library:
     """The functions of a compiled library, by name, with their argument types declared.
 
@@ -46,7 +50,7 @@ class Library:
         for name, arguments in _SIGNATURES.items():
             function = getattr(loaded, name)
             function.argtypes = arguments
-            function.restype = None
+            function.restype = c_int if name in _FALLIBLE else None
             setattr(self, name, function)
         answer = (c_int * 3)()
         self.describe_machine(answer)

@@ -31,11 +31,13 @@ class CompiledLinear:
         kind: int,
         parts: tuple[Tensor, Tensor | None, Tensor | None],
         *,
+        dtypes: tuple[torch.dtype, ...] = tuple(DTYPES),
         gate: int = 0,
         exact_rows: int = 0,
         tile_rows: int = 0,
     ) -> None:
         self.out_features, self.in_features = shape
+        self.dtypes = dtypes  # of the rows that it maps
         self.is_gated = gate != 0
         self._num_results = self.out_features // 2 if self.is_gated else self.out_features
         self._library = library
@@ -61,14 +63,24 @@ class CompiledLinear:
         return twin
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, in] to [rows, out], or to [rows, out / 2] with a gate."""
+        """Map x [rows, in] to [rows, out], or to [rows, out / 2] with a gate.
+
+        Raises TypeError for a dtype that the weight does not go with, ValueError for another shape,
+        MemoryError if there is no room to work in.
+        """
+        if x.dtype not in self.dtypes:
+            raise TypeError(f"{self!r} takes {self.dtypes}, not {x.dtype}")
+        if x.dim() != 2 or x.shape[1] != self.in_features:
+            raise ValueError(f"{self!r} takes [rows, {self.in_features}], not {list(x.shape)}")
         if x.stride(1) != 1:
             x = x.contiguous()
         rows = x.shape[0]
         out = x.new_empty(rows, self._num_results)
-        self._library.linear(
+        failed = self._library.linear(
             self.address, x.data_ptr(), x.stride(0), out.data_ptr(), rows, DTYPES[x.dtype]
         )
+        if failed:
+            raise MemoryError(f"no memory for {rows} rows through {self!r}")
         return out
 
 
@@ -105,6 +117,7 @@ class PanelLinear(CompiledLinear):
             (out_features, in_features),
             kind,
             (pairs, None, biases),
+            dtypes=(weight.dtype,),
             gate=GATES[gate] if is_gated and gate is not None else 0,
         )
 

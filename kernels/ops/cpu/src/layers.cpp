@@ -20,7 +20,7 @@ struct Layer {
   const float* sinks;                                                 // [num_heads] or null
   const float *cos, *sin;                                             // [positions, half] or null
   void *key_cache, *value_cache;
-  long half, interleaved, window;
+  long num_positions, half, interleaved, window;  // num_positions: rows of cos and sin
   double scale;
 };
 
@@ -28,15 +28,15 @@ struct Stack {
   const Layer* layers;
   const void *final_norm, *final_norm_bias;
   const float* alibi_slopes;  // [num_heads] or null
-  long num_layers, hidden, num_heads, num_kv_heads, head_dim, block_size;
+  long num_layers, hidden, num_heads, num_kv_heads, head_dim, num_blocks, block_size;
   long gate;  // of enum Gate
   long is_layer_norm, invariant, dtype, norm_dtype, head_norm_dtype;
   double eps, head_eps, softcap;
 };
 
 struct Step {
-  void* residual;  // [num_tokens, hidden]: the embeddings; the residual sums are formed in it
-  void* out;       // [num_rows, hidden]: the final norms of those that are wanted
+  const void* embedded;  // [num_tokens, hidden]
+  void* out;             // [num_rows, hidden]: the final norms of those that are wanted
   const int64_t* rows;  // [num_rows] of num_tokens; null: all of them, or none if num_rows is 0
   const int64_t *positions, *slots;
   const int *block_tables, *query_starts, *context_lens;
@@ -46,7 +46,31 @@ struct Step {
 
 enum Part { kNorms, kQkv, kHeads, kAttention, kOut, kGateUp, kDown, kNumParts };
 
+// What run_layers returns: what is out of its range, or that there is no memory to work in.
+enum Failure : int { kNone, kNoMemory, kBadRows, kBadPositions, kBadSlots, kBadBlocks };
+
 namespace {
+
+Failure check(const Stack& stack, const Step& step) {
+  for (long i = 0; step.rows != nullptr && i < step.num_rows; i++)
+    if (step.rows[i] < 0 || step.rows[i] >= step.num_tokens) return kBadRows;
+  long num_positions = 0x7FFFFFFFFFFFFFFF;
+  for (long i = 0; i < stack.num_layers; i++)
+    if (stack.layers[i].cos != nullptr)
+      num_positions = std::min(num_positions, stack.layers[i].num_positions);
+  for (long t = 0; t < step.num_tokens; t++) {
+    if (step.positions[t] < 0 || step.positions[t] >= num_positions) return kBadPositions;
+    if (step.slots[t] < 0 || step.slots[t] >= stack.num_blocks * stack.block_size) return kBadSlots;
+  }
+  for (long i = 0; i < step.num_requests; i++) {
+    const long blocks = (step.context_lens[i] + stack.block_size - 1) / stack.block_size;
+    if (blocks > step.table_stride) return kBadBlocks;
+    const int* table = step.block_tables + i * step.table_stride;
+    for (long block = 0; block < blocks; block++)
+      if (table[block] < 0 || table[block] >= stack.num_blocks) return kBadBlocks;
+  }
+  return kNone;
+}
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -54,7 +78,7 @@ double now() {
 
 // Where a step's activations lie between the ops, each [num_tokens, ...].
 struct Activations {
-  char *x, *qkv, *query, *heads, *added, *gate_up, *wide, *residual, *scratch;
+  char *residual, *x, *qkv, *query, *heads, *added, *gate_up, *wide, *wanted, *scratch;
 };
 
 class Run {
@@ -63,12 +87,13 @@ class Run {
       : stack_(stack),
         step_(step),
         number_(stack.dtype == kFloat32 ? 4 : 2),
-        count_(step.num_tokens),
+        num_rows_(step.num_tokens),
         pieces_(cut_into_pieces(attention_of(stack.layers[0]))) {
     static thread_local Workspace workspace;
     lay_out(nullptr);
     lay_out(workspace.reserve(size_));
-    residual_ = (char*)step.residual;
+    memcpy(at_.residual, step.embedded, step.num_tokens * stack.hidden * number_);
+    residual_ = at_.residual;
     heads_ = at_.heads;
   }
 
@@ -90,19 +115,25 @@ class Run {
           add_norm(stack_.final_norm, stack_.final_norm_bias, step_.out);
       }
     }
+    for (int part = 0; part < kNumParts; part++) {
+#pragma omp atomic  // another thread may run the same layers
+      step_.seconds[part] += seconds_[part];
+    }
   }
 
  private:
   // The sizes of all layers are those of the first.
   void lay_out(char* memory) {
     const Layer& layer = stack_.layers[0];
-    const long tokens = step_.num_tokens;
+    // The rows that are wanted take the place of all tokens; they may be more, some of them twice.
+    const long tokens = std::max(step_.num_tokens, step_.num_rows);
     size_ = 0;
     auto take = [&](long numbers) {
       char* part = memory + size_;
       size_ += (numbers * number_ + 63) / 64 * 64;
       return part;
     };
+    at_.residual = take(tokens * stack_.hidden);
     at_.x = take(tokens * stack_.hidden);
     at_.qkv = take(tokens * layer.qkv->outputs);
     at_.query = take(tokens * layer.out->inputs);
@@ -110,7 +141,7 @@ class Run {
     at_.added = take(tokens * stack_.hidden);
     at_.gate_up = take(tokens * layer.gate_up->width());
     at_.wide = gates_apart(layer) ? take(tokens * layer.down->inputs) : at_.gate_up;
-    at_.residual = take(wants_all() ? 0 : step_.num_rows * stack_.hidden);
+    at_.wanted = take(wants_all() ? 0 : step_.num_rows * stack_.hidden);
     size_t scratch = 0;
     for (const LinearMap* map : {layer.qkv, layer.out, layer.gate_up, layer.down})
       scratch = std::max(scratch, scratch_bytes(*map, tokens));
@@ -124,11 +155,11 @@ class Run {
 
   void attend(const Layer& layer) {
     linear(*layer.qkv, at_.x, at_.qkv);
-    count(kQkv);
+    note(kQkv);
     move_heads(layer);
-    count(kHeads);
+    note(kHeads);
     attention_team(attention_of(layer), pieces_);
-    count(kAttention);
+    note(kAttention);
   }
 
   // Go on with the rows that are wanted: what follows in the last layer concerns each row alone.
@@ -138,56 +169,56 @@ class Run {
     const long heads = stack_.num_heads * stack_.head_dim * number_;
 #pragma omp for
     for (long i = 0; i < step_.num_rows; i++) {
-      memcpy(at_.residual + i * residual, residual_ + step_.rows[i] * residual, residual);
+      memcpy(at_.wanted + i * residual, residual_ + step_.rows[i] * residual, residual);
       memcpy(at_.query + i * heads, heads_ + step_.rows[i] * heads, heads);
     }
 #pragma omp single
     {
-      count_ = step_.num_rows;
-      residual_ = at_.residual;
+      num_rows_ = step_.num_rows;
+      residual_ = at_.wanted;
       heads_ = at_.query;
     }
   }
 
   void project(const Layer& layer) {
     linear(*layer.out, heads_, at_.added);
-    count(kOut);
+    note(kOut);
   }
 
   void feed_forward(const Layer& layer) {
     linear(*layer.gate_up, at_.x, at_.gate_up);
     if (gates_apart(layer)) {
       const long width = layer.down->inputs;
-      gate_team({at_.gate_up, at_.wide, count_, width, 2 * width, stack_.dtype},
+      gate_team({at_.gate_up, at_.wide, num_rows_, width, 2 * width, stack_.dtype},
                 (Gate)stack_.gate);
     }
-    count(kGateUp);
+    note(kGateUp);
     linear(*layer.down, at_.wide, at_.added);
-    count(kDown);
+    note(kDown);
   }
 
   void linear(const LinearMap& map, const void* x, void* out) {
-    linear_team({map, x, map.inputs, out, count_, (int)stack_.dtype, at_.scratch});
+    linear_team({map, x, map.inputs, out, num_rows_, (int)stack_.dtype, at_.scratch});
   }
 
   void norm(const void* weight, const void* bias) {
     const long hidden = stack_.hidden;
     const NormCall call = {residual_,  weight,       bias,
-                           at_.x,      count_,       1,
+                           at_.x,      num_rows_,       1,
                            hidden,     hidden,       0,
                            0,          stack_.eps,   stack_.dtype,
                            stack_.norm_dtype};
     stack_.is_layer_norm ? layer_norm_team(call) : rms_norm_team(call);
-    count(kNorms);
+    note(kNorms);
   }
 
   // Join what was added to the residual sum, and normalise that.
   void add_norm(const void* weight, const void* bias, void* out) {
     const AddNormCall call = {at_.added,  residual_,     weight,     bias,         out,
-                              residual_,  count_,        stack_.hidden, stack_.eps, stack_.dtype,
+                              residual_,  num_rows_,        stack_.hidden, stack_.eps, stack_.dtype,
                               stack_.norm_dtype};
     stack_.is_layer_norm ? add_layer_norm_team(call) : add_rms_norm_team(call);
-    count(kNorms);
+    note(kNorms);
   }
 
   void move_heads(const Layer& layer) {
@@ -243,12 +274,12 @@ class Run {
             (int)stack_.dtype};
   }
 
-  // Add the time since the last count to a part's.
-  void count(Part part) {
+  // Add the time since the last note to a part's.
+  void note(Part part) {
 #pragma omp master
     {
       const double time = now();
-      step_.seconds[part] += time - last_;
+      seconds_[part] += time - last_;
       last_ = time;
     }
   }
@@ -259,12 +290,21 @@ class Run {
   Activations at_ = {};
   size_t size_ = 0;
   // Rows under way: all tokens, in the end those wanted; their sums, and the heads' outputs.
-  long count_;
+  long num_rows_;
   char *residual_ = nullptr, *heads_ = nullptr;
   const std::vector<Piece> pieces_;
-  double last_ = 0;
+  double last_ = 0, seconds_[kNumParts] = {};
 };
 
 }  // namespace
 
-EXPORT void run_layers(const Stack* stack, const Step* step) { Run(*stack, *step).run(); }
+EXPORT int run_layers(const Stack* stack, const Step* step) {
+  const Failure failure = check(*stack, *step);
+  if (failure != kNone) return failure;
+  try {
+    Run(*stack, *step).run();
+  } catch (const std::bad_alloc&) {
+    return kNoMemory;
+  }
+  return kNone;
+}

@@ -1,6 +1,8 @@
 // out = x W^T + bias with 8- or 4-bit weights: the entry, and the kernels for vector registers.
 #include "quantized.h"
 
+#include <omp.h>
+
 #include "linear.h"
 #include "tiles.h"
 
@@ -218,7 +220,7 @@ void quantized_team(const LinearCall& work) {
   long num_blocks = weights.num_blocks(), step = call.amx ? 2 : 1;  // blocks at once
   // Where there are enough for every thread: longer pieces of each output row are then written, of
   // which few are in a cache.
-  if (call.amx && num_blocks >= 16 * num_threads) step = kMostBlocks;
+  if (call.amx && num_blocks >= 16 * omp_get_num_threads()) step = kMostBlocks;
 #pragma omp for schedule(static)
   for (long tile = 0; tile < num_tiled_rows(from.rows) / kRowTile; tile++) {
     long end = (tile + 1) * kRowTile < from.rows ? (tile + 1) * kRowTile : from.rows;

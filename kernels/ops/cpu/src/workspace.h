@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <new>
 
 class Workspace {
  public:
@@ -9,13 +10,16 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   ~Workspace() { free(memory_); }
 
-  // Aligned to pages; what it held before is lost when it grows.
+  // Aligned to pages; what it held before is lost when it grows. Throws std::bad_alloc.
   char* reserve(size_t bytes) {
     if (bytes > size_) {
       free(memory_);
       size_ = (bytes + 4095) / 4096 * 4096;
       memory_ = (char*)aligned_alloc(4096, size_);
-      if (memory_ == nullptr) abort();
+      if (memory_ == nullptr) {
+        size_ = 0;
+        throw std::bad_alloc();
+      }
     }
     return memory_;
   }
