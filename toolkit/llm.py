@@ -6,6 +6,7 @@ Request path 1/8: a prompt becomes a request of engine.engine, and its tokens co
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal, SupportsIndex, TypeAlias, cast
@@ -72,7 +73,7 @@ class LLM:
         batch_invariant: A request gets the same logits bit for bit whatever its batch, its chunks
             and its cache hits; costs some speed.
         kernels: "auto", "reference", "cpu" or "triton".
-        num_threads: CPU threads; torch's choice by default.
+        num_threads: CPU threads of this process, other engines' too; torch's choice by default.
         tokenizer: A folder, hub id or transformers tokenizer in place of the model's; False for
             none: prompts are token ids then, and no text is made.
 
@@ -108,7 +109,7 @@ class LLM:
     ) -> None:
         _refuse_unavailable(tensor_parallel)
         if num_threads is not None:
-            torch.set_num_threads(num_threads)
+            _set_num_threads(num_threads)
         notice_if_late()
         self.model_name = model or DEMO_NAME
         path = model or str(WEIGHTS)
@@ -479,6 +480,15 @@ def _refuse_beams(params: object) -> None:
 def _is_conversation(value: Any) -> bool:
     is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
     return is_list and len(value) > 0 and isinstance(value[0], Mapping)
+
+
+def _set_num_threads(count: int) -> None:
+    if count < 1:
+        raise InvalidConfig(f"num_threads={count} is less than 1")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if cores is not None and count > cores:
+        logger.warning("num_threads=%d on %d cores: threads will wait for each other", count, cores)
+    torch.set_num_threads(count)
 
 
 def _refuse_unavailable(tensor_parallel: int) -> None:

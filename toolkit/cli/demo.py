@@ -115,6 +115,7 @@ def _measure(llm: Any) -> None:
     table = Table("requests at once", "tokens/s", "each gets", box=None, padding=(0, 2, 0, 0))
     for size in _BATCH_SIZES:
         prompts = [llm.tokenizer.encode_chat(_user(_QUESTIONS[i % 4])) for i in range(size)]
+        llm.generate(prompts, params, progress=False)  # to warm up
         start_s = time.perf_counter()
         outputs = llm.generate(prompts, params, progress=False)
         duration_s = time.perf_counter() - start_s

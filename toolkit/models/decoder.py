@@ -154,8 +154,9 @@ class Decoder(Part):
         embedding's where the spec gives it a size of its own. ``rows`` [rows] int64 names those
         that are wanted, None for all: the last layer need not finish the others.
 
-        ``kv[i]`` is layer i's (keys, values). With a tap the unfused path runs, which offers it
-        every point of models.points in order; ``attn_probs`` names the layers whose probabilities
+        ``kv[i]`` is layer i's (keys, values). Layers run in one call where ``fused`` has it, unless
+        somebody has changed or hooked one, or there is a tap: that is offered every point of
+        models.points in order; ``attn_probs`` names the layers whose probabilities
         it gets too (they are not computed otherwise).
         """
         residual = self._embed(batch)

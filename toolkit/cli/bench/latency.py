@@ -27,6 +27,7 @@ from toolkit.cli.bench.options import (
     load_llm,
     model_settings,
     report,
+    with_progress,
     workload_for,
 )
 from toolkit.cli.bench.results import combine
@@ -145,13 +146,13 @@ def _runs(llm: Any, item: Item, repeats: int, work: LeastWork | None) -> list[di
     reach. Between two runs a shared machine's limits may change by a third.
     """
     if work is None:
-        return [measure_latency(llm, item) for _ in range(repeats)]
+        return [measure_latency(llm, item) for _ in with_progress(range(repeats), "runs")]
     from toolkit.cli.bench.limits import measure_limits
 
     dtype = llm.memory_plan().layout.dtype
     runs = []
     before = measure_limits(dtype)
-    for _ in range(repeats):
+    for _ in with_progress(range(repeats), "runs"):
         run = measure_latency(llm, item)
         after = measure_limits(dtype)
         read, gemm = max(before.read, after.read), max(before.gemm, after.gemm)

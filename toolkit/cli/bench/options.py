@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.console import Console
+from rich.progress import track
 
 from toolkit.cli.bench.results import BenchResult
 from toolkit.cli.bench.workload import Item, load_workload, random_workload
@@ -30,8 +33,11 @@ __all__ = [
     "load_llm",
     "model_settings",
     "report",
+    "with_progress",
     "workload_for",
 ]
+
+T = TypeVar("T")
 
 InputLen = Annotated[int, typer.Option(min=1, help="Tokens of each random prompt.")]
 OutputLen = Annotated[int, typer.Option(min=1, help="Tokens that each request generates.")]
@@ -56,7 +62,19 @@ SkipTokenizer = Annotated[
 Seed = Annotated[int, typer.Option(help="Seeds the random prompts.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Runs that are measured.")]
 Warmups = Annotated[int, typer.Option("--num-warmups", min=0, help="Runs before those.")]
-Output = Annotated[Path | None, typer.Option(help="Write the result to this file, as JSON.")]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, before anything is measured."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.absolute().parent}")
+    return path
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option(help="Write the result to this file, as JSON.", callback=_writable),
+]
 
 
 def load_llm(
@@ -118,6 +136,14 @@ def workload_for(
             f"{max_model_len}; lower --input-len or --output-len"
         )
     return items
+
+
+def with_progress(items: Sequence[T], what: str) -> Iterator[T]:
+    """Yield the items with a bar on the terminal, if it is one, until the last is done."""
+    console = Console(stderr=True)
+    return iter(
+        track(items, what, console=console, transient=True, disable=not console.is_terminal)
+    )
 
 
 def report(result: BenchResult, path: Path | None) -> None:

@@ -26,6 +26,7 @@ from toolkit.cli.bench.options import (
     load_llm,
     model_settings,
     report,
+    with_progress,
     workload_for,
 )
 from toolkit.cli.bench.results import combine
@@ -77,9 +78,8 @@ def throughput(
             max_model_len=llm.max_model_len,
             seed=seed,
         )
-        for _ in range(num_warmups):
-            measure_throughput(llm, items)
-        runs = [measure_throughput(llm, items) for _ in range(repeats)]
+        rounds = with_progress(range(num_warmups + repeats), "runs")
+        runs = [measure_throughput(llm, items) for _ in rounds][num_warmups:]
         settings = model_settings(
             llm, quantization=quantization, batch_invariant=batch_invariant, **describe(items)
         )
