@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from toolkit import LLM, SamplingParams
 from toolkit.demo.corpus import held_out_conversations
@@ -280,3 +281,17 @@ def test_a_bad_word_of_the_answer_is_not_in_the_next_one(llm: LLM) -> None:
     (other,) = llm.generate("Hello", SamplingParams(**params, bad_words=[word]))
     assert word in plain.text.split()
     assert word not in other.text.split()
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(InvalidConfig, match="num_threads=0"):
+        LLM(num_threads=0)
+
+
+def test_more_threads_than_cores_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    before = torch.get_num_threads()
+    try:
+        with LLM(max_model_len=64, num_threads=1 + (os.cpu_count() or 1)):
+            assert "threads will wait for each other" in caplog.text
+    finally:
+        torch.set_num_threads(before)
