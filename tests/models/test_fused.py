@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.models.checkpoints import FAMILIES, PROMPTS, llama, qwen3
 from tests.models.paging import CPU, PagedRun
@@ -285,6 +286,18 @@ def test_two_threads_may_use_one_decoder_with_caches_of_their_own(ops: Ops):
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(work, range(30)))
+
+
+def test_a_hook_on_every_module_hears_of_the_layers(ops: Ops):
+    decoder = make(SPECS["llama"], ops, torch.float32, None)
+    PagedRun(decoder, PROMPTS).finish(100)
+    seen: list[nn.Module] = []
+    hook = register_module_forward_pre_hook(lambda module, args: seen.append(module))
+    try:
+        PagedRun(decoder, PROMPTS).finish(100)
+    finally:
+        hook.remove()
+    assert decoder.layers[1] in seen
 
 
 def test_a_layer_whose_hook_is_taken_away_is_fused_again(ops: Ops):

@@ -7,7 +7,6 @@ Request path 6/8: from models.decoder, to kernels.ops.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from operator import is_
 
@@ -51,14 +50,15 @@ class Untouched:
         for part in parts:
             self._dicts += [part._modules, part._parameters, part._buffers]
         self._attributes = [part.__dict__ for part in parts]
-        self._before = self._state()
+        self._before, self._places = self._state(), self._addresses()
         self._seen = (Part.changes, True)
 
     def __call__(self) -> bool:
         """Return whether nothing was done."""
         changes = Part.changes
         seen, is_untouched = self._seen
-        if changes == seen and is_untouched and not _global_forward_hooks:
+        is_hooked = _global_forward_hooks or _global_forward_pre_hooks
+        if changes == seen and is_untouched and not is_hooked:
             return True
         is_untouched = not any(self._hooks) and self._is_as_before()
         self._seen = (changes, is_untouched)
@@ -66,21 +66,21 @@ class Untouched:
 
     def _is_as_before(self) -> bool:
         now = self._state()
-        return len(now) == len(self._before) and all(map(is_, now, self._before))
+        is_same = len(now) == len(self._before) and all(map(is_, now, self._before))
+        return is_same and self._addresses() == self._places
 
     def _state(self) -> list[object]:
-        """List what may not change; tensors by where they lie."""
-        state: list[object] = [value for entries in self._dicts for value in entries.values()]
-        # Small integers are one object each only by chance, so addresses go as interned text.
-        state += [
-            sys.intern(f"{value.data_ptr()} {value.dtype}")
-            for value in state
-            if isinstance(value, Tensor)
-        ]
+        """List the objects that may not be replaced."""
+        state = [value for entries in self._dicts for value in entries.values()]
         for attributes in self._attributes:
             state += [value for name, value in attributes.items() if name not in _OF_ANY_MODULE]
             state.append(attributes.get("forward"))
         return state
+
+    def _addresses(self) -> list[tuple[int, torch.dtype]]:
+        """List where the tensors lie: a cast keeps the parameter and moves its numbers."""
+        values = (value for entries in self._dicts for value in entries.values())
+        return [(x.data_ptr(), x.dtype) for x in values if isinstance(x, Tensor)]
 
 
 def stack_parts(
