@@ -5,8 +5,10 @@ Request path: from an HTTP client, to server.chat and server.completions.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI, Response
@@ -19,6 +21,7 @@ from toolkit.errors import ToolkitError
 from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
 from toolkit.server.failures import Refusal, as_refusal
+from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.served import VERSION, ServedModel
@@ -41,7 +44,9 @@ def build_app(
         log: Takes a line per call.
         running: Holds the calls that the engine works for.
     """
-    app = FastAPI(title=f"LLM Serving Toolkit: {served.root}", version=VERSION)
+    app = FastAPI(
+        title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_with_fanout
+    )
     app.state.served = served
     app.state.running = running
     app.get("/health")(health)
@@ -59,6 +64,13 @@ def build_app(
         app.add_middleware(KeyCheck, api_key=api_key)
     app.add_middleware(Identity, log=log)  # the outermost: refused calls have an id too
     return app
+
+
+@asynccontextmanager
+async def _with_fanout(app: FastAPI) -> AsyncIterator[None]:
+    """Give the application what carries pieces into its event loop, which exists only now."""
+    app.state.fanout = Fanout(asyncio.get_running_loop())
+    yield
 
 
 async def health(http: HttpRequest) -> Response:

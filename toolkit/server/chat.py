@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 from fastapi import Request as HttpRequest
 from fastapi import Response
@@ -19,7 +19,7 @@ from toolkit.server.logprobs import VisibleTokens, chat_entries
 from toolkit.server.parameters import chat_params, chat_template_options
 from toolkit.server.protocol import ChatRequest
 from toolkit.server.served import ServedModel
-from toolkit.server.sse import AnswerStream
+from toolkit.server.sse import AnswerStream, TextTemplates
 
 __all__ = ["chat_completions"]
 
@@ -46,8 +46,8 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     generation = Generation(served.engine, ask, http.app.state.running)
     answer = _ChatAnswer(body, call, served, generation)
     if body.stream:
-        chunks = answer.chunks(await generation.stream())
-        return AnswerStream(chunks, call=call, generation=generation)
+        pieces = await generation.stream(http.app.state.fanout)
+        return AnswerStream(answer, pieces, call=call, generation=generation)
     await generation.finish(http)
     return whole_answer(answer.whole(), call, generation.requests[0])
 
@@ -62,6 +62,10 @@ class _ChatAnswer:
         self._call = call
         self._tokenizer = served.tokenizer
         self._generation = generation
+        self._visible: dict[int, VisibleTokens] = {}
+        self._contents = TextTemplates(
+            lambda index, text: self._chunk(index, ChoiceDelta(content=text))
+        )
 
     def whole(self) -> ChatCompletion:
         """Return the finished answer."""
@@ -94,21 +98,24 @@ class _ChatAnswer:
             }
         )
 
-    async def chunks(
-        self, pieces: AsyncIterator[tuple[int, OutputPiece]]
-    ) -> AsyncIterator[ChatCompletionChunk]:
-        """Yield the answer as it grows: role, contents, an empty delta with the reason, usage."""
-        visible: dict[int, VisibleTokens] = {}
-        async for index, piece in pieces:
-            if index not in visible:
-                visible[index] = self._visible_tokens()
-                yield self._chunk(index, ChoiceDelta(role="assistant", content=""))
-            logprobs = self._piece_logprobs(visible[index], piece)
-            if piece.text:
+    def on_piece(self, index: int, piece: OutputPiece) -> Iterator[ChatCompletionChunk | bytes]:
+        """Yield the chunks of one piece: role, content, an empty delta with the reason."""
+        visible = self._visible.get(index)
+        if visible is None:
+            visible = self._visible[index] = self._visible_tokens()
+            yield self._chunk(index, ChoiceDelta(role="assistant", content=""))
+        logprobs = self._piece_logprobs(visible, piece)
+        if piece.text:
+            if logprobs is None and not self._body.wants_usage:
+                yield self._contents.filled(index, piece.text)
+            else:
                 yield self._chunk(index, ChoiceDelta(content=piece.text), logprobs)
-                logprobs = None
-            if piece.finish_reason is not None:
-                yield self._chunk(index, ChoiceDelta(), logprobs, ending=piece)
+            logprobs = None
+        if piece.finish_reason is not None:
+            yield self._chunk(index, ChoiceDelta(), logprobs, ending=piece)
+
+    def ending(self) -> Iterator[ChatCompletionChunk]:
+        """Yield what follows the last piece: the usage, if it was asked for."""
         if self._body.wants_usage:
             last = self._envelope([])
             last.usage = self._generation.usage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import Request as HttpRequest
@@ -18,7 +18,7 @@ from toolkit.server.logprobs import VisibleTokens, completion_entries
 from toolkit.server.parameters import completion_params
 from toolkit.server.protocol import CompletionRequest
 from toolkit.server.served import ServedModel
-from toolkit.server.sse import AnswerStream
+from toolkit.server.sse import AnswerStream, TextTemplates
 
 __all__ = ["completions"]
 
@@ -45,8 +45,8 @@ async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         body, call, served, generation, echoes=_echoes(prompts, body, served)
     )
     if body.stream:
-        chunks = answer.chunks(await generation.stream())
-        return AnswerStream(chunks, call=call, generation=generation)
+        pieces = await generation.stream(http.app.state.fanout)
+        return AnswerStream(answer, pieces, call=call, generation=generation)
     await generation.finish(http)
     return whole_answer(answer.whole(), call, generation.requests[0])
 
@@ -100,6 +100,10 @@ class _CompletionAnswer:
         self._tokenizer = served.tokenizer
         self._generation = generation
         self._echoes = [echo for echo in echoes for _ in range(body.n or 1)]
+        self._visible: dict[int, VisibleTokens] = {}
+        self._texts = TextTemplates(
+            lambda index, text: self._chunk([_choice(index, text, None, None)])
+        )
 
     def whole(self) -> Completion:
         """Return the finished answer."""
@@ -110,18 +114,19 @@ class _CompletionAnswer:
         answer.usage = self._generation.usage
         return answer
 
-    async def chunks(
-        self, pieces: AsyncIterator[tuple[int, OutputPiece]]
-    ) -> AsyncIterator[Completion]:
-        """Yield the answer as it grows; each choice's last chunk carries its reason."""
-        visible: dict[int, VisibleTokens] = {}
-        async for index, piece in pieces:
-            echo = "" if index in visible else self._echoes[index]
-            shown = visible.setdefault(index, self._visible_tokens())
-            logprobs = self._logprobs(shown, piece)
-            text = echo + piece.text
-            if text or piece.finish_reason is not None:
-                yield self._chunk([_choice(index, text, logprobs, piece)])
+    def on_piece(self, index: int, piece: OutputPiece) -> Iterator[Completion | bytes]:
+        """Yield the chunk of one piece; the last of each choice carries its reason."""
+        echo = "" if index in self._visible else self._echoes[index]
+        logprobs = self._logprobs(self._visible.setdefault(index, self._visible_tokens()), piece)
+        text = echo + piece.text
+        if piece.finish_reason is None and logprobs is None and not self._body.wants_usage:
+            if text:
+                yield self._texts.filled(index, text)
+        elif text or piece.finish_reason is not None:
+            yield self._chunk([_choice(index, text, logprobs, piece)])
+
+    def ending(self) -> Iterator[Completion]:
+        """Yield what follows the last piece: the usage, if it was asked for."""
         if self._body.wants_usage:
             last = self._chunk([])
             last.usage = self._generation.usage
@@ -164,13 +169,16 @@ class _CompletionAnswer:
 
 
 def _choice(
-    index: int, text: str, logprobs: Logprobs | None, part: CompletionOutput | OutputPiece
+    index: int,
+    text: str,
+    logprobs: Logprobs | None,
+    part: CompletionOutput | OutputPiece | None,
 ) -> CompletionChoice:
     # Without validation: in a stream the reason is null until the end, which the type forbids.
     return CompletionChoice.model_construct(
         index=index,
         text=text,
         logprobs=logprobs,
-        finish_reason=part.finish_reason,
-        stop_reason=part.stop_reason,
+        finish_reason=part.finish_reason if part else None,
+        stop_reason=part.stop_reason if part else None,
     )

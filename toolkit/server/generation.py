@@ -9,21 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anyio import to_thread
 from fastapi import Request as HttpRequest
 from openai.types import CompletionUsage
 from openai.types.completion_usage import PromptTokensDetails
+from starlette.types import Receive
 
 from toolkit.engine import Engine
-from toolkit.engine.streams import AsyncStream, PieceSink
+from toolkit.engine.streams import PieceSink
 from toolkit.errors import InvalidRequest
 from toolkit.request import OutputPiece, Request, RequestOrigin, SamplingParams
 from toolkit.server.failures import as_refusal
+from toolkit.server.fanout import Fanout, PieceStream
 
-__all__ = ["Ask", "ClientGone", "Generation"]
+__all__ = ["Ask", "ClientGone", "Generation", "disconnect"]
 
 # Below this many prompt tokens, validating and queueing takes less time than changing threads.
 _FEW_TOKENS = 4096
@@ -75,15 +77,17 @@ class Generation:
         self._ask = ask
         self._running = running
         self._loop = asyncio.get_running_loop()
+        self._num_streamed: int | None = None
         self.requests: list[Request] = []
 
-    async def stream(self) -> AsyncIterator[tuple[int, OutputPiece]]:
-        """Put the prompts in line; return an iterator over (choice, piece).
+    async def stream(self, fanout: Fanout) -> AsyncIterator[list[tuple[int, OutputPiece]]]:
+        """Put the prompts in line; return an iterator over what came, as (choice, piece).
 
         Raises:
             InvalidRequest: a prompt or a parameter is wrong; nothing runs.
         """
-        sink = AsyncStream(self._ask.num_choices)
+        sink = PieceStream(fanout, self._ask.num_choices)
+        self._num_streamed = 0
         await self._start(sink)
         return self._choices(sink)
 
@@ -98,7 +102,7 @@ class Generation:
         sink = _EndSignal(self._ask.num_choices)
         await self._start(sink)
         ended = asyncio.ensure_future(sink.ended.wait())
-        gone = asyncio.ensure_future(_disconnect(http))
+        gone = asyncio.ensure_future(disconnect(http.receive))
         try:
             await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -124,9 +128,11 @@ class Generation:
 
     @property
     def usage(self) -> CompletionUsage:
-        """The tokens so far; a prompt counts once, however many samples it has."""
+        """The tokens so far, of a stream those handed out; a prompt counts once for all samples."""
         num_prompt = sum(request.num_prompt_tokens for request in self.requests)
-        num_output = sum(sample.num_output_tokens for sample in self._samples)
+        num_output = self._num_streamed
+        if num_output is None:
+            num_output = sum(sample.num_output_tokens for sample in self._samples)
         cached = sum(request.num_cached_tokens for request in self.requests)
         return CompletionUsage(
             prompt_tokens=num_prompt,
@@ -169,12 +175,18 @@ class Generation:
                 )
             )
 
-    async def _choices(self, sink: AsyncStream) -> AsyncIterator[tuple[int, OutputPiece]]:
+    async def _choices(self, sink: PieceStream) -> AsyncIterator[list[tuple[int, OutputPiece]]]:
         first = {request.id: i * self._ask.params.n for i, request in enumerate(self.requests)}
-        async for piece in sink:
-            if piece.finish_reason in ("error", "abort"):
-                raise as_refusal(piece.error)
-            yield first[piece.request_id] + piece.index, piece
+        num_streamed = 0
+        async for pieces in sink:
+            num_streamed += sum(len(piece.token_ids) for piece in pieces)
+            self._num_streamed = num_streamed
+            failed = next((p for p in pieces if p.finish_reason in ("error", "abort")), None)
+            if failed is not None:  # what came before the failure is still told
+                pieces = [replace(piece, finish_reason=None) for piece in pieces]
+            yield [(first[piece.request_id] + piece.index, piece) for piece in pieces]
+            if failed is not None:
+                raise as_refusal(failed.error)
 
 
 class _EndSignal:
@@ -200,7 +212,7 @@ class _EndSignal:
             self._loop.call_soon_threadsafe(self.ended.set)
 
 
-async def _disconnect(http: HttpRequest) -> None:
+async def disconnect(receive: Receive) -> None:
     """Return when the client closes the connection."""
-    while (await http.receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":
         pass

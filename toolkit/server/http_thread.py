@@ -70,7 +70,7 @@ class HttpThread:
                 log_config=None,
                 log_level="info",
                 access_log=False,  # server.identity writes a better line
-                lifespan="off",
+                lifespan="on",
                 backlog=_BACKLOG,
                 server_header=False,
             )

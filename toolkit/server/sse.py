@@ -2,60 +2,136 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
 
-from fastapi.responses import StreamingResponse
+import orjson
+from fastapi import Response
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
+from toolkit.request import OutputPiece
 from toolkit.server.call import Call
 from toolkit.server.failures import Refusal, as_refusal
-from toolkit.server.generation import Generation
+from toolkit.server.generation import Generation, disconnect
 
-__all__ = ["AnswerStream"]
+__all__ = ["AnswerStream", "StreamedAnswer", "TextTemplates"]
 
 logger = logging.getLogger(__name__)
 
+_DONE = b"data: [DONE]\n\n"
+# Stands for the text in a template: JSON escapes it to something that no field contains.
+_TEXT = "\x00text\x00"
 
-class AnswerStream(StreamingResponse):
-    """Sends chunks while a generation makes them; aborts it when the client leaves."""
+
+class StreamedAnswer(Protocol):
+    """Writes what the engine makes in the shape of one endpoint. Bytes are whole JSON chunks."""
+
+    def on_piece(self, index: int, piece: OutputPiece) -> Iterable[BaseModel | bytes]:
+        """Return the chunks of one piece of a choice."""
+        ...
+
+    def ending(self) -> Iterable[BaseModel | bytes]:
+        """Return the chunks after the last piece."""
+        ...
+
+
+class TextTemplates:
+    """Chunks that differ in their text alone: one is written for each choice, the rest filled in.
+
+    Writing a chunk of openai's types takes as long as sampling for ten requests.
+
+    Args:
+        chunk: Returns the chunk of a choice with a text.
+    """
+
+    def __init__(self, chunk: Callable[[int, str], BaseModel]) -> None:
+        self._chunk = chunk
+        self._around: dict[int, tuple[bytes, bytes]] = {}
+
+    def filled(self, index: int, text: str) -> bytes:
+        """Return the JSON of the chunk with this text."""
+        around = self._around.get(index)
+        if around is None:
+            written = self._chunk(index, _TEXT).model_dump_json(exclude_unset=True).encode()
+            before, after = written.split(orjson.dumps(_TEXT))
+            around = self._around[index] = before, after
+        return orjson.dumps(text).join(around)
+
+
+class AnswerStream(Response):
+    """Sends chunks while a generation makes them; aborts it when the client leaves.
+
+    Args:
+        answer: Writes the chunks.
+        pieces: What the engine makes, as (choice, piece).
+        call: Gives the headers.
+        generation: Is abandoned at the end, however it came.
+    """
+
+    media_type = "text/event-stream"
 
     def __init__(
-        self, chunks: AsyncIterator[BaseModel], *, call: Call, generation: Generation
+        self,
+        answer: StreamedAnswer,
+        pieces: AsyncIterator[list[tuple[int, OutputPiece]]],
+        *,
+        call: Call,
+        generation: Generation,
     ) -> None:
-        super().__init__(
-            self._events(chunks),
-            media_type="text/event-stream",
-            # A proxy that collects the stream before it passes it on would defeat its purpose.
-            headers={**call.headers, "cache-control": "no-cache", "x-accel-buffering": "no"},
-        )
+        # A proxy that collects the stream before it passes it on would defeat its purpose.
+        headers = {**call.headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        self._answer = answer
+        self._pieces = pieces
         self._generation = generation
-        self._notes: dict[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; starlette cancels it when the client disconnects."""
-        self._notes = scope["state"]
+        """Send the stream until it ends or the client disconnects."""
+        writing = asyncio.ensure_future(self._write(scope, send))
+        leaving = asyncio.ensure_future(disconnect(receive))
         try:
-            await super().__call__(scope, receive, send)
+            await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            leaving.cancel()
+            if not writing.done():
+                writing.cancel()
             self._generation.abandon()
+        if writing.done() and not writing.cancelled():
+            writing.result()
 
-    async def _events(self, chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
+    async def _write(self, scope: Scope, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async for event in self._events(scope):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self, scope: Scope) -> AsyncIterator[bytes]:
         try:
-            async for chunk in chunks:
-                yield _event(chunk.model_dump_json(exclude_unset=True))
-            yield _event("[DONE]")
+            async for pieces in self._pieces:
+                chunks = [
+                    _event(chunk)
+                    for index, piece in pieces
+                    for chunk in self._answer.on_piece(index, piece)
+                ]
+                if chunks:
+                    yield b"".join(chunks)
+            yield b"".join([*map(_event, self._answer.ending()), _DONE])
         except Exception as error:
             # The status is sent already: the error travels as an event, and no [DONE] follows it.
             if not isinstance(error, Refusal):
                 logger.exception("a stream failed")
             refusal = as_refusal(error)
-            self._notes["failure"] = refusal.message
-            yield _event(json.dumps(refusal.body))
+            scope["state"]["failure"] = refusal.message
+            yield _event(json.dumps(refusal.body).encode())
 
 
-def _event(payload: str) -> bytes:
-    return f"data: {payload}\n\n".encode()
+def _event(chunk: BaseModel | bytes) -> bytes:
+    if isinstance(chunk, BaseModel):
+        chunk = chunk.model_dump_json(exclude_unset=True).encode()
+    return b"data: %b\n\n" % chunk
