@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
+from toolkit.engine.interpreter import quick_switching
 from toolkit.engine.interrupts import interrupts_held
 
 __all__ = ["EngineLoop"]
@@ -188,11 +189,12 @@ class EngineLoop:
                     logger.exception("an action between two steps raised")
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            with self._lock:
-                if not self._pauses and self._has_work():
-                    with self.stepping():
-                        self._step()
+        with quick_switching():
+            while self._wait_for_work():
+                with self._lock:
+                    if not self._pauses and self._has_work():
+                        with self.stepping():
+                            self._step()
 
     def _wait_for_work(self) -> bool:
         """Return True when a step can run, False when the thread is to end."""

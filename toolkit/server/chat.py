@@ -106,7 +106,7 @@ class _ChatAnswer:
             yield self._chunk(index, ChoiceDelta(role="assistant", content=""))
         logprobs = self._piece_logprobs(visible, piece)
         if piece.text:
-            if logprobs is None and not self._body.wants_usage:
+            if logprobs is None and not self._body.wants_continuous_usage:
                 yield self._contents.filled(index, piece.text)
             else:
                 yield self._chunk(index, ChoiceDelta(content=piece.text), logprobs)

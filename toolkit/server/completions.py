@@ -101,6 +101,7 @@ class _CompletionAnswer:
         self._generation = generation
         self._echoes = [echo for echo in echoes for _ in range(body.n or 1)]
         self._visible: dict[int, VisibleTokens] = {}
+        self._repeats_usage = body.wants_continuous_usage
         self._texts = TextTemplates(
             lambda index, text: self._chunk([_choice(index, text, None, None)])
         )
@@ -116,13 +117,16 @@ class _CompletionAnswer:
 
     def on_piece(self, index: int, piece: OutputPiece) -> Iterator[Completion | bytes]:
         """Yield the chunk of one piece; the last of each choice carries its reason."""
-        echo = "" if index in self._visible else self._echoes[index]
-        logprobs = self._logprobs(self._visible.setdefault(index, self._visible_tokens()), piece)
-        text = echo + piece.text
-        if piece.finish_reason is None and logprobs is None and not self._body.wants_usage:
+        text = self._echoes[index] + piece.text
+        self._echoes[index] = ""  # it goes out with the first piece
+        if piece.finish_reason is None and piece.logprobs is None and not self._repeats_usage:
             if text:
                 yield self._texts.filled(index, text)
-        elif text or piece.finish_reason is not None:
+            return
+        if index not in self._visible:
+            self._visible[index] = self._visible_tokens()
+        logprobs = self._logprobs(self._visible[index], piece)
+        if text or piece.finish_reason is not None:
             yield self._chunk([_choice(index, text, logprobs, piece)])
 
     def ending(self) -> Iterator[Completion]:
