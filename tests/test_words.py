@@ -56,6 +56,7 @@ VLLM_DEFAULTS: dict[str, Any] = {
     "detokenize": True,
     "skip_special_tokens": True,
     "logit_bias": None,
+    "structured_outputs": None,
 }
 
 

@@ -29,6 +29,7 @@ _HOMES = {
     "Request": "toolkit.request",
     "RequestOutput": "toolkit.request",
     "SamplingParams": "toolkit.request",
+    "StructuredOutputsParams": "toolkit.structured_outputs",
     "ToolkitError": "toolkit.errors",
     "adapt": "toolkit.sampling",
     "serve": "toolkit.server",

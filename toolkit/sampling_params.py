@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import InvalidParameter
+from toolkit.structured_outputs import StructuredOutputsParams, structured_outputs_params
 
 __all__ = [
     "GREEDY_TEMPERATURE",
@@ -83,6 +84,10 @@ class SamplingParams:
         logits_processors: Callables ``f(logits, at) -> logits | None`` on float32 [vocab], called
             once per output position; ``f.stage`` moves one to "raw" or "final". With n > 1 each
             sample has deep copies of its own; requests that share these parameters share them.
+        structured_outputs: The form that the answer must have, or a mapping of such fields. The
+            end-of-sequence tokens are allowed exactly where the form is complete, and where nothing
+            but the end may follow the request stops, min_tokens or not. With ``max_tokens=None`` an
+            answer always completes its form; with a number it may be cut.
 
     Raises:
         InvalidParameter: a value is out of range; ``.param`` names it.
@@ -112,6 +117,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str | Sequence[int]] | None = None
     logits_processors: Sequence[Callable[..., Any]] | None = None
+    structured_outputs: StructuredOutputsParams | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in _FLAGS:
@@ -157,6 +163,7 @@ class SamplingParams:
             "logits_processors": _processors(self.logits_processors or ()),
             "logit_bias": _clamped_bias(self.logit_bias),
             "top_k": max(self.top_k, 0),
+            "structured_outputs": structured_outputs_params(self.structured_outputs),
         }
         for name, value in normal.items():
             object.__setattr__(self, name, value)
