@@ -31,6 +31,8 @@ _HOMES = {
     "SamplingParams": "toolkit.request",
     "ToolkitError": "toolkit.errors",
     "adapt": "toolkit.sampling",
+    "close_all": "toolkit.registry",
+    "live": "toolkit.registry",
     "serve": "toolkit.server",
 }
 
