@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.errors import InvalidConfig
 from toolkit.llm import LLM
 from toolkit.server.handle import Server
-from toolkit.server.http_thread import listen
+from toolkit.server.listeners import check_certificate, listen
 from toolkit.server.served import ServedModel
 from toolkit.server.settings import MIB, ServerSettings
 
@@ -109,7 +109,9 @@ def _serve_here(
     settings: ServerSettings,
     llm_settings: dict[str, Any],
 ) -> Server:
-    listener = listen(settings.host, settings.port)  # a taken port is known before a model loads
+    # First: a taken port is known before a model is loaded.
+    check_certificate(settings)
+    listener = listen(settings)
     owns_llm = not isinstance(llm_or_model, LLM)
     llm = None
     try:

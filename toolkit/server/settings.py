@@ -56,6 +56,7 @@ class ServerSettings:
         grace_s: How long running answers may go on when the server is stopped.
         strict: Whether fields without effect are errors instead of a response header.
         dev: Whether the endpoints that look into the engine and change it are served.
+        control_key: Opens those endpoints to whoever has it; for a server in a process of its own.
         embedding_pooling: How /v1/embeddings makes one vector of a text's many.
         processors: Logits processors that a call may choose by name.
         hooks: Activation hooks that a call may choose by name.
@@ -94,6 +95,7 @@ class ServerSettings:
     grace_s: float = 5.0
     strict: bool = False
     dev: bool = False
+    control_key: str | None = field(default=None, repr=False)
     embedding_pooling: str = "last"
     processors: Mapping[str, Any] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
