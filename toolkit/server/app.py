@@ -71,7 +71,7 @@ def build_app(
         app.post(path, dependencies=[Depends(require_text)])(endpoint)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    add_dev_routes(app, EngineSwitch(served.engine))
+    add_dev_routes(app, EngineSwitch(served.engine), documented=settings.dev)
     _add_layers(app, settings, log)
     return app
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Response
+from fastapi import APIRouter, FastAPI, Query, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 
@@ -56,16 +56,26 @@ class EngineSwitch:
                 self._is_held = False
 
 
-def add_dev_routes(app: FastAPI, switch: EngineSwitch) -> None:
-    """Serve the endpoints for development. What waits for the engine runs in threads."""
+def add_dev_routes(app: FastAPI, switch: EngineSwitch, *, documented: bool) -> None:
+    """Serve the endpoints for development, to those whom ``KeyCheck`` lets through.
+
+    They are no coroutines: what waits for the engine runs in threads.
+
+    Args:
+        app: Gets the routes.
+        switch: Of the engine.
+        documented: Whether /docs shows them.
+    """
     app.state.switch = switch
-    app.post("/reset_prefix_cache")(reset_prefix_cache)
-    app.post("/pause")(pause)
-    app.post("/resume")(resume)
-    app.get("/is_paused")(is_paused)
-    app.get("/engine/state")(engine_state)
-    app.get("/engine/record")(engine_record)
-    app.get("/engine/record/{table}")(record_table)
+    router = APIRouter(include_in_schema=documented)
+    router.post("/reset_prefix_cache")(reset_prefix_cache)
+    router.post("/pause")(pause)
+    router.post("/resume")(resume)
+    router.get("/is_paused")(is_paused)
+    router.get("/engine/state")(engine_state)
+    router.get("/engine/record")(engine_record)
+    router.get("/engine/record/{table}")(record_table)
+    app.include_router(router)
 
 
 def reset_prefix_cache(http: HttpRequest) -> dict[str, int]:
@@ -94,8 +104,10 @@ def engine_state(http: HttpRequest) -> dict[str, Any]:
     """Return the scheduler's and the cache's state between two steps."""
     engine = _engine(http)
     pool = engine.cache.pool
+    snapshot = engine.snapshot()
     return {
-        **asdict(engine.snapshot()),
+        **asdict(snapshot),
+        "blocks": snapshot.blocks._asdict(),
         "is_running": engine.is_running,
         "is_paused": engine.is_paused,
         "scheduler": asdict(engine.config.scheduler),

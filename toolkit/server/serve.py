@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from os import PathLike, fspath
 from typing import Any
 
@@ -11,10 +13,11 @@ from toolkit.errors import InvalidConfig
 from toolkit.llm import LLM
 from toolkit.server.handle import Server
 from toolkit.server.listeners import check_certificate, listen
+from toolkit.server.process import ServerProcess
 from toolkit.server.served import ServedModel
 from toolkit.server.settings import MIB, ServerSettings
 
-__all__ = ["serve"]
+__all__ = ["serve", "start"]
 
 
 def serve(
@@ -27,6 +30,7 @@ def serve(
     served_model_name: str | Sequence[str] | None = None,
     processors: Mapping[str, Any] | None = None,
     hooks: Mapping[str, Any] | None = None,
+    process: bool = False,
     allowed_origins: str | Sequence[str] = (),
     allowed_methods: str | Sequence[str] = ("*",),
     allowed_headers: str | Sequence[str] = ("*",),
@@ -49,7 +53,7 @@ def serve(
     dev: bool = False,
     embedding_pooling: str = "last",
     **llm_settings: Any,
-) -> Server:
+) -> Server | ServerProcess:
     """Serve a model over HTTP; return when it answers. The cell's event loop is left alone.
 
     Args:
@@ -58,6 +62,9 @@ def serve(
         served_model_name: The name, or names, that clients ask for; "*" accepts any name.
         processors: Logits processors by name, for ``extra_body={"processors": [names]}``.
         hooks: Activation hooks by name, likewise.
+        process: Whether the server gets a process of its own, which ends with this one at the
+            latest: then no cell slows it down. The handle is alike, but ``.engine`` is a view by
+            HTTP: its tables and snapshots can be read, its objects cannot be touched.
         llm_settings: Settings of the ``LLM`` that is made from a folder or hub id.
 
     ``ServerSettings`` explains the others.
@@ -66,6 +73,7 @@ def serve(
         InvalidConfig: a setting is wrong.
         ToolkitError: the port is taken, or the model cannot be loaded.
     """
+    _require_known(llm_settings)
     settings = ServerSettings(
         host=host,
         port=port,
@@ -96,19 +104,28 @@ def serve(
         processors=processors or {},
         hooks=hooks or {},
     )
+    if not process:
+        return start(llm_or_model, settings, llm_settings)
+    if isinstance(llm_or_model, LLM):
+        raise InvalidConfig(
+            "process=True: an LLM of this process cannot serve from another one; give the folder "
+            "or hub id that it was made from, with its settings"
+        )
+    model = None if llm_or_model is None else fspath(llm_or_model)
+    return ServerProcess(model, settings, llm_settings)
+
+
+def start(
+    llm_or_model: LLM | str | PathLike[str] | None,
+    settings: ServerSettings,
+    llm_settings: Mapping[str, Any],
+) -> Server:
+    """Do what ``serve()`` does, with settings that are made already; the server runs here."""
     if isinstance(llm_or_model, LLM) and llm_settings:
         raise InvalidConfig(
             f"{', '.join(llm_settings)}: settings of an LLM that exists already; "
             "pass them to LLM(...)"
         )
-    return _serve_here(llm_or_model, settings, llm_settings)
-
-
-def _serve_here(
-    llm_or_model: LLM | str | PathLike[str] | None,
-    settings: ServerSettings,
-    llm_settings: dict[str, Any],
-) -> Server:
     # First: a taken port is known before a model is loaded.
     check_certificate(settings)
     listener = listen(settings)
@@ -134,7 +151,18 @@ def _serve_here(
         raise
 
 
-def _llm(llm_or_model: LLM | str | PathLike[str] | None, settings: dict[str, Any]) -> LLM:
+def _require_known(llm_settings: Mapping[str, Any]) -> None:
+    """Refuse a keyword that neither serve() nor LLM() has, and name the nearest."""
+    of_llm = list(signature(LLM).parameters)
+    known = [*of_llm, *signature(serve).parameters]
+    for name in llm_settings:
+        if name not in of_llm:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InvalidConfig(f"{name} is no setting of serve() or LLM(){hint}")
+
+
+def _llm(llm_or_model: LLM | str | PathLike[str] | None, settings: Mapping[str, Any]) -> LLM:
     if isinstance(llm_or_model, LLM):
         return llm_or_model
     return LLM(None if llm_or_model is None else fspath(llm_or_model), **settings)
