@@ -38,7 +38,8 @@ def row(modules: str, *, imports: str, outside: str) -> Room:
 ROOMS = {
     "words": row(
         "toolkit.errors toolkit.config toolkit.request toolkit.sampling_params toolkit.clock"
-        " toolkit.beam_search_params toolkit.threads toolkit.structured_outputs",
+        " toolkit.beam_search_params toolkit.threads toolkit.structured_outputs"
+        " toolkit.registry toolkit.html_table",
         imports="-",
         outside="-",
     ),

@@ -32,6 +32,8 @@ _HOMES = {
     "StructuredOutputsParams": "toolkit.structured_outputs",
     "ToolkitError": "toolkit.errors",
     "adapt": "toolkit.sampling",
+    "close_all": "toolkit.registry",
+    "live": "toolkit.registry",
     "serve": "toolkit.server",
 }
 

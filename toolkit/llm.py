@@ -25,6 +25,7 @@ from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
 from toolkit.kernels import Ops, select_ops
 from toolkit.models import load_generation_defaults, open_model
 from toolkit.record import Record
+from toolkit.registry import Holding, register
 from toolkit.request import OutputPiece, Request, RequestOutput, SamplingParams
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.memory import MemoryPlan, plan_memory
@@ -184,6 +185,7 @@ class LLM:
             sampler=sampler,
             eos_token_ids=eos_token_ids,
         )
+        register(self)
 
     @property
     def max_model_len(self) -> int:
@@ -356,6 +358,20 @@ class LLM:
     def close(self) -> None:
         """Abort what runs and give the memory back; idempotent."""
         self.engine.close()
+
+    def holding(self) -> Holding | None:
+        """Say what is held, for ``toolkit.live()``; None once it is closed."""
+        if self.engine.is_closed:
+            return None
+        scheduler = self.engine.scheduler
+        return Holding(
+            kind="LLM",
+            name=self.model_name,
+            state=f"{scheduler.num_running} running, {scheduler.num_waiting} waiting",
+            where=str(self.device),
+            weight_bytes=self._plan.weight_bytes,
+            kv_bytes=self._plan.kv_bytes,
+        )
 
     def __enter__(self) -> LLM:
         return self

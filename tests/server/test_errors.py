@@ -15,9 +15,10 @@ from tests.builders import LedgerRunner, make_engine
 from toolkit.engine import Engine
 from toolkit.llm import LLM
 from toolkit.server import Server
-from toolkit.server.http_thread import listen
 from toolkit.server.identity import Identity
+from toolkit.server.listeners import listen
 from toolkit.server.served import ServedModel
+from toolkit.server.settings import ServerSettings
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "tiny", "messages": MESSAGES, "max_tokens": 2}
@@ -186,7 +187,8 @@ def broken(llm: LLM) -> Iterator[Server]:
         created=0,
     )
     engine.start()
-    with Server(None, served, listen("127.0.0.1", 0), api_key=None, owns_llm=False) as server:
+    settings = ServerSettings(port=0)
+    with Server(None, served, listen(settings), settings=settings, owns_llm=False) as server:
         yield server
     engine.close()
 

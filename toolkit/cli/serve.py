@@ -3,120 +3,154 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.markup import escape
 
-from toolkit.cli.console import out, write
+from toolkit.cli import serve_options as options
+from toolkit.cli.console import err, out, write
 from toolkit.cli.options import Dtype, MaxModelLen, given
+from toolkit.cli.serve_child import serve_child
+from toolkit.cli.stopping import StopOrders
 
 __all__ = ["serve"]
 
+_MIB = 1024**2
+
 
 def serve(
-    model: Annotated[
-        str | None, typer.Argument(help="A folder or hub id; the demo model by default.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 finds a free one.")] = 8000,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TOOLKIT_API_KEY", help="What clients must send.")
-    ] = None,
-    served_model_name: Annotated[
-        list[str] | None, typer.Option(help="A name clients ask for; repeatable; * takes any.")
-    ] = None,
+    model: options.ServedModel = None,
+    *,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
+    uds: options.Uds = None,
+    ssl_certfile: options.SslCertfile = None,
+    ssl_keyfile: options.SslKeyfile = None,
+    ssl_keyfile_password: options.SslKeyfilePassword = None,
+    root_path: options.RootPath = "",
+    access_log: options.AccessLog = False,
+    api_key: options.ApiKey = None,
+    served_model_name: options.ServedModelName = None,
+    allowed_origins: options.AllowedOrigins = None,
+    allowed_methods: options.AllowedMethods = None,
+    allowed_headers: options.AllowedHeaders = None,
+    allow_credentials: options.AllowCredentials = False,
+    dev: options.Dev = False,
+    strict: options.Strict = False,
+    max_body_mb: options.MaxBodyMb = 16.0,
+    body_timeout_s: options.BodyTimeout = 30.0,
+    max_concurrent_requests: options.MaxConcurrentRequests = 2048,
+    request_timeout_s: options.RequestTimeout = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_n: options.MaxN = 128,
+    max_logprobs: options.MaxLogprobs = 20,
+    grace_s: options.GraceS = 5.0,
+    embedding_pooling: options.EmbeddingPooling = "last",
     max_model_len: MaxModelLen = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Requests that run at once.")] = None,
-    max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="Tokens computed in one step.")
-    ] = None,
-    block_size: Annotated[int | None, typer.Option(help="Tokens per block of KV cache.")] = None,
-    num_kv_blocks: Annotated[int | None, typer.Option(help="Blocks of KV cache.")] = None,
-    kv_cache_memory_gb: Annotated[
-        float | None, typer.Option(help="Size of the KV cache in GiB.")
-    ] = None,
-    enable_prefix_caching: Annotated[
-        bool, typer.Option(help="Share the blocks of common beginnings.")
-    ] = True,
-    scheduling_policy: Annotated[str, typer.Option(help="Who runs first.")] = "fcfs",
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    block_size: options.BlockSize = None,
+    num_kv_blocks: options.NumKvBlocks = None,
+    kv_cache_memory_gb: options.KvCacheMemoryGb = None,
+    enable_prefix_caching: options.PrefixCaching = True,
+    scheduling_policy: options.SchedulingPolicy = "fcfs",
     dtype: Dtype = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    kernels: Annotated[str, typer.Option(help="auto, or reference: plain PyTorch.")] = "auto",
-    num_threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(help="Seeds requests that bring no seed.")] = 0,
-    chat_template: Annotated[
-        str | None, typer.Option(help="A Jinja template, or a file that holds one.")
-    ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="A folder or hub id.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    device: options.Device = "auto",
+    quantization: options.Quantization = None,
+    batch_invariant: options.BatchInvariant = False,
+    kernels: options.Kernels = "auto",
+    num_threads: options.NumThreads = None,
+    seed: options.Seed = 0,
+    chat_template: options.ChatTemplate = None,
+    tokenizer: options.TokenizerPath = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    child: options.Child = False,
 ) -> None:
-    """Serve a model with OpenAI's API; Ctrl-C or SIGTERM stops it."""
-    from toolkit.server import serve as start_server
+    """Serve a model with OpenAI's API; Ctrl-C or SIGTERM stops it, a second one at once."""
+    if child:
+        serve_child(model)
+        return
+    from toolkit.server.serve import start
+    from toolkit.server.settings import ServerSettings
 
-    with start_server(
-        model,
+    settings = ServerSettings(
         host=host,
         port=port,
-        api_key=api_key,
-        served_model_name=served_model_name or None,
+        uds=uds,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_keyfile_password=ssl_keyfile_password,
+        root_path=root_path,
+        api_keys=tuple(api_key or ()),
+        served_names=tuple(served_model_name or ()),
+        allowed_origins=tuple(allowed_origins or ()),
+        allowed_methods=tuple(allowed_methods or ("*",)),
+        allowed_headers=tuple(allowed_headers or ("*",)),
+        allow_credentials=allow_credentials,
+        dev=dev,
+        strict=strict,
+        max_body_bytes=int(max_body_mb * _MIB),
+        body_timeout_s=body_timeout_s,
+        max_concurrent_requests=max_concurrent_requests,
+        request_timeout_s=request_timeout_s,
+        max_prompt_tokens=max_prompt_tokens,
+        max_n=max_n,
+        max_logprobs=max_logprobs,
+        grace_s=grace_s,
+        embedding_pooling=embedding_pooling,
+    )
+    llm_settings = given(
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        block_size=block_size,
+        num_kv_blocks=num_kv_blocks,
+        kv_cache_memory_gb=kv_cache_memory_gb,
         enable_prefix_caching=enable_prefix_caching,
         policy=scheduling_policy,
         dtype=dtype,
         device=device,
+        quantization=quantization,
+        batch_invariant=batch_invariant,
         kernels=kernels,
+        num_threads=num_threads,
         seed=seed,
+        chat_template=_template(chat_template),
+        tokenizer=tokenizer,
+        revision=revision,
         trust_remote_code=trust_remote_code,
-        **given(
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            block_size=block_size,
-            num_kv_blocks=num_kv_blocks,
-            kv_cache_memory_gb=kv_cache_memory_gb,
-            num_threads=num_threads,
-            chat_template=_template(chat_template),
-            tokenizer=tokenizer,
-            revision=revision,
-        ),
-    ) as server:
-        stop = _stop_signal()
-        _announce(server, needs_key=api_key is not None)
-        while not stop.wait(timeout=1.0):  # Windows delivers no signal to a wait without an end
-            pass
-        out.print("stopping; running answers may end first", style="dim")
+    )
+    with start(model, settings, llm_settings) as server:
+        orders = StopOrders()
+        orders.take_signals()
+        server.log.echo(_to_stderr, calls=access_log)
+        _announce(server)
+        orders.obey(server, lambda: out.print("stopping; answers may end first", style="dim"))
 
 
-def _announce(server: Any, *, needs_key: bool) -> None:
-    out.print(f"[bold]{escape(server.model_name)}[/] is served at [bold]{server.url}/v1[/]\n")
-    key = ' \\\n  -H "Authorization: Bearer $TOOLKIT_API_KEY"' if needs_key else ""
+def _announce(server: Any) -> None:
+    out.print(
+        f"[bold]{escape(server.model_name)}[/] is served at [bold]{escape(server.base_url)}[/]"
+        + (f" on unix:{escape(server.address.uds)}" if server.address.uds else "")
+        + "\n"
+    )
+    key = ' \\\n  -H "Authorization: Bearer $TOOLKIT_API_KEY"' if server.settings.api_keys else ""
     body = (
         f'{{"model": "{server.model_name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     )
+    place = f"--unix-socket {shlex.quote(server.address.uds)} " if server.address.uds else ""
     write(
-        f"curl {server.url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
-        f"  -d {shlex.quote(body)}\n"
+        f"curl {place}{server.base_url}/chat/completions -H 'Content-Type: application/json'"
+        f"{key} \\\n  -d {shlex.quote(body)}\n"
     )
     out.print("Ctrl-C stops it.", style="dim")
 
 
-def _stop_signal() -> threading.Event:
-    """Return an event that SIGINT or SIGTERM sets."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-    return stop
+def _to_stderr(line: str) -> None:
+    err.print(line, markup=False, soft_wrap=True)
 
 
 def _template(text_or_path: str | None) -> str | None:

@@ -223,6 +223,16 @@ class Engine:
         """Whether the loop thread exists, paused or not."""
         return self._loop.is_started
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether ``pause()`` holds the thread, or would hold it if it were started."""
+        return self._loop.is_paused
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
     def start(self) -> None:
         """Let a thread run the steps until ``stop()``."""
         self._require_open()

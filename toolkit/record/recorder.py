@@ -65,6 +65,7 @@ class Record:
     ) -> None:
         self.level = level
         self.started_at = datetime.now(timezone.utc)
+        self.tables = ("steps", "requests", "tokens")
         self.num_dropped = {"steps": 0, "requests": 0, "tokens": 0}
         self._token_text = token_text
         self._started_s = 0.0

@@ -5,12 +5,22 @@ Read app, then chat and completions, then generation.
 
 try:
     from toolkit.server.handle import Server
+    from toolkit.server.process import ServerProcess
     from toolkit.server.serve import serve
 except ModuleNotFoundError as error:
-    if error.name not in ("anyio", "fastapi", "openai", "pydantic", "starlette", "uvicorn"):
+    if error.name not in (
+        "anyio",
+        "fastapi",
+        "httptools",
+        "httpx",
+        "openai",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+    ):
         raise
     raise ImportError(
         f"serving needs the package {error.name!r}: pip install 'llm-serving-toolkit[server]'"
     ) from error
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "ServerProcess", "serve"]

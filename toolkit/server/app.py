@@ -16,23 +16,31 @@ from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from toolkit.errors import ToolkitError
 from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
+from toolkit.server.dev import EngineSwitch, add_dev_routes
 from toolkit.server.failures import Refusal, as_refusal
 from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
+from toolkit.server.limits import BodyLimit, ConcurrencyLimit, TimeLimit
+from toolkit.server.paths import RootPath
 from toolkit.server.served import VERSION, ServedModel
+from toolkit.server.settings import ServerSettings
 
 __all__ = ["build_app"]
+
+# What scripts of web pages may read of an answer, beside its body.
+_EXPOSED_HEADERS = ("x-request-id", "x-toolkit-ignored", "server-timing", "retry-after")
 
 
 def build_app(
     served: ServedModel,
     *,
-    api_key: str | None,
+    settings: ServerSettings,
     log: Callable[[str], object],
     running: set[Generation],
 ) -> FastAPI:
@@ -40,7 +48,7 @@ def build_app(
 
     Args:
         served: The model.
-        api_key: What clients must send, if anything.
+        settings: The server's; endpoints find them as ``app.state.settings``.
         log: Takes a line per call.
         running: Holds the calls that the engine works for.
     """
@@ -48,8 +56,11 @@ def build_app(
         title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_with_fanout
     )
     app.state.served = served
+    app.state.settings = settings
     app.state.running = running
     app.get("/health")(health)
+    app.get("/ping")(health)
+    app.post("/ping")(health)
     app.get("/version")(toolkit_version)
     app.get("/v1/models")(list_models)
     app.get("/v1/models/{name:path}")(show_model)
@@ -60,10 +71,37 @@ def build_app(
         app.post(path, dependencies=[Depends(require_text)])(endpoint)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    if api_key is not None:
-        app.add_middleware(KeyCheck, api_key=api_key)
-    app.add_middleware(Identity, log=log)  # the outermost: refused calls have an id too
+    add_dev_routes(app, EngineSwitch(served.engine), documented=settings.dev)
+    _add_layers(app, settings, log)
     return app
+
+
+def _add_layers(app: FastAPI, settings: ServerSettings, log: Callable[[str], object]) -> None:
+    """Put the layers around the application, the innermost first."""
+    if settings.request_timeout_s is not None:
+        app.add_middleware(TimeLimit, timeout_s=settings.request_timeout_s)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+    )
+    app.add_middleware(ConcurrencyLimit, max_requests=settings.max_concurrent_requests)
+    app.add_middleware(
+        KeyCheck,
+        api_keys=settings.api_keys,
+        dev=settings.dev,
+        control_key=settings.control_key,
+    )
+    if settings.allowed_origins:  # outside the keys: a browser's preflight brings none
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=settings.allowed_methods,
+            allow_headers=settings.allowed_headers,
+            allow_credentials=settings.allow_credentials,
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    app.add_middleware(Identity, log=log)  # refused calls have an id too
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
 
 
 @asynccontextmanager
@@ -118,6 +156,10 @@ async def _on_client_gone(http: HttpRequest, error: Exception) -> Response:
     return Response(status_code=499)  # nginx's "client closed request"; nobody reads it
 
 
+async def _on_deep_body(http: HttpRequest, error: Exception) -> Response:
+    return Refusal("the body nests lists and objects too deeply").response(http.scope)
+
+
 async def _on_invalid_body(http: HttpRequest, error: Exception) -> Response:
     """Name the field that is wrong and say why, without pydantic's vocabulary."""
     assert isinstance(error, RequestValidationError)
@@ -156,6 +198,7 @@ async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
 
 _HANDLERS = {
     Refusal: _on_error,
+    RecursionError: _on_deep_body,
     ToolkitError: _on_error,
     ClientGone: _on_client_gone,
     RequestValidationError: _on_invalid_body,

@@ -5,6 +5,7 @@ Whatever goes wrong on the way to an answer becomes a ``Refusal``, which knows i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,10 @@ class Refusal(Exception):
         """The error object."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
+
+    def json(self) -> bytes:
+        """The error object, as it travels."""
+        return json.dumps(self.body).encode()
 
     def response(self, scope: Scope) -> JSONResponse:
         """Return the answer that carries the error, and leave a note for the log."""

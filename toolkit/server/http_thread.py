@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
@@ -11,10 +11,13 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from toolkit.errors import InvalidConfig, ToolkitError
+from toolkit.errors import ToolkitError
+from toolkit.server.http_protocol import Connection
+from toolkit.server.listeners import BACKLOG
 from toolkit.server.logs import LogTail
+from toolkit.server.settings import ServerSettings
 
-__all__ = ["HttpThread", "listen"]
+__all__ = ["HttpThread"]
 
 # Starting takes milliseconds; only a machine that hangs needs longer than this.
 _START_TIMEOUT_S = 30.0
@@ -22,58 +25,32 @@ _START_TIMEOUT_S = 30.0
 _HANG_S = 2.0
 # A call may still arrive while the port is being closed: look again.
 _POLL_S = 0.05
-# How many clients may wait for a connection.
-_BACKLOG = 2048
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on host and port; port 0 finds a free one.
-
-    Raises:
-        InvalidConfig: there is no such host or port.
-        ToolkitError: the port is taken or not allowed.
-    """
-    if not 0 <= port <= 65535:
-        raise InvalidConfig(f"port must be from 0 to 65535, not {port}")
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise InvalidConfig(f"cannot serve on {host}:{port}: {error}") from error
-    # IPv4 first: "localhost" then is 127.0.0.1, which every client also tries.
-    family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-    listener = socket.socket(family, kind, protocol)
-    try:
-        # A port whose last connections linger in TIME_WAIT may be taken again at once.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ToolkitError(
-                f"{host}:{port} is taken: stop the server that listens there (server.stop()), "
-                "choose another port, or pass port=0 for a free one"
-            ) from error
-        raise ToolkitError(f"cannot serve on {host}:{port}: {error.strerror}") from error
-    return listener
 
 
 class HttpThread:
     """Serves an application on a listening socket until it is stopped."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, log: LogTail) -> None:
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, log: LogTail, settings: ServerSettings
+    ) -> None:
         self._listener = listener
         self._log = log
+        self._over = threading.Event()  # the thread has ended, or nobody is to wait any longer
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
+                http=Connection,
                 log_config=None,
                 log_level="info",
                 access_log=False,  # server.identity writes a better line
                 lifespan="on",
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 server_header=False,
-            )
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
+                ssl_keyfile_password=settings.ssl_keyfile_password,
+            ),
+            log,
         )
         self._thread = threading.Thread(target=self._run, name="toolkit-http", daemon=True)
 
@@ -85,7 +62,7 @@ class HttpThread:
     def start(self) -> None:
         """Start, and return when calls are answered."""
         self._thread.start()
-        if not self._server.ready.wait(_START_TIMEOUT_S):
+        if not self._server.ready.wait(_START_TIMEOUT_S) or not self.is_running:
             lines = "\n".join(self._log.lines)
             raise ToolkitError(f"the HTTP server did not start:\n{lines}")
 
@@ -99,10 +76,14 @@ class HttpThread:
         config: Any = self._server.config  # whose type says int, though any number of seconds works
         config.timeout_graceful_shutdown = grace_s + _HANG_S
         self._server.should_exit = True
-        self._thread.join(grace_s)
+        self._over.wait(grace_s)
         while self._thread.is_alive():
             cut_short()
             self._thread.join(_POLL_S)
+
+    def hurry(self) -> None:
+        """Let a ``stop()`` in progress, on whatever thread, wait for answers no longer."""
+        self._over.set()
 
     def _run(self) -> None:
         self._log.open()
@@ -111,16 +92,25 @@ class HttpThread:
         finally:
             self._listener.close()
             self._log.close()
+            self._server.ready.set()  # if it failed before, waiting for it is over
+            self._over.set()
 
 
 class _Uvicorn(uvicorn.Server):
     """Says when it is ready, instead of being asked again and again."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, log: LogTail) -> None:
         super().__init__(config)
         self.ready = threading.Event()
+        self._log = log
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections."""
+        asyncio.get_running_loop().set_exception_handler(self._note)
         await super().startup(sockets)
         self.ready.set()
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Write what the event loop complains of into the log, not onto the notebook's output."""
+        error = context.get("exception")
+        self._log.write(f"{context['message']}{f': {error!r}' if error is not None else ''}")

@@ -6,13 +6,15 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import sha256
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from toolkit.server.dev import is_dev_path
 from toolkit.server.failures import Refusal, as_refusal
+from toolkit.server.paths import route_path
 
 __all__ = ["Identity", "KeyCheck"]
 
@@ -56,7 +58,7 @@ class _Answering:
     """One call under its id, until its line is in the log."""
 
     def __init__(self, scope: Scope, send: Send, log: Callable[[str], object]) -> None:
-        self.api_id = _PREFIXES.get(scope["path"], "req-") + secrets.token_hex(12)
+        self.api_id = _PREFIXES.get(route_path(scope), "req-") + secrets.token_hex(12)
         self.status: int | None = None
         self._scope = scope
         self._send = send
@@ -90,28 +92,78 @@ class _Answering:
 
 
 class KeyCheck:
-    """Refuses calls under /v1 that do not bring the API key."""
+    """Refuses calls under /v1, and those for development, that bring no API key.
 
-    def __init__(self, app: ASGIApp, *, api_key: str) -> None:
+    /health, /ping, /version and /metrics are open, as vLLM's are: probes bring no keys.
+
+    Args:
+        app: Gets the calls that are let through.
+        api_keys: Any one of them is enough; without any, all calls under /v1 are let through.
+        dev: Whether whoever may call /v1 may also call the endpoints for development.
+        control_key: Opens these to whoever has it, in any case.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_keys: Collection[str],
+        dev: bool,
+        control_key: str | None,
+    ) -> None:
         self._app = app
-        self._digest = sha256(api_key.encode()).digest()
+        self._digests = [_digest(key.encode()) for key in api_keys]
+        self._dev = dev
+        self._control = [] if control_key is None else [_digest(control_key.encode())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or refuse it."""
-        is_guarded = scope["type"] == "http" and scope["path"].startswith("/v1")
-        if is_guarded and not self._has_key(scope):
-            refusal = Refusal(
-                "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'",
-                status=401,
-                code="invalid_api_key",
-                headers={"www-authenticate": "Bearer"},
-            )
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is not None:
             await refusal.response(scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _has_key(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Digests have one length, and their comparison takes one time: nothing leaks.
-        digest = sha256(key.strip().encode()).digest()
-        return scheme.lower() == "bearer" and hmac.compare_digest(digest, self._digest)
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        path = route_path(scope)
+        is_dev = is_dev_path(path)
+        if not is_dev and not path.startswith("/v1"):
+            return None
+        sent = _sent_key(scope)
+        if is_dev and _is_among(sent, self._control):
+            return None
+        if is_dev and not self._dev:
+            return Refusal(
+                f"{scope['method']} {path} is for development and not served here; start the "
+                "server with --dev, or serve(dev=True)",
+                status=404,
+                code="unknown_url",
+            )
+        if not self._digests or _is_among(sent, self._digests):
+            return None
+        return Refusal(
+            "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'",
+            status=401,
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
+
+
+def _sent_key(scope: Scope) -> bytes | None:
+    """Return the bytes of the key that a call brings."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, key = value.partition(b" ")
+            return bytes(key.strip()) if kind.lower() == b"bearer" else None
+    return None
+
+
+def _is_among(sent: bytes | None, digests: Collection[bytes]) -> bool:
+    """Compare with every key; digests have one length, so it takes one time and nothing leaks."""
+    digest = _digest(sent or b"")
+    matches = [hmac.compare_digest(digest, own) for own in digests]
+    return sent is not None and any(matches)
+
+
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()

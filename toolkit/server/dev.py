@@ -1,0 +1,188 @@
+"""Endpoints for development: look into the engine, hold it, read its tables.
+
+Served only with ``serve(dev=True)`` or ``--dev``: whoever may call them can hold up everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import Request as HttpRequest
+from fastapi.responses import StreamingResponse
+
+from toolkit.engine import Engine
+from toolkit.server.failures import Refusal
+
+__all__ = ["DEV_PATHS", "EngineSwitch", "add_dev_routes", "is_dev_path"]
+
+DEV_PATHS = ("/reset_prefix_cache", "/pause", "/resume", "/is_paused", "/engine/")
+# Rows of a table that are written at once; others are answered in between.
+_ROWS_AT_ONCE = 5000
+
+
+def is_dev_path(path: str) -> bool:
+    """Say whether a path belongs to the endpoints for development."""
+    return any(path == known or path.startswith(known) for known in DEV_PATHS)
+
+
+class EngineSwitch:
+    """Holds an engine and lets it go, for callers who do not know of each other.
+
+    The engine counts pauses; over HTTP there is one, however often it is asked for.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_held = False
+        self._lock = threading.Lock()
+
+    def pause(self) -> None:
+        """Hold the engine between two steps."""
+        with self._lock:
+            if not self._is_held:
+                self._engine.pause()
+                self._is_held = True
+
+    def resume(self) -> None:
+        """Let it go, if it was held here."""
+        with self._lock:
+            if self._is_held:
+                self._engine.resume()
+                self._is_held = False
+
+
+def add_dev_routes(app: FastAPI, switch: EngineSwitch, *, documented: bool) -> None:
+    """Serve the endpoints for development, to those whom ``KeyCheck`` lets through.
+
+    They are no coroutines: what waits for the engine runs in threads.
+
+    Args:
+        app: Gets the routes.
+        switch: Of the engine.
+        documented: Whether /docs shows them.
+    """
+    app.state.switch = switch
+    router = APIRouter(include_in_schema=documented)
+    router.post("/reset_prefix_cache")(reset_prefix_cache)
+    router.post("/pause")(pause)
+    router.post("/resume")(resume)
+    router.get("/is_paused")(is_paused)
+    router.get("/engine/state")(engine_state)
+    router.get("/engine/record")(engine_record)
+    router.get("/engine/record/{table}")(record_table)
+    app.include_router(router)
+
+
+def reset_prefix_cache(http: HttpRequest) -> dict[str, int]:
+    """Forget all reusable blocks; say how many there were."""
+    return {"num_evicted": _engine(http).reset_prefix_cache()}
+
+
+def pause(http: HttpRequest) -> dict[str, bool]:
+    """Hold the engine between two steps; requests wait in line."""
+    http.app.state.switch.pause()
+    return is_paused(http)
+
+
+def resume(http: HttpRequest) -> dict[str, bool]:
+    """Let the engine go on."""
+    http.app.state.switch.resume()
+    return is_paused(http)
+
+
+def is_paused(http: HttpRequest) -> dict[str, bool]:
+    """Say whether the engine is held, by whomever."""
+    return {"is_paused": _engine(http).is_paused}
+
+
+def engine_state(http: HttpRequest) -> dict[str, Any]:
+    """Return the scheduler's and the cache's state between two steps."""
+    engine = _engine(http)
+    pool = engine.cache.pool
+    snapshot = engine.snapshot()
+    return {
+        **asdict(snapshot),
+        "blocks": snapshot.blocks._asdict(),
+        "is_running": engine.is_running,
+        "is_paused": engine.is_paused,
+        "scheduler": asdict(engine.config.scheduler),
+        "cache": {
+            **asdict(engine.config.cache),
+            "num_used": pool.num_used,
+            "num_cached": pool.num_cached,
+            "num_free": pool.num_free,
+            "num_evicted": pool.num_evicted,
+        },
+    }
+
+
+def engine_record(http: HttpRequest) -> dict[str, Any]:
+    """Say which tables there are."""
+    record = _record(http)
+    return {
+        "tables": list(record.tables),
+        "level": record.level,
+        "started_at": record.started_at.isoformat(),
+        "num_dropped": dict(record.num_dropped),
+    }
+
+
+def record_table(
+    table: str,
+    http: HttpRequest,
+    format: Annotated[str, Query(pattern="^(split|jsonl)$")] = "split",
+    tail: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """Return a table of the record, or its last ``tail`` rows.
+
+    ``format=split``: ``{"columns", "dtypes", "data"}``; ``format=jsonl``: an object a line.
+    """
+    record = _record(http)
+    if table not in record.tables:
+        raise Refusal(
+            f"the record has no table {table!r}; it has {', '.join(record.tables)}",
+            status=404,
+            param="table",
+        )
+    frame = getattr(record, table)
+    if tail is not None:
+        frame = frame.tail(tail)
+    if format == "jsonl":
+        return StreamingResponse(_lines(frame), media_type="application/jsonl")
+    return StreamingResponse(_split(frame), media_type="application/json")
+
+
+def _lines(frame: Any) -> Iterator[str]:
+    for start in range(0, len(frame), _ROWS_AT_ONCE):
+        part = frame.iloc[start : start + _ROWS_AT_ONCE]
+        yield part.to_json(orient="records", lines=True, double_precision=15)
+
+
+def _split(frame: Any) -> Iterator[str]:
+    head = {
+        "columns": list(frame.columns),
+        "dtypes": [str(dtype) for dtype in frame.dtypes],
+    }
+    yield json.dumps(head)[:-1] + ', "data": ['
+    for start in range(0, len(frame), _ROWS_AT_ONCE):
+        part = frame.iloc[start : start + _ROWS_AT_ONCE]
+        rows = part.to_json(orient="values", double_precision=15)[1:-1]
+        yield f"{', ' if start else ''}{rows}"
+    yield "]}"
+
+
+def _engine(http: HttpRequest) -> Engine:
+    engine: Engine = http.app.state.served.engine
+    return engine
+
+
+def _record(http: HttpRequest) -> Any:
+    record = _engine(http).record
+    if record is None:
+        raise Refusal("this engine keeps no record", status=404)
+    return record

@@ -1,0 +1,149 @@
+"""A view of an engine in another process: its tables and states by HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from toolkit.engine.report import BlockCounts
+from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
+from toolkit.errors import EngineError
+from toolkit.server.address import Address
+
+__all__ = ["RemoteEngine", "RemoteRecord"]
+
+
+class RemoteEngine:
+    """What can be seen of an engine that runs in another process, and the little that can be done.
+
+    Args:
+        address: Of its server.
+        control_key: Opens the server's endpoints for development.
+        tables: Names of the record's tables.
+    """
+
+    def __init__(self, address: Address, control_key: str, tables: Sequence[str]) -> None:
+        self._address = address
+        self._control_key = control_key
+        self.record = RemoteRecord(self, tables)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Return a frozen view of all unfinished requests, taken between two steps."""
+        state = self.state()
+
+        def requests(which: str) -> tuple[RequestSnapshot, ...]:
+            rows = [{**row, "block_ids": tuple(row["block_ids"])} for row in state[which]]
+            return tuple(RequestSnapshot(**row) for row in rows)
+
+        return EngineSnapshot(
+            step=state["step"],
+            time_s=state["time_s"],
+            policy=state["policy"],
+            running=requests("running"),
+            waiting=requests("waiting"),
+            blocks=BlockCounts(**state["blocks"]),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what ``/engine/state`` says: the snapshot, limits, and the cache's counts."""
+        return dict(self.call("GET", "/engine/state"))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the engine's thread drives it now."""
+        return bool(self.state()["is_running"])
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it is held between two steps."""
+        return bool(self.call("GET", "/is_paused")["is_paused"])
+
+    def pause(self) -> None:
+        """Hold the engine between two steps; requests wait in line."""
+        self.call("POST", "/pause")
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.call("POST", "/resume")
+
+    def reset_prefix_cache(self) -> int:
+        """Forget reusable blocks; return how many were evicted."""
+        return int(self.call("POST", "/reset_prefix_cache")["num_evicted"])
+
+    def call(self, method: str, path: str, **params: Any) -> Any:
+        """Call an endpoint for development and return its JSON.
+
+        Raises:
+            EngineError: the server does not answer, or refuses.
+        """
+        headers = {"authorization": f"Bearer {self._control_key}"}
+        try:
+            with self._address.http_client(headers=headers, timeout=None) as http:
+                answer = http.request(method, path, params=params)
+        except httpx.TransportError as error:
+            raise EngineError(
+                f"the server process at {self._address.place} does not answer: {error}"
+            ) from error
+        if answer.is_error:
+            raise EngineError(f"{method} {path}: {answer.json()['error']['message']}")
+        return answer.json()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"engine.{name}: this engine runs in another process (serve(process=True)); from here "
+            "there are .record (its tables), .snapshot(), .state(), .pause(), .resume() and "
+            ".reset_prefix_cache(). Serve without process=True to hold the engine itself"
+        )
+
+    def __repr__(self) -> str:
+        return f"RemoteEngine({self._address.place})"
+
+
+class RemoteRecord:
+    """The tables of an engine in another process; each is fetched when it is asked for.
+
+    Args:
+        engine: Whose record it is.
+        tables: Their names.
+    """
+
+    def __init__(self, engine: RemoteEngine, tables: Sequence[str]) -> None:
+        self._engine = engine
+        self.tables = tuple(tables)
+
+    @property
+    def level(self) -> str:
+        """How much is kept."""
+        return str(self._engine.call("GET", "/engine/record")["level"])
+
+    @property
+    def started_at(self) -> datetime:
+        """What all times count from."""
+        return datetime.fromisoformat(self._engine.call("GET", "/engine/record")["started_at"])
+
+    def tail(self, table: str, count: int) -> pd.DataFrame:
+        """Return the last rows of a table."""
+        return self._table(table, tail=count)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("tables", ()):
+            return self._table(name)
+        raise AttributeError(
+            f"record.{name}: of a record in another process there are the tables "
+            f"{', '.join(self.__dict__.get('tables', ()))}, and .tail(table, count)"
+        )
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.tables]
+
+    def __repr__(self) -> str:
+        return f"RemoteRecord({', '.join(self.tables)} of {self._engine!r})"
+
+    def _table(self, name: str, **params: Any) -> pd.DataFrame:
+        answer = self._engine.call("GET", f"/engine/record/{name}", format="split", **params)
+        frame = pd.DataFrame(answer["data"], columns=answer["columns"], dtype=object)
+        return frame.astype(dict(zip(answer["columns"], answer["dtypes"], strict=True)))
