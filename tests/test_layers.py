@@ -38,7 +38,7 @@ def row(modules: str, *, imports: str, outside: str) -> Room:
 ROOMS = {
     "words": row(
         "toolkit.errors toolkit.config toolkit.request toolkit.sampling_params toolkit.clock"
-        " toolkit.beam_search_params toolkit.threads",
+        " toolkit.beam_search_params toolkit.pooling_params toolkit.threads",
         imports="-",
         outside="-",
     ),
