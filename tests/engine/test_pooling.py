@@ -138,7 +138,9 @@ def test_any_mixture_in_a_small_pool_ends_well(seed: int):
         start = shared[: draw.randrange(10)]
         prompt = start + draw.choices(range(VOCAB_SIZE), k=draw.randrange(1, 8))
         pooling = draw.choice(["last", "mean", "cls", None, None])
-        how: Any = params(draw.randrange(1, 9)) if pooling is None else PoolingParams(pooling=pooling)
+        how: Any = (
+            params(draw.randrange(1, 9)) if pooling is None else PoolingParams(pooling=pooling)
+        )
         requests.append(engine.add(prompt, how))
         if draw.random() < 0.5:
             engine.step()

@@ -126,9 +126,8 @@ class Pooler:
         vectors: dict[str, bytes] = {}
         errors: dict[str, BaseException] = {}
         for (request_id, pooled), total in zip(complete.items(), totals, strict=True):
-            vector = _vector(total, pooled)
-            if np.isfinite(vector).all():
-                vectors[request_id] = vector.tobytes()
+            if np.isfinite(total).all():
+                vectors[request_id] = _vector(total, pooled).tobytes()
             else:
                 errors[request_id] = RequestFailed(
                     "the hidden states of this prompt are not finite: load the model with "
