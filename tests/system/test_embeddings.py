@@ -74,7 +74,7 @@ def prompts(vocab_size: int, count: int, *, longest: int = 60) -> list[list[int]
     shared = torch.randint(3, vocab_size, (17,), generator=generator).tolist()
     made = []
     for index in range(count):
-        own = torch.randint(3, vocab_size, (1 + 7 * index % 41,), generator=generator).tolist()
+        own = torch.randint(3, vocab_size, (3 + 7 * index % 41,), generator=generator).tolist()
         made.append((shared + own if index % 2 else own)[:longest])
     return made
 
@@ -143,10 +143,10 @@ def llm(shared_llm: LLM) -> Iterator[LLM]:
 
 
 def test_text_gives_a_vector_of_length_one(llm: LLM, model: PreTrainedModel):
-    outputs = llm.embed(["The cat sat.", "Hello"])
-    assert_right(outputs, [PoolingParams()] * 2, model)
-    assert [output.prompt for output in outputs] == ["The cat sat.", "Hello"]
-    assert len({output.request_id for output in outputs}) == 2
+    outputs = llm.embed(["The cat sat.", "Hello", [5]])
+    assert_right(outputs, [PoolingParams()] * 3, model)
+    assert [output.prompt for output in outputs] == ["The cat sat.", "Hello", None]
+    assert len({output.request_id for output in outputs}) == 3
     assert outputs[0].outputs.hidden_size == model.config.hidden_size
     assert repr(outputs[0].outputs) == f"EmbeddingOutput(hidden_size={model.config.hidden_size})"
     assert float(torch.tensor(outputs[0].outputs.embedding).norm()) == pytest.approx(1.0, abs=1e-6)
@@ -234,7 +234,8 @@ def test_while_another_thread_generates(llm: LLM, model: PreTrainedModel):
     params = each_pooling(20)
     texts: list[Any] = []
     greedy = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
-    thread = threading.Thread(target=lambda: texts.extend(llm.generate(asked[:6], greedy)))
+    short = prompts(1000, 6, longest=40)
+    thread = threading.Thread(target=lambda: texts.extend(llm.generate(short, greedy)))
     thread.start()
     outputs = llm.embed(asked, params)
     thread.join()
@@ -242,7 +243,7 @@ def test_while_another_thread_generates(llm: LLM, model: PreTrainedModel):
     assert_right(outputs, params, model)
 
 
-def test_aborted_from_an_observer_in_mid_prompt(llm: LLM):
+def test_abortion_in_mid_prompt_leaves_nothing(llm: LLM):
     request = llm.engine.add(list(range(3, 60)), PoolingParams(pooling="mean"))
     llm.engine.step()
     assert 0 < request.num_computed_tokens < 57
