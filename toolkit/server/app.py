@@ -25,6 +25,7 @@ from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.served import VERSION, ServedModel
+from toolkit.server.settings import ServerSettings
 
 __all__ = ["build_app"]
 
@@ -32,7 +33,7 @@ __all__ = ["build_app"]
 def build_app(
     served: ServedModel,
     *,
-    api_key: str | None,
+    settings: ServerSettings,
     log: Callable[[str], object],
     running: set[Generation],
 ) -> FastAPI:
@@ -40,7 +41,7 @@ def build_app(
 
     Args:
         served: The model.
-        api_key: What clients must send, if anything.
+        settings: The server's; endpoints find them as ``app.state.settings``.
         log: Takes a line per call.
         running: Holds the calls that the engine works for.
     """
@@ -48,6 +49,7 @@ def build_app(
         title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_with_fanout
     )
     app.state.served = served
+    app.state.settings = settings
     app.state.running = running
     app.get("/health")(health)
     app.get("/version")(toolkit_version)
@@ -60,8 +62,8 @@ def build_app(
         app.post(path, dependencies=[Depends(require_text)])(endpoint)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    if api_key is not None:
-        app.add_middleware(KeyCheck, api_key=api_key)
+    if settings.api_keys:
+        app.add_middleware(KeyCheck, api_keys=settings.api_keys)
     app.add_middleware(Identity, log=log)  # the outermost: refused calls have an id too
     return app
 

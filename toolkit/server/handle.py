@@ -17,6 +17,7 @@ from toolkit.server.generation import Generation
 from toolkit.server.http_thread import HttpThread
 from toolkit.server.logs import LogTail
 from toolkit.server.served import ServedModel
+from toolkit.server.settings import ServerSettings
 
 __all__ = ["Server"]
 
@@ -43,12 +44,12 @@ class Server:
         served: ServedModel,
         listener: socket.socket,
         *,
-        api_key: str | None,
+        settings: ServerSettings,
         owns_llm: bool,
     ) -> None:
         self.llm = llm
         self._served = served
-        self._api_key = api_key
+        self.settings = settings
         self._owns_llm = owns_llm
         self._log = LogTail()
         self._stop_lock = threading.Lock()
@@ -56,7 +57,7 @@ class Server:
         self.host = str(host)
         self.port = int(port)
         self._running: set[Generation] = set()
-        app = build_app(served, api_key=api_key, log=self._log.write, running=self._running)
+        app = build_app(served, settings=settings, log=self._log.write, running=self._running)
         self._http = HttpThread(app, listener, self._log)
         self._http.start()
         atexit.register(self.stop, grace_s=0.0)
@@ -144,7 +145,7 @@ class Server:
             "URL": f"{self.url}/v1",
             "model": ", ".join(self._served.names),
             "state": "running" if self.is_running else "stopped",
-            "API key": "needed" if self._api_key is not None else "none needed",
+            "API key": "needed" if self.settings.api_keys else "none needed",
             "requests": f"{scheduler.num_running} running, {scheduler.num_waiting} waiting",
         }
         body = "".join(
@@ -157,5 +158,5 @@ class Server:
             generation.abort("close")
 
     def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        own = {"base_url": f"{self.url}/v1", "api_key": self._api_key or _NO_KEY}
+        own = {"base_url": f"{self.url}/v1", "api_key": next(iter(self.settings.api_keys), _NO_KEY)}
         return {**own, **options}

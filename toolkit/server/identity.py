@@ -6,7 +6,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import sha256
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -90,11 +90,11 @@ class _Answering:
 
 
 class KeyCheck:
-    """Refuses calls under /v1 that do not bring the API key."""
+    """Refuses calls under /v1 that bring none of the API keys."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str) -> None:
+    def __init__(self, app: ASGIApp, *, api_keys: Collection[str]) -> None:
         self._app = app
-        self._digest = sha256(api_key.encode()).digest()
+        self._digests = [sha256(key.encode()).digest() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or refuse it."""
@@ -112,6 +112,7 @@ class KeyCheck:
 
     def _has_key(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Digests have one length, and their comparison takes one time: nothing leaks.
+        # Digests have one length, and comparing them with every key takes one time: nothing leaks.
         digest = sha256(key.strip().encode()).digest()
-        return scheme.lower() == "bearer" and hmac.compare_digest(digest, self._digest)
+        matches = [hmac.compare_digest(digest, own) for own in self._digests]
+        return scheme.lower() == "bearer" and any(matches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -12,6 +12,7 @@ from toolkit.llm import LLM
 from toolkit.server.handle import Server
 from toolkit.server.http_thread import listen
 from toolkit.server.served import ServedModel
+from toolkit.server.settings import MIB, ServerSettings
 
 __all__ = ["serve"]
 
@@ -21,32 +22,94 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    api_key: str | None = None,
+    uds: str | PathLike[str] | None = None,
+    api_key: str | Sequence[str] | None = None,
     served_model_name: str | Sequence[str] | None = None,
+    processors: Mapping[str, Any] | None = None,
+    hooks: Mapping[str, Any] | None = None,
+    allowed_origins: str | Sequence[str] = (),
+    allowed_methods: str | Sequence[str] = ("*",),
+    allowed_headers: str | Sequence[str] = ("*",),
+    allow_credentials: bool = False,
+    root_path: str = "",
+    ssl_certfile: str | PathLike[str] | None = None,
+    ssl_keyfile: str | PathLike[str] | None = None,
+    ssl_keyfile_password: str | None = None,
+    max_body_bytes: int = 16 * MIB,
+    body_timeout_s: float = 30.0,
+    max_concurrent_requests: int = 2048,
+    request_timeout_s: float | None = None,
+    max_prompt_tokens: int | None = None,
+    max_n: int = 128,
+    max_choices: int = 2048,
+    max_logprobs: int = 20,
+    max_stored_responses: int = 1000,
+    grace_s: float = 5.0,
+    strict: bool = False,
+    dev: bool = False,
+    embedding_pooling: str = "last",
     **llm_settings: Any,
 ) -> Server:
     """Serve a model over HTTP; return when it answers. The cell's event loop is left alone.
 
     Args:
         llm_or_model: An ``LLM``, or what it takes: a folder, a hub id, None for the demo model.
-        host: Address to listen on; "0.0.0.0" is every network that the machine is in.
-        port: Port to listen on; 0 finds a free one.
-        api_key: What clients must send; by default anything will do.
+        api_key: What clients must send under /v1, or several such; by default anything will do.
         served_model_name: The name, or names, that clients ask for; "*" accepts any name.
+        processors: Logits processors by name, for ``extra_body={"processors": [names]}``.
+        hooks: Activation hooks by name, likewise.
         llm_settings: Settings of the ``LLM`` that is made from a folder or hub id.
 
+    ``ServerSettings`` explains the others.
+
     Raises:
+        InvalidConfig: a setting is wrong.
         ToolkitError: the port is taken, or the model cannot be loaded.
     """
-    names = _names(served_model_name)
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        uds=_path(uds),
+        api_keys=_several("api_key", api_key),
+        served_names=_several("served_model_name", served_model_name),
+        allowed_origins=_several("allowed_origins", allowed_origins),
+        allowed_methods=_several("allowed_methods", allowed_methods),
+        allowed_headers=_several("allowed_headers", allowed_headers),
+        allow_credentials=allow_credentials,
+        root_path=root_path,
+        ssl_certfile=_path(ssl_certfile),
+        ssl_keyfile=_path(ssl_keyfile),
+        ssl_keyfile_password=ssl_keyfile_password,
+        max_body_bytes=max_body_bytes,
+        body_timeout_s=body_timeout_s,
+        max_concurrent_requests=max_concurrent_requests,
+        request_timeout_s=request_timeout_s,
+        max_prompt_tokens=max_prompt_tokens,
+        max_n=max_n,
+        max_choices=max_choices,
+        max_logprobs=max_logprobs,
+        max_stored_responses=max_stored_responses,
+        grace_s=grace_s,
+        strict=strict,
+        dev=dev,
+        embedding_pooling=embedding_pooling,
+        processors=processors or {},
+        hooks=hooks or {},
+    )
     if isinstance(llm_or_model, LLM) and llm_settings:
         raise InvalidConfig(
             f"{', '.join(llm_settings)}: settings of an LLM that exists already; "
             "pass them to LLM(...)"
         )
-    if api_key == "":
-        raise InvalidConfig("api_key is empty; leave it out to need none")
-    listener = listen(host, port)  # first: a taken port is known before a model is loaded
+    return _serve_here(llm_or_model, settings, llm_settings)
+
+
+def _serve_here(
+    llm_or_model: LLM | str | PathLike[str] | None,
+    settings: ServerSettings,
+    llm_settings: dict[str, Any],
+) -> Server:
+    listener = listen(settings.host, settings.port)  # a taken port is known before a model loads
     owns_llm = not isinstance(llm_or_model, LLM)
     llm = None
     try:
@@ -55,13 +118,13 @@ def serve(
             engine=llm.engine,
             tokenizer=llm.tokenizer,
             root=llm.model_name,
-            names=names or (llm.model_name,),
+            names=settings.served_names or (llm.model_name,),
             max_model_len=llm.max_model_len,
             default_params=llm.default_params,
             created=int(time.time()),
         )
         llm.engine.start()
-        return Server(llm, served, listener, api_key=api_key, owns_llm=owns_llm)
+        return Server(llm, served, listener, settings=settings, owns_llm=owns_llm)
     except BaseException:
         listener.close()
         if owns_llm and llm is not None:
@@ -75,12 +138,15 @@ def _llm(llm_or_model: LLM | str | PathLike[str] | None, settings: dict[str, Any
     return LLM(None if llm_or_model is None else fspath(llm_or_model), **settings)
 
 
-def _names(served_model_name: str | Sequence[str] | None) -> tuple[str, ...]:
-    if served_model_name is None:
+def _path(path: str | PathLike[str] | None) -> str | None:
+    return None if path is None else fspath(path)
+
+
+def _several(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return one string or several as a tuple."""
+    if value is None:
         return ()
-    names = (served_model_name,) if isinstance(served_model_name, str) else tuple(served_model_name)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise InvalidConfig(
-            f"served_model_name must be a name or a list of names, not {served_model_name!r}"
-        )
-    return names
+    values = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(one, str) and one for one in values):
+        raise InvalidConfig(f"{name} must be a string, or a list of them, none of them empty")
+    return values
