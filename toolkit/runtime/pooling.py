@@ -46,6 +46,9 @@ class _Pooled:
     def add(self, positions: range, hidden: Tensor) -> None:
         """Pool the states [positions, width]."""
         if positions:
+            # The cache must not have given a position whose state was still wanted.
+            is_next = positions.start == self.num_pooled
+            assert is_next or self.params.pooling == "last", "a state is missing"
             total = hidden.sum(dim=0, dtype=torch.float64)
             self.total = total if self.total is None else self.total + total
             self.num_pooled = positions.stop

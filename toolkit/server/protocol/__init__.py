@@ -7,6 +7,7 @@ nothing in the answer. Anything else is unknown: accepted, and named in a header
 
 from toolkit.server.protocol.chat import ChatRequest, Message
 from toolkit.server.protocol.completions import CompletionRequest
+from toolkit.server.protocol.embeddings import EmbeddingRequest
 from toolkit.server.protocol.fields import HARMLESS, REFUSED, ignored_fields
 from toolkit.server.protocol.sampling import AnswerRequest, SamplingFields, StreamOptions
 from toolkit.server.protocol.tokenize import DetokenizeRequest, TokenizeRequest
@@ -18,6 +19,7 @@ __all__ = [
     "ChatRequest",
     "CompletionRequest",
     "DetokenizeRequest",
+    "EmbeddingRequest",
     "Message",
     "SamplingFields",
     "StreamOptions",
