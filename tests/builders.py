@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from hashlib import blake2b
+from struct import pack
 from typing import Any
 
 from toolkit.clock import VirtualClock
@@ -33,6 +34,11 @@ def expected_output(prompt: list[int], num_tokens: int, sample_index: int = 0) -
     for _ in range(num_tokens):
         context.append(next_token(context, sample_index))
     return context[len(prompt) :]
+
+
+def expected_vector(prompt: list[int]) -> tuple[float, float]:
+    """What a request that pools must get: a function of every token of its prompt."""
+    return float(len(prompt)), float(next_token(prompt))
 
 
 def next_logprobs(context: list[int]) -> list[float]:
@@ -60,6 +66,7 @@ class LedgerRunner:
         self.plans: list[StepPlan] = []
         self.fail_steps: set[int] = set()
         self.fail_requests: set[str] = set()
+        self.computed: dict[str, set[int]] = {}  # positions, of requests that pool
 
     def prepare(self, request: Request) -> None:
         if max(request.prompt_token_ids) >= VOCAB_SIZE:
@@ -89,10 +96,16 @@ class LedgerRunner:
                 range(chunk.start, chunk.end), chunk.token_ids, strict=True
             ):
                 self.slots[self._slot(chunk.request_id, position)] = (token_id, position)
-        tokens, errors = {}, {}
+        tokens, errors, embeddings = {}, {}, {}
         for chunk in plan.chunks:
             if chunk.request_id in self.fail_requests:
                 errors[chunk.request_id] = ValueError("a processor raised")
+            elif self.requests[chunk.request_id].pooling is not None:
+                computed = self.computed.setdefault(chunk.request_id, set())
+                computed.update(range(chunk.start, chunk.end))
+                if chunk.end == self.requests[chunk.request_id].num_prompt_tokens:
+                    context = self._read(chunk.request_id, chunk.end)
+                    embeddings[chunk.request_id] = pack("<2f", *expected_vector(context))
             elif chunk.samples:
                 request = self.requests[chunk.request_id]
                 context = self._read(chunk.request_id, chunk.end)
@@ -101,7 +114,7 @@ class LedgerRunner:
                 else:
                     sampled = SampledToken(next_token(context, request.sample_index))
                 tokens[chunk.request_id] = (sampled,)
-        return StepResult(tokens=tokens, errors=errors)
+        return StepResult(tokens=tokens, errors=errors, embeddings=embeddings)
 
     def release(self, request_id: str) -> None:
         self.requests.pop(request_id, None)

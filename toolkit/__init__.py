@@ -25,6 +25,7 @@ _HOMES = {
     "BeamSearchParams": "toolkit.beam_search_params",
     "CacheConfig": "toolkit.config",
     "SchedulerConfig": "toolkit.config",
+    "PoolingParams": "toolkit.pooling_params",
     "Record": "toolkit.record",
     "Request": "toolkit.request",
     "RequestOutput": "toolkit.request",

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, TypeAlias, cast
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -26,7 +26,14 @@ from toolkit.kernels import Ops, select_ops
 from toolkit.models import load_generation_defaults, open_model
 from toolkit.record import Record
 from toolkit.registry import Holding, register
-from toolkit.request import OutputPiece, Request, RequestOutput, SamplingParams
+from toolkit.request import (
+    EmbeddingRequestOutput,
+    OutputPiece,
+    PoolingParams,
+    Request,
+    RequestOutput,
+    SamplingParams,
+)
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.memory import MemoryPlan, plan_memory
 from toolkit.sampling import Sampler
@@ -39,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 Prompt: TypeAlias = "str | Sequence[int]"
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
+AnyParams: TypeAlias = SamplingParams | BeamSearchParams | PoolingParams
+P = TypeVar("P", SamplingParams, PoolingParams)
 
 DEMO_NAME = "toolkit-demo"
 # Tokens of one step: enough to keep the arithmetic units busy, few enough that a prompt does not
@@ -52,7 +61,7 @@ _PROGRESS_INTERVAL_S = 0.5
 
 
 class LLM:
-    """A model with its engine: generate, chat, stream; ``llm.engine`` is the engine itself.
+    """A model with its engine: generate, chat, stream, embed; ``llm.engine`` is the engine itself.
 
     Args:
         model: A local folder or hub id; the bundled demo model (a toy) when left out.
@@ -232,8 +241,10 @@ class LLM:
         A request that fails while it runs has ``.error`` set in its output; the others go on.
         """
         batch = _as_list(prompts)
-        each = self._params_for(len(batch), params)
-        return self._run(batch, each, priority, tags, hooks, progress)
+        params = params if params is not None else self.sampling_params()
+        each = _params_for(len(batch), params, SamplingParams)
+        requests = self._run(batch, each, priority, tags, hooks, progress)
+        return [request.output for request in requests]
 
     def beam_search(
         self,
@@ -266,7 +277,30 @@ class LLM:
             stop_token_ids=stop_token_ids,
         )
         batch = _as_list(prompts)
-        return self._run(batch, [params] * len(batch), priority, tags, (), progress)
+        requests = self._run(batch, [params] * len(batch), priority, tags, (), progress)
+        return [request.output for request in requests]
+
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        priority: int = 0,
+        tags: dict[str, Any] | None = None,
+        progress: bool | None = None,
+    ) -> list[EmbeddingRequestOutput]:
+        """Turn one prompt or a list of them into vectors, in the order of the prompts.
+
+        They are made of the hidden states after the final norm: ``PoolingParams`` says how, by
+        default the last token's, scaled to length 1. ``outputs.embedding`` is the list of numbers.
+        Prompts share steps with one another and with whatever else the engine runs. A prompt may
+        fill the whole context. See ``generate`` for the rest.
+        """
+        batch = _as_list(prompts)
+        params = params if params is not None else PoolingParams()
+        each = _params_for(len(batch), params, PoolingParams)
+        requests = self._run(batch, each, priority, tags, (), progress)
+        return [request.embedding_output for request in requests]
 
     def chat(
         self,
@@ -388,12 +422,13 @@ class LLM:
     def _run(
         self,
         prompts: Sequence[Prompt],
-        each: Sequence[SamplingParams | BeamSearchParams],
+        each: Sequence[AnyParams],
         priority: int,
         tags: dict[str, Any] | None,
         hooks: Sequence[Any],
         progress: bool | None,
-    ) -> list[RequestOutput]:
+    ) -> list[Request]:
+        """Put prompts in line and wait until all have ended; what breaks that aborts them."""
         with self.engine.driving(), Completion(self.engine) as completion:
             requests: list[Request] = []
             try:
@@ -409,11 +444,10 @@ class LLM:
                 for request in requests:
                     self.engine.abort(request.id, by=by)
                 raise
-        outputs = [request.output for request in requests]
-        for output in outputs:
-            if output.error is not None:
-                logger.warning("%s failed: %r", output.request_id, output.error)
-        return outputs
+        for request in requests:
+            if (cause := request.output.error) is not None:
+                logger.warning("%s failed: %r", request.id, cause)
+        return requests
 
     def _wait(
         self, completion: Completion, requests: Sequence[Request], progress: bool | None
@@ -430,38 +464,17 @@ class LLM:
                 num_ended += num_more
                 if not shown or time.monotonic() < due_s:
                     continue
-                bar = bar or tqdm(total=len(samples), desc="Generating", unit="sample")
+                bar = bar or _progress_bar(samples)
                 bar.update(num_ended - bar.n)
-                bar.set_postfix_str(f"{sum(s.num_output_tokens for s in samples)} tokens")
+                bar.set_postfix_str(f"{sum(map(_num_made, samples))} tokens")
         finally:
             if bar is not None:
                 bar.close()
 
-    def _params_for(
-        self, count: int, params: SamplingParams | Sequence[SamplingParams] | None
-    ) -> Sequence[SamplingParams]:
-        if params is None:
-            return [self.sampling_params()] * count
-        _refuse_beams(params)
-        if isinstance(params, SamplingParams):
-            return [params] * count
-        if (
-            not isinstance(params, Sequence)
-            or isinstance(params, str)
-            or not all(isinstance(one, SamplingParams) for one in params)
-        ):
-            raise InvalidRequest(
-                f"params must be SamplingParams(...), or one for each prompt, not {params!r:.80}",
-                param="params",
-            )
-        if len(params) != count:
-            raise InvalidRequest(f"{count} prompts but {len(params)} params", param="params")
-        return params
-
     def _single(
         self, prompt: Prompt | Messages, params: SamplingParams | None
     ) -> tuple[Prompt, SamplingParams]:
-        _refuse_beams(params)
+        _refuse_others_params(params)
         if _is_conversation(prompt):
             token_ids = self.tokenizer.encode_chat(cast("Messages", prompt))
             return token_ids, params or self.sampling_params(max_tokens=None)
@@ -485,12 +498,48 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return list(cast("Sequence[Prompt]", prompts))
 
 
-def _refuse_beams(params: object) -> None:
+def _params_for(count: int, params: P | Sequence[P], kind: type[P]) -> Sequence[P]:
+    """Return each prompt's parameters, of which one may have been given for all."""
+    if kind is SamplingParams:
+        _refuse_others_params(params)
+    if isinstance(params, kind):
+        return [params] * count
+    if (
+        not isinstance(params, Sequence)
+        or isinstance(params, str)
+        or not all(isinstance(one, kind) for one in params)
+    ):
+        raise InvalidRequest(
+            f"params must be {kind.__name__}(...), or one for each prompt, not {params!r:.80}",
+            param="params",
+        )
+    if len(params) != count:
+        raise InvalidRequest(f"{count} prompts but {len(params)} params", param="params")
+    return params
+
+
+def _refuse_others_params(params: object) -> None:
+    """Refuse what other methods of LLM are for."""
     if isinstance(params, BeamSearchParams):
         raise InvalidRequest(
             "BeamSearchParams belong to engine.add; use llm.beam_search(prompts, beam_width=...)",
             param="params",
         )
+    if isinstance(params, PoolingParams):
+        raise InvalidRequest(
+            "PoolingParams make no text; use llm.embed(prompts, params)", param="params"
+        )
+
+
+def _progress_bar(samples: Sequence[Request]) -> tqdm[Any]:
+    if samples[0].pooling is not None:
+        return tqdm(total=len(samples), desc="Embedding", unit="prompt")
+    return tqdm(total=len(samples), desc="Generating", unit="sample")
+
+
+def _num_made(sample: Request) -> int:
+    """Return what a progress bar counts: tokens sampled, or those whose states are known."""
+    return sample.num_output_tokens if sample.pooling is None else sample.num_computed_tokens
 
 
 def _is_conversation(value: Any) -> bool:

@@ -8,19 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from struct import unpack
+from typing import Any, Protocol, cast
 
 from toolkit.beam_search_params import BeamSearchParams
+from toolkit.pooling_params import PoolingParams
 from toolkit.sampling_params import SamplingParams
 
 __all__ = [
     "WAIT_CAUSES",
     "BlockSharing",
     "CompletionOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "FinishReason",
     "Logprob",
     "OutputPiece",
     "OutputText",
+    "PoolingParams",
     "Request",
     "RequestOrigin",
     "RequestOutput",
@@ -172,6 +177,34 @@ class RequestOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingOutput:
+    """A prompt's vector (vLLM's names); no numbers until its last token is computed."""
+
+    embedding: list[float]
+
+    @property
+    def hidden_size(self) -> int:
+        """How many numbers there are."""
+        return len(self.embedding)
+
+    def __repr__(self) -> str:
+        return f"EmbeddingOutput(hidden_size={self.hidden_size})"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequestOutput:
+    """The answer to a request that pools (vLLM's names)."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    outputs: EmbeddingOutput
+    finished: bool
+    num_cached_tokens: int
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputPiece:
     """What one step added to one sample: the unit of every stream."""
 
@@ -197,6 +230,8 @@ class Request:
     0 and lists all of them in ``samples``; the others carry its id as ``parent_id``. The beams of
     a search are such samples too: while it runs they pass their tokens on to one another, and at
     its end sample i becomes the i-th best sequence.
+
+    With ``PoolingParams`` nothing is sampled: the request ends with its prompt.
     """
 
     # What was asked.
@@ -219,6 +254,7 @@ class Request:
     max_tokens: int = 0
     tokenize_s: float = 0.0
     beam: BeamSearchParams | None = None
+    pooling: PoolingParams | None = None
 
     # Where it stands.
     status: Status = Status.WAITING
@@ -236,6 +272,8 @@ class Request:
     error: BaseException | None = None
     beam_score: float | None = None
     block_sharing: BlockSharing | None = None
+    num_pooled_tokens: int = 0  # of the prompt's first: the runner has pooled their hidden states
+    embedding: bytes | None = None  # float32 numbers, little-endian
 
     # What happened to it.
     num_cached_tokens: int = 0
@@ -281,9 +319,11 @@ class Request:
     def num_reusable_tokens(self) -> int:
         """Tokens at the start whose keys and values may come from the prefix cache.
 
-        A token that must be computed by this request, because its logits are still wanted, ends
-        them: logits are not cached.
+        A token that must be computed by this request, because its logits or its hidden state are
+        still wanted, ends them: neither is cached.
         """
+        if self.pooling is not None:
+            return self.pooling.num_reusable_tokens(self.num_pooled_tokens, self.num_tokens)
         known = self.prompt_logprobs
         if known is None or len(known) == self.num_prompt_tokens:
             return self.num_tokens
@@ -296,7 +336,10 @@ class Request:
 
     @property
     def output(self) -> RequestOutput:
-        """The answer so far, with every sample of it."""
+        """The answer so far, with every sample of it; an ``EmbeddingRequestOutput`` if it pools."""
+        if self.pooling is not None:
+            # Typed as what nearly all requests answer; embedding_output has the other type.
+            return cast("RequestOutput", self.embedding_output)
         return RequestOutput(
             request_id=self.id,
             prompt=self.prompt,
@@ -307,6 +350,20 @@ class Request:
             error=next((sample.error for sample in self.samples if sample.error), None),
             prompt_logprobs=self.prompt_logprobs,
             block_sharing=self.block_sharing,
+        )
+
+    @property
+    def embedding_output(self) -> EmbeddingRequestOutput:
+        """The answer of a request that pools; its vector is empty until it has ended well."""
+        numbers = self.embedding or b""
+        return EmbeddingRequestOutput(
+            request_id=self.id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            outputs=EmbeddingOutput(list(unpack(f"<{len(numbers) // 4}f", numbers))),
+            finished=self.is_finished,
+            num_cached_tokens=self.num_cached_tokens,
+            error=self.error,
         )
 
     @property

@@ -35,6 +35,7 @@ from toolkit.errors import EngineClosed, EngineError, EngineIsRunning, InvalidRe
 from toolkit.request import (
     FinishReason,
     OutputPiece,
+    PoolingParams,
     Request,
     RequestOrigin,
     SamplingParams,
@@ -103,7 +104,7 @@ class Engine:
     def add(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams | BeamSearchParams | None = None,
+        params: SamplingParams | BeamSearchParams | PoolingParams | None = None,
         *,
         priority: int = 0,
         arrival_s: float | None = None,
@@ -117,7 +118,8 @@ class Engine:
 
         Args:
             prompt: Text, or token ids.
-            params: How to sample, or how to search with beams; vLLM's defaults when None.
+            params: How to sample, to search with beams, or to pool the prompt's hidden states into
+                an embedding; vLLM's defaults when None.
             priority: Smaller is more urgent under the ``priority`` policy.
             arrival_s: When it arrived on the engine's clock; now by default.
             tags: Whatever the caller wants policies, processors and tables to see.

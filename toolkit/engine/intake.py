@@ -15,9 +15,13 @@ from toolkit.clock import Clock
 from toolkit.config import EngineConfig
 from toolkit.engine.protocols import TextPort
 from toolkit.errors import InvalidParameter, InvalidRequest, PromptTooLong
+from toolkit.pooling_params import PoolingParams
 from toolkit.request import Logprob, Request, RequestOrigin, SamplingParams
 
 __all__ = ["Intake"]
+
+# Of a request that pools; nothing reads them but what lists the parameters of all requests.
+_SAMPLES_NOTHING = SamplingParams(temperature=0, detokenize=False)
 
 
 class Intake:
@@ -48,7 +52,7 @@ class Intake:
     def samples(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams | BeamSearchParams,
+        params: SamplingParams | BeamSearchParams | PoolingParams,
         *,
         priority: int,
         arrival_s: float | None,
@@ -65,7 +69,7 @@ class Intake:
         """
         if cache_salt is not None and not isinstance(cache_salt, str):
             raise InvalidRequest(f"cache_salt must be text, not {cache_salt!r}", param="cache_salt")
-        if not isinstance(params, (SamplingParams, BeamSearchParams)):
+        if not isinstance(params, (SamplingParams, BeamSearchParams, PoolingParams)):
             raise InvalidRequest(
                 f"params must be SamplingParams(...), not {params!r:.80}", param="params"
             )
@@ -81,10 +85,13 @@ class Intake:
             )
         start_s = self._clock.now()
         token_ids = self._token_ids(prompt)
-        room = self._room(token_ids)
+        pooling = params if isinstance(params, PoolingParams) else None
+        room = self._room(token_ids, num_needed=1 if pooling is None else 0)
         tokenize_s = self._clock.now() - start_s
         beam: BeamSearchParams | None = None
-        if isinstance(params, BeamSearchParams):
+        if isinstance(params, PoolingParams):
+            params = _SAMPLES_NOTHING
+        elif isinstance(params, BeamSearchParams):
             beam, params = params, params.candidate_params(self._eos_token_ids)
         if params.stop and self._text is None:
             raise InvalidParameter(
@@ -116,9 +123,10 @@ class Intake:
                 sample_index=sample,
                 eos_token_ids=self._eos_token_ids,
                 bad_word_ids=bad_word_ids,
-                max_tokens=min(params.max_tokens or room, room),
+                max_tokens=min(params.max_tokens or room, room) if pooling is None else 0,
                 tokenize_s=tokenize_s,
                 beam=beam,
+                pooling=pooling,
             )
             for sample in range(num_samples)
         )
@@ -176,16 +184,18 @@ class Intake:
                 found.append(ids)
         return tuple(dict.fromkeys(found))
 
-    def _room(self, token_ids: Sequence[int]) -> int:
-        """Return how many output tokens fit behind the prompt."""
+    def _room(self, token_ids: Sequence[int], *, num_needed: int) -> int:
+        """Return how many output tokens fit behind the prompt, at least ``num_needed``."""
         max_model_len = self._config.scheduler.max_model_len
-        if len(token_ids) >= max_model_len:
+        room = max_model_len - len(token_ids)
+        if room < num_needed:
+            lacking = "leaves no room for an output token" if room == 0 else "is less"
             raise PromptTooLong(
-                f"the prompt has {len(token_ids)} tokens; max_model_len={max_model_len} leaves no "
-                "room for an output token; shorten it or raise max_model_len",
+                f"the prompt has {len(token_ids)} tokens; max_model_len={max_model_len} {lacking}; "
+                "shorten it or raise max_model_len",
                 param="prompt",
             )
-        return max_model_len - len(token_ids)
+        return room
 
     def _take_numbers(self, num_samples: int) -> tuple[int, int]:
         """Return the request's number and the arrival index of its first sample."""

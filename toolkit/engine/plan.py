@@ -39,7 +39,8 @@ class ScheduledChunk(NamedTuple):
     # First chunk since the request was admitted or resumed, or since its table was replaced: the
     # runner starts a fresh row.
     is_first: bool
-    # The chunk reaches the last known token, so the next one is sampled from its logits.
+    # The chunk reaches the last known token, so the next one is sampled from its logits; never
+    # where the request pools.
     samples: bool
 
     @property
@@ -93,12 +94,14 @@ class StepTimes:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step computed: sampled tokens, or an error, by request id."""
+    """What one step computed: sampled tokens, an embedding or an error, by request id."""
 
     tokens: Mapping[str, tuple[SampledToken, ...]]
     errors: Mapping[str, BaseException] = field(default_factory=dict)
     # Only of requests whose params ask for prompt_logprobs.
     prompt_scores: Mapping[str, PromptScores] = field(default_factory=dict)
+    # Of requests that pool, when the chunk reached their last token: float32, little-endian.
+    embeddings: Mapping[str, bytes] = field(default_factory=dict)
     times: StepTimes = StepTimes()
     # Why the step could not take the fastest path: "processors", "hooks" or "none".
     slow_path: str = "none"

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from toolkit.engine.beam_groups import BeamMove
-from toolkit.engine.plan import StepPlan, StepResult
+from toolkit.engine.plan import ScheduledChunk, StepPlan, StepResult
 
 __all__ = ["BlockCounts", "RequestUpdate", "StepReport"]
 
@@ -66,6 +66,7 @@ class StepReport:
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return (request, computed, why, got) for each chunk, then for beams that had none."""
         updates = {update.request_id: update for update in self.updates}
+        vectors = self.result.embeddings
         moves: dict[str, list[BeamMove]] = {}
         for move in self.beam_moves:
             moves.setdefault(move.parent_id, []).append(move)
@@ -73,8 +74,12 @@ class StepReport:
             (
                 chunk.request_id,
                 f"tokens {chunk.start}-{chunk.end - 1}",
-                _why(chunk.is_first, chunk.num_tokens, chunk.samples),
-                _got(updates.pop(chunk.request_id, None), moves.pop(chunk.request_id, ())),
+                _why(chunk, ends=chunk.samples or chunk.request_id in vectors),
+                _got(
+                    updates.pop(chunk.request_id, None),
+                    moves.pop(chunk.request_id, ()),
+                    vectors.get(chunk.request_id),
+                ),
             )
             for chunk in self.plan.chunks
         ]
@@ -121,17 +126,21 @@ class StepReport:
         )
 
 
-def _why(is_first: bool, num_tokens: int, samples: bool) -> str:
-    if not samples:
+def _why(chunk: ScheduledChunk, *, ends: bool) -> str:
+    if not ends:
         return "a part of its known tokens"
-    if is_first or num_tokens > 1:
+    if chunk.is_first or chunk.num_tokens > 1 or not chunk.samples:
         return "up to its last known token"
     return "its newest token"
 
 
-def _got(update: RequestUpdate | None, moves: Sequence[BeamMove]) -> str:
+def _got(
+    update: RequestUpdate | None, moves: Sequence[BeamMove], vector: bytes | None = None
+) -> str:
     if moves:
         return ", ".join(f"token {move.token_id} -> {move.request_id}" for move in moves)
+    if vector is not None:
+        return f"embedding of {len(vector) // 4} numbers"
     if update is None or not update.token_ids:
         return "-" if update is None or update.finish_reason is None else update.finish_reason
     tokens = ", ".join(map(str, update.token_ids))

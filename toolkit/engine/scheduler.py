@@ -245,6 +245,8 @@ class Scheduler:
             if result.errors and request.id in result.errors:
                 request.error = result.errors[request.id]
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+            elif request.pooling is not None:
+                self._update_pooling(request, chunk, result, now_s)
             elif chunk.samples:
                 num_new = self._append(request, first, result.tokens.get(request.id, ()), now_s)
             progress.append(Progress(request, first, num_new))
@@ -589,7 +591,7 @@ class Scheduler:
         if new:
             request.peak_blocks = max(request.peak_blocks, self.cache.num_held(request))
         tokens = request.token_ids
-        samples = end == len(tokens)
+        samples = end == len(tokens) and request.pooling is None
         draft.budget -= end - start
         if start < request.num_lost_tokens:
             num_again = min(end, request.num_lost_tokens) - start
@@ -625,6 +627,20 @@ class Scheduler:
                 self.end(request, Status.FINISHED, reason, now_s)
                 break
         return num_new
+
+    def _update_pooling(
+        self, request: Request, chunk: ScheduledChunk, result: StepResult, now_s: float
+    ) -> None:
+        """End a request that pools once its last token is computed."""
+        request.num_pooled_tokens = max(request.num_pooled_tokens, chunk.end)
+        if chunk.end < request.num_tokens:
+            return
+        request.embedding = result.embeddings.get(request.id)
+        if request.embedding is None:
+            request.error = InvariantViolation(f"the runner returned no vector for {request.id}")
+            self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
+        else:
+            self.end(request, Status.FINISHED, FinishReason.STOP, now_s)
 
     def _sort_running(self, view: SchedulerView) -> None:
         self._ranks = {

@@ -138,6 +138,11 @@ class Decoder(Part):
         """What the parameters and activations are stored in."""
         return self.embed.weight.dtype
 
+    @property
+    def width(self) -> int:
+        """Numbers of a hidden state, as ``forward`` returns and ``logits`` reads them."""
+        return self.spec.embedding_size or self.spec.hidden_size
+
     @torch.no_grad()
     def forward(
         self,

@@ -17,6 +17,7 @@ from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.models import Decoder
 from toolkit.request import Logprob, Request
 from toolkit.runtime.openmp import release_pool
+from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.rows import RowTable
 from toolkit.sampling import RowState, Sampler, check_token_ids
 
@@ -58,14 +59,15 @@ class ModelRunner:
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
         self._requests: dict[str, Request] = {}
+        self._pooler = Pooler(decoder.width)
         release_pool()  # of the thread that loaded the model
 
     def prepare(self, request: Request) -> None:
-        """Refuse token ids outside the vocabulary, and masks that leave none; remember the request.
+        """Refuse what this model does not have; remember the request.
 
         Raises:
-            InvalidRequest: a prompt token or a parameter names a token the model does not have, or
-                nothing may be sampled.
+            InvalidRequest: a prompt token or a parameter names a token the model does not have,
+                nothing may be sampled, or an embedding would have more numbers than a state.
         """
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
@@ -81,6 +83,7 @@ class ModelRunner:
                 param="beam_width",
             )
         check_token_ids(request, vocab_size)
+        self._pooler.start(request)
         self._requests[request.id] = request
         release_pool()  # the steps may run in another thread
 
@@ -106,16 +109,22 @@ class ModelRunner:
             if chunk.samples
         ]
         prompt_scores: dict[str, PromptScores] = {}
+        pooled = self._pooler.plan(plan)
+        wanted = batch.logit_rows if pooled is None else pooled.rows_after(batch.logit_rows)
         if self._scores_prompts(plan):
             hidden = self.decoder(batch, self.storage.layers)
             prompt_scores = self._score_prompts(plan, hidden)
-            hidden = hidden[batch.logit_rows]
+            hidden = hidden[wanted]
         else:
-            hidden = self.decoder(batch, self.storage.layers, rows=batch.logit_rows)
+            hidden = self.decoder(batch, self.storage.layers, rows=wanted)
+        embeddings: dict[str, bytes] = {}
+        errors: dict[str, BaseException] = {}
+        if pooled is not None:
+            embeddings, errors = self._pooler.take(pooled, hidden[len(rows) :])
+            hidden = hidden[: len(rows)]
         logits = self.decoder.logits(hidden) if rows else None
         computed = time.perf_counter()
         tokens: dict[str, tuple[SampledToken, ...]] = {}
-        errors: dict[str, BaseException] = {}
         slow_path = "none"
         if logits is not None:
             output = self.sampler.sample(logits, rows)
@@ -133,6 +142,7 @@ class ModelRunner:
             tokens=tokens,
             errors=errors,
             prompt_scores=prompt_scores,
+            embeddings=embeddings,
             times=times,
             slow_path=slow_path,
         )
@@ -184,10 +194,12 @@ class ModelRunner:
         """Forget a request that ended."""
         self._requests.pop(request_id, None)
         self._rows.release(request_id)
+        self._pooler.forget(request_id)
         self.sampler.history.forget(request_id)
 
     def close(self) -> None:
         """Drop the model and the cache."""
         self._requests.clear()
+        self._pooler.clear()
         self.storage.free()
         del self.decoder

@@ -22,6 +22,7 @@ from toolkit.errors import ToolkitError
 from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
 from toolkit.server.dev import EngineSwitch, add_dev_routes
+from toolkit.server.embeddings import embeddings
 from toolkit.server.failures import Refusal, as_refusal
 from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
@@ -67,6 +68,7 @@ def build_app(
     for path, endpoint in (
         ("/v1/chat/completions", chat_completions),
         ("/v1/completions", completions),
+        ("/v1/embeddings", embeddings),
     ):
         app.post(path, dependencies=[Depends(require_text)])(endpoint)
     for kind, handler in _HANDLERS.items():

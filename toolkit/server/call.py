@@ -14,10 +14,15 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from toolkit.request import Request, RequestOrigin
-from toolkit.server.protocol import ChatRequest, CompletionRequest, ignored_fields
+from toolkit.server.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ignored_fields,
+)
 from toolkit.server.served import VERSION, ServedModel
 
-__all__ = ["FINGERPRINT", "Call", "in_thread_if_long", "whole_answer"]
+__all__ = ["FINGERPRINT", "Call", "in_thread_if_long", "whole_answer", "whole_body"]
 
 T = TypeVar("T")
 
@@ -40,7 +45,9 @@ class Call:
     headers: dict[str, str]
 
     @classmethod
-    def of(cls, http: HttpRequest, body: ChatRequest | CompletionRequest) -> Call:
+    def of(
+        cls, http: HttpRequest, body: ChatRequest | CompletionRequest | EmbeddingRequest
+    ) -> Call:
         """Check model and fields; raises Refusal or InvalidRequest."""
         served: ServedModel = http.app.state.served
         state = http.state
@@ -57,8 +64,13 @@ class Call:
 
 def whole_answer(answer: BaseModel, call: Call, first: Request) -> Response:
     """Send an answer in one piece, with the times of its first request."""
+    return whole_body(answer.model_dump_json(exclude_unset=True).encode(), call, first)
+
+
+def whole_body(payload: bytes, call: Call, first: Request) -> Response:
+    """Send JSON in one piece, with the times of the call's first request."""
     return Response(
-        answer.model_dump_json(exclude_unset=True),
+        payload,
         media_type="application/json",
         headers={**call.headers, "server-timing": _server_timing(first)},
     )

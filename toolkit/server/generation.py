@@ -21,7 +21,7 @@ from starlette.types import Receive
 from toolkit.engine import Engine
 from toolkit.engine.streams import PieceSink
 from toolkit.errors import InvalidRequest
-from toolkit.request import OutputPiece, Request, RequestOrigin, SamplingParams
+from toolkit.request import OutputPiece, PoolingParams, Request, RequestOrigin, SamplingParams
 from toolkit.server.failures import as_refusal
 from toolkit.server.fanout import Fanout, PieceStream
 
@@ -42,7 +42,7 @@ class Ask:
     """What one call wants from the engine: ``params.n`` samples for each prompt."""
 
     prompts: Sequence[Sequence[int]]
-    params: SamplingParams
+    params: SamplingParams | PoolingParams
     origin: RequestOrigin
     arrival_s: float
     priority: int = 0

@@ -21,6 +21,7 @@ def chat_params(body: ChatRequest, defaults: Mapping[str, Any]) -> SamplingParam
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs=true", param="top_logprobs")
     _require_stream_for_options(body)
+    _refuse_unwired(body)
     asked = body.max_completion_tokens
     return SamplingParams(
         **{**defaults, **_sampling_values(body)},
@@ -32,11 +33,11 @@ def chat_params(body: ChatRequest, defaults: Mapping[str, Any]) -> SamplingParam
 def completion_params(body: CompletionRequest, defaults: Mapping[str, Any]) -> SamplingParams:
     """Return how to sample a completion."""
     _require_stream_for_options(body)
+    _refuse_unwired(body)
     if body.best_of is not None and body.best_of != (body.n or 1):
-        raise InvalidRequest(
-            f"best_of={body.best_of} is not supported unless it equals n={body.n or 1}",
-            param="best_of",
-        )
+        raise InvalidRequest("best_of must equal n here", param="best_of")
+    if body.max_tokens == 0:
+        raise InvalidRequest("max_tokens must be at least 1, not 0", param="max_tokens")
     if body.echo and body.logprobs is not None:
         raise InvalidRequest(
             "echo with logprobs would need log-probabilities of the prompt, which are not "
@@ -66,6 +67,24 @@ def chat_template_options(body: ChatRequest) -> dict[str, Any]:
         "continue_final_message": bool(body.continue_final_message),
         "template_kwargs": variables,
     }
+
+
+# Declared, and not wired to the engine yet.
+_UNWIRED = (
+    "guided_choice guided_grammar guided_json guided_regex hooks processors "
+    "prompt_logprobs return_token_ids return_tokens_as_token_ids structured_outputs "
+    "truncate_prompt_tokens use_beam_search"
+).split()
+
+
+def _refuse_unwired(body: ChatRequest | CompletionRequest) -> None:
+    for name in _UNWIRED:
+        if getattr(body, name, None) and not (
+            name == "echo" and isinstance(body, CompletionRequest)
+        ):
+            raise InvalidRequest(f"{name} is not supported here; leave it out", param=name)
+    if body.response_format not in (None, {"type": "text"}):
+        raise InvalidRequest("response_format is not supported here", param="response_format")
 
 
 def _sampling_values(body: SamplingFields) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class TransformersDecoder(nn.Module):
             if type(module) is nn.Linear:
                 _pack(module, self.ops, quantization, keep=id(module.weight) in embeddings)
 
+    @property
+    def width(self) -> int:
+        """Numbers of a hidden state, as ``forward`` returns and ``logits`` reads them."""
+        return int(self.body.config.hidden_size)
+
     @torch.no_grad()
     def forward(
         self,
