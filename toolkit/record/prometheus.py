@@ -118,8 +118,8 @@ class EngineCollector(Collector):
         self._labels = {"model_name": model_name, "engine": "0"}
 
     def describe(self) -> Iterable[Metric]:
-        """Promise nothing: a registry then takes what ``collect`` yields."""
-        return ()
+        """Tell a registry which names belong here, for scrapes that ask for some alone."""
+        return self.collect()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family with its present values."""

@@ -7,7 +7,15 @@ try:
     from toolkit.server.handle import Server
     from toolkit.server.serve import serve
 except ModuleNotFoundError as error:
-    if error.name not in ("anyio", "fastapi", "openai", "pydantic", "starlette", "uvicorn"):
+    if error.name not in (
+        "anyio",
+        "fastapi",
+        "openai",
+        "prometheus_client",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+    ):
         raise
     raise ImportError(
         f"serving needs the package {error.name!r}: pip install 'llm-serving-toolkit[server]'"

@@ -18,12 +18,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from toolkit.errors import ToolkitError
+from toolkit.server.call_counts import CountCalls
 from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
 from toolkit.server.failures import Refusal, as_refusal
 from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
+from toolkit.server.metrics import ServerMetrics, load, metrics
 from toolkit.server.served import VERSION, ServedModel
 
 __all__ = ["build_app"]
@@ -44,12 +46,13 @@ def build_app(
         log: Takes a line per call.
         running: Holds the calls that the engine works for.
     """
-    app = FastAPI(
-        title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_with_fanout
-    )
+    app = FastAPI(title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_open)
     app.state.served = served
     app.state.running = running
+    app.state.metrics = ServerMetrics(served)
     app.get("/health")(health)
+    app.get("/metrics")(metrics)
+    app.get("/load")(load)
     app.get("/version")(toolkit_version)
     app.get("/v1/models")(list_models)
     app.get("/v1/models/{name:path}")(show_model)
@@ -62,15 +65,20 @@ def build_app(
         app.add_exception_handler(kind, handler)
     if api_key is not None:
         app.add_middleware(KeyCheck, api_key=api_key)
+    app.add_middleware(CountCalls, counts=app.state.metrics.calls)
     app.add_middleware(Identity, log=log)  # the outermost: refused calls have an id too
     return app
 
 
 @asynccontextmanager
-async def _with_fanout(app: FastAPI) -> AsyncIterator[None]:
-    """Give the application what carries pieces into its event loop, which exists only now."""
+async def _open(app: FastAPI) -> AsyncIterator[None]:
+    """Count, and carry pieces into the event loop, which exists only now, until the end."""
     app.state.fanout = Fanout(asyncio.get_running_loop())
-    yield
+    app.state.metrics.open()
+    try:
+        yield
+    finally:
+        app.state.metrics.close()
 
 
 async def health(http: HttpRequest) -> Response:

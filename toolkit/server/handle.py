@@ -16,6 +16,8 @@ from toolkit.server.app import build_app
 from toolkit.server.generation import Generation
 from toolkit.server.http_thread import HttpThread
 from toolkit.server.logs import LogTail
+from toolkit.server.metrics import ServerMetrics
+from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.served import ServedModel
 
 __all__ = ["Server"]
@@ -57,6 +59,7 @@ class Server:
         self.port = int(port)
         self._running: set[Generation] = set()
         app = build_app(served, api_key=api_key, log=self._log.write, running=self._running)
+        self._metrics: ServerMetrics = app.state.metrics
         self._http = HttpThread(app, listener, self._log)
         self._http.start()
         atexit.register(self.stop, grace_s=0.0)
@@ -103,6 +106,11 @@ class Server:
     def logs(self) -> list[str]:
         """The last lines of the log, oldest first: a line per call, and what went wrong."""
         return self._log.lines
+
+    @property
+    def metrics(self) -> MetricsTable:
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell."""
+        return self._metrics.snapshot()
 
     @property
     def is_running(self) -> bool:
