@@ -54,7 +54,9 @@ ROOMS = {
     ),
     "text": row("toolkit.text.*", imports="words", outside="*"),
     "record": row(
-        "toolkit.record.*", imports="words toolkit.engine.events", outside="numpy pandas"
+        "toolkit.record.*",
+        imports="words toolkit.engine.events",
+        outside="numpy pandas prometheus_client",
     ),
     "runtime": row(
         "toolkit.runtime.*",

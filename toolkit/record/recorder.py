@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.engine.events import (
     Aborted,
+    EnginePaused,
     Failed,
     Finished,
     RequestAdded,
@@ -21,6 +22,7 @@ from toolkit.engine.events import (
     StepReport,
 )
 from toolkit.errors import InvalidConfig
+from toolkit.record.host_gap import HostGap
 from toolkit.record.rows import REQUEST_COLUMNS, STEP_COLUMNS, request_row, step_row
 from toolkit.request import Request
 
@@ -44,6 +46,7 @@ class _Engine(Protocol):
     """What the recorder reads of an engine."""
 
     clock: Any
+    scheduler: Any
 
     def on(self, kind: type[Any], listener: Callable[[Any], object]) -> Callable[[], None]:
         """Subscribe to events."""
@@ -69,7 +72,8 @@ class Record:
         self.num_dropped = {"steps": 0, "requests": 0, "tokens": 0}
         self._token_text = token_text
         self._started_s = 0.0
-        self._last_step_end_s: float | None = None
+        self._host_gap = HostGap()
+        self._has_work: Callable[[], bool] = lambda: False
         self._steps: deque[tuple[Any, ...]] = deque()
         self._live: dict[str, Request] = {}
         self._finished: deque[dict[str, Any]] = deque()
@@ -92,6 +96,8 @@ class Record:
         """Subscribe to an engine's events; times count from now."""
         self.started_at = datetime.now(timezone.utc)
         self._started_s = engine.clock.now()
+        self._has_work = lambda: engine.scheduler.has_work
+        engine.on(EnginePaused, lambda event: self._host_gap.on_paused())
         engine.on(RequestAdded, self._on_added)
         engine.on(StepFinished, self._on_step)
         for kind in (Finished, Failed, Aborted):
@@ -132,13 +138,16 @@ class Record:
     # ---- events
 
     def _on_added(self, event: RequestAdded) -> None:
+        self._host_gap.on_added(event.time_s)
         self._live[event.request_id] = event.request
         self._num_prompts[event.request_id] = event.request.num_prompt_tokens
 
     def _on_step(self, event: StepFinished) -> None:
         report = event.report
-        self._steps.append(step_row(report, self._started_s, self._last_step_end_s))
-        self._last_step_end_s = report.end_s
+        gap_s = self._host_gap.on_step(
+            start_s=report.start_s, end_s=report.end_s, has_work=self._has_work()
+        )
+        self._steps.append(step_row(report, self._started_s, host_gap_s=gap_s))
         if len(self._steps) > MAX_STEP_ROWS:
             self._steps.popleft()
             self.num_dropped["steps"] += 1

@@ -76,7 +76,7 @@ REQUEST_COLUMNS = (
 )
 
 
-def step_row(report: StepReport, origin_s: float, last_end_s: float | None) -> tuple[Any, ...]:
+def step_row(report: StepReport, origin_s: float, *, host_gap_s: float) -> tuple[Any, ...]:
     """Return one row in the order of STEP_COLUMNS."""
     plan, times, blocks = report.plan, report.result.times, report.blocks_after
     lengths = [(chunk.end - chunk.start, chunk.end) for chunk in plan.chunks]
@@ -91,7 +91,7 @@ def step_row(report: StepReport, origin_s: float, last_end_s: float | None) -> t
         times.forward_s,
         times.sample_s,
         report.update_s,
-        report.start_s - last_end_s if last_end_s is not None else 0.0,
+        host_gap_s,
         len(plan.chunks),
         plan.num_tokens,
         plan.num_tokens - num_decode,

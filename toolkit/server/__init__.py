@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
         "httptools",
         "httpx",
         "openai",
+        "prometheus_client",
         "pydantic",
         "starlette",
         "uvicorn",

@@ -15,10 +15,12 @@ from fastapi import Depends, FastAPI, Response
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from toolkit.errors import ToolkitError
+from toolkit.server.call_counts import CountCalls
 from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
 from toolkit.server.dev import EngineSwitch, add_dev_routes
@@ -28,6 +30,7 @@ from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.limits import BodyLimit, ConcurrencyLimit, TimeLimit
+from toolkit.server.metrics import ServerMetrics, load, metrics
 from toolkit.server.paths import RootPath
 from toolkit.server.served import VERSION, ServedModel
 from toolkit.server.settings import ServerSettings
@@ -53,15 +56,16 @@ def build_app(
         log: Takes a line per call.
         running: Holds the calls that the engine works for.
     """
-    app = FastAPI(
-        title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_with_fanout
-    )
+    app = FastAPI(title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_open)
     app.state.served = served
     app.state.settings = settings
     app.state.running = running
+    app.state.metrics = ServerMetrics(served)
     app.get("/health")(health)
     app.get("/ping")(health)
     app.post("/ping")(health)
+    app.get("/metrics")(metrics)
+    app.get("/load")(load)
     app.get("/version")(toolkit_version)
     app.get("/v1/models")(list_models)
     app.get("/v1/models/{name:path}")(show_model)
@@ -101,16 +105,21 @@ def _add_layers(app: FastAPI, settings: ServerSettings, log: Callable[[str], obj
             allow_credentials=settings.allow_credentials,
             expose_headers=_EXPOSED_HEADERS,
         )
+    app.add_middleware(CountCalls, counts=app.state.metrics.calls)
     app.add_middleware(Identity, log=log)  # refused calls have an id too
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)
 
 
 @asynccontextmanager
-async def _with_fanout(app: FastAPI) -> AsyncIterator[None]:
-    """Give the application what carries pieces into its event loop, which exists only now."""
+async def _open(app: FastAPI) -> AsyncIterator[None]:
+    """Count, and carry pieces into the event loop, which exists only now, until the end."""
     app.state.fanout = Fanout(asyncio.get_running_loop())
-    yield
+    app.state.metrics.open()
+    try:
+        yield
+    finally:
+        app.state.metrics.close()
 
 
 async def health(http: HttpRequest) -> Response:
@@ -187,7 +196,7 @@ async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
     served = ", ".join(
         f"{method} {route.path.replace(':path', '')}"
         for route in http.app.routes
-        if route.path.startswith("/v1")
+        if isinstance(route, APIRoute) and route.path.startswith("/v1")
         for method in sorted(route.methods)
     )
     return Refusal(

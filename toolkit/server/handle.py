@@ -16,6 +16,8 @@ from toolkit.server.app import build_app
 from toolkit.server.generation import Generation
 from toolkit.server.http_thread import HttpThread
 from toolkit.server.logs import LogLines, LogTail
+from toolkit.server.metrics import ServerMetrics
+from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.served import ServedModel
 from toolkit.server.server_handle import ServerHandle
 from toolkit.server.settings import ServerSettings
@@ -57,6 +59,7 @@ class Server(ServerHandle):
         self._app = build_app(
             served, settings=settings, log=self._log.write_call, running=self._running
         )
+        self._metrics: ServerMetrics = self._app.state.metrics
         self._http = HttpThread(self._app, listener, self._log, settings)
         self._http.start()
         if settings.host in _EVERYWHERE and settings.uds is None and not settings.api_keys:
@@ -88,6 +91,11 @@ class Server(ServerHandle):
     def log(self) -> LogTail:
         """The log itself; ``server.log.echo(write, calls=True)`` also writes it elsewhere."""
         return self._log
+
+    @property
+    def metrics(self) -> MetricsTable:
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell."""
+        return self._metrics.snapshot()
 
     @property
     def is_running(self) -> bool:

@@ -20,7 +20,12 @@ __all__ = ["Identity", "KeyCheck"]
 
 logger = logging.getLogger(__name__)
 
-_PREFIXES = {"/v1/chat/completions": "chatcmpl-", "/v1/completions": "cmpl-"}
+_PREFIXES = {
+    "/v1/chat/completions": "chatcmpl-",
+    "/v1/completions": "cmpl-",
+    "/v1/embeddings": "embd-",
+    "/v1/responses": "resp_",
+}
 # A client's own id is echoed and stored; a longer one is none.
 _MAX_ID_LENGTH = 256
 # A message may quote what the client sent; the log keeps its beginning.
