@@ -197,7 +197,7 @@ async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
         f"{method} {route.path.replace(':path', '')}"
         for route in http.app.routes
         if isinstance(route, APIRoute) and route.path.startswith("/v1")
-        for method in sorted(route.methods)
+        for method in sorted(route.methods or ())
     )
     return Refusal(
         f"{http.method} {http.url.path} is not served here; served: {served}",
