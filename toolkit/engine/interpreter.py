@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 __all__ = ["SWITCH_INTERVAL_S", "quick_switching"]
 
-# Shorter ones gain nothing more, and each switch costs both sides some microseconds.
-SWITCH_INTERVAL_S = 2e-4
+# Shorter ones gain little more, and each switch costs both sides some microseconds.
+SWITCH_INTERVAL_S = 1e-4
 
 _lock = threading.Lock()
 _num_inside = 0
