@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -104,6 +104,11 @@ class Tokenizer:
         return str(
             self.backend.decode(token_ids, skip_special_tokens=skip_special_tokens, **options)
         )
+
+    @cached_property
+    def longest_token(self) -> int:
+        """The most characters that a token of the vocabulary is written with."""
+        return max(map(len, self.backend.get_vocab()), default=1)
 
     @property
     def token_bytes(self) -> TokenBytes:
