@@ -49,8 +49,9 @@ class PromptEncoder:
     def __init__(self, served: ServedModel, settings: ServerSettings) -> None:
         self._tokenizer = served.tokenizer
         self._max_model_len = served.max_model_len
+        room = served.max_model_len - 1  # for one token of the answer
         asked = settings.max_prompt_tokens
-        self._limit = served.max_model_len if asked is None else min(asked, served.max_model_len)
+        self._limit = room if asked is None else min(asked, room)
 
     def completion_prompts(
         self, body: CompletionRequest, prompts: Sequence[str | Sequence[int]]
@@ -62,7 +63,7 @@ class PromptEncoder:
         """
         add_special = body.add_special_tokens is not False
         return [
-            self._fitted(body, self._encoded(body, prompt, add_special_tokens=add_special))
+            self._encoded(body, prompt, add_special_tokens=add_special, param="prompt")
             for prompt in prompts
         ]
 
@@ -79,20 +80,29 @@ class PromptEncoder:
         text = self._tokenizer.render_chat(body.messages, **options)
         # The template writes the special tokens; with both, they come twice.
         add_special = body.add_special_tokens is True
-        return self._fitted(body, self._encoded(body, text, add_special_tokens=add_special))
+        return self._encoded(body, text, add_special_tokens=add_special, param="messages")
 
     def _encoded(
-        self, body: AnswerRequest, prompt: str | Sequence[int], *, add_special_tokens: bool
+        self,
+        body: AnswerRequest,
+        prompt: str | Sequence[int],
+        *,
+        add_special_tokens: bool,
+        param: str,
     ) -> Prompt:
-        if not isinstance(prompt, str):
-            return Prompt(prompt)
-        if body.truncate_prompt_tokens is None:
-            self._require_plausible(prompt)
-        start_s = time.perf_counter()
-        token_ids = self._tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
-        return Prompt(token_ids, prompt, time.perf_counter() - start_s)
+        if isinstance(prompt, str):
+            if body.truncate_prompt_tokens is None:
+                self._require_plausible(prompt, param)
+            start_s = time.perf_counter()
+            token_ids = self._tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
+            encoded = Prompt(token_ids, prompt, time.perf_counter() - start_s)
+        else:
+            encoded = Prompt(prompt)
+        shown = self._truncated(body, encoded)
+        self._require_fit(len(shown.token_ids), param)
+        return shown
 
-    def _require_plausible(self, text: str) -> None:
+    def _require_plausible(self, text: str, param: str) -> None:
         """Refuse a text that has too many characters for any tokens that would fit."""
         if len(text) <= self._limit * _CHARACTERS_PER_TOKEN:
             return
@@ -101,20 +111,16 @@ class PromptEncoder:
             raise PromptTooLong(
                 f"the prompt has {len(text)} characters; {self._limit} tokens, which is the "
                 "longest prompt here, cannot hold them: shorten it",
-                param="prompt",
+                param=param,
             )
 
-    def _fitted(self, body: AnswerRequest, prompt: Prompt) -> Prompt:
-        """Return the prompt, without the tokens that are to be cut off."""
-        prompt = self._truncated(body, prompt)
-        num_tokens = len(prompt.token_ids)
-        if num_tokens > self._limit and self._limit < self._max_model_len:
+    def _require_fit(self, num_tokens: int, param: str) -> None:
+        if num_tokens > self._limit:
             raise PromptTooLong(
-                f"the prompt has {num_tokens} tokens; this server takes {self._limit} "
-                "(max_prompt_tokens): shorten it",
-                param="prompt",
+                f"the prompt has {num_tokens} tokens; the longest one here has {self._limit} "
+                f"(max_model_len={self._max_model_len}): shorten it",
+                param=param,
             )
-        return prompt
 
     def _truncated(self, body: AnswerRequest, prompt: Prompt) -> Prompt:
         room = body.truncate_prompt_tokens

@@ -124,6 +124,10 @@ class Tokenizer:
             skipped_ids=self._token_bytes.special_ids if skip_special_tokens else (),
         )
 
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Return tokens as the vocabulary writes them, with its signs for spaces and bytes."""
+        return [str(piece) for piece in self.backend.convert_ids_to_tokens(list(token_ids))]
+
     def token_text(self, token_id: int) -> str:
         """Return one token's own text; U+FFFD where it is a part of a character."""
         return self._token_text(token_id)
