@@ -16,6 +16,7 @@ from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenL
 
 from toolkit.request import CompletionOutput, OutputPiece
 from toolkit.server.call import FINGERPRINT, Call, in_thread_if_long, whole_answer
+from toolkit.server.forms import fields_as_sent
 from toolkit.server.generation import Ask, Generation
 from toolkit.server.logprobs import VisibleTokens, chat_entries, prompt_logprobs
 from toolkit.server.parameters import (
@@ -59,10 +60,11 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     )
     generation = Generation(served.engine, ask, http.app.state.running)
     answer = _ChatAnswer(body, call, served, generation)
-    if body.stream:
-        pieces = await generation.stream(http.app.state.fanout)
-        return AnswerStream(answer, pieces, call=call, generation=generation)
-    await generation.finish(http)
+    with fields_as_sent(body):
+        if body.stream:
+            pieces = await generation.stream(http.app.state.fanout)
+            return AnswerStream(answer, pieces, call=call, generation=generation)
+        await generation.finish(http)
     return whole_answer(answer.whole(), call, generation.requests[0])
 
 

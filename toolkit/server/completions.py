@@ -9,6 +9,7 @@ from fastapi import Response
 
 from toolkit.server.call import Call, in_thread_if_long, whole_answer
 from toolkit.server.completion_answer import CompletionAnswer
+from toolkit.server.forms import fields_as_sent
 from toolkit.server.generation import Ask, Generation
 from toolkit.server.parameters import completion_params, named_hooks, require_few_choices
 from toolkit.server.prompts import Prompt, PromptEncoder, listed_prompts
@@ -47,10 +48,11 @@ async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
     generation = Generation(served.engine, ask, http.app.state.running)
     echoes = _echoes(prompts, served.tokenizer) if body.echo else [""] * len(prompts)
     answer = CompletionAnswer(body, call, served.tokenizer, generation, echoes=echoes)
-    if body.stream:
-        pieces = await generation.stream(http.app.state.fanout)
-        return AnswerStream(answer, pieces, call=call, generation=generation)
-    await generation.finish(http)
+    with fields_as_sent(body):
+        if body.stream:
+            pieces = await generation.stream(http.app.state.fanout)
+            return AnswerStream(answer, pieces, call=call, generation=generation)
+        await generation.finish(http)
     return whole_answer(answer.whole(), call, generation.requests[0])
 
 

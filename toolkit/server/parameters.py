@@ -9,6 +9,7 @@ from toolkit.beam_search_params import BeamSearchParams
 from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.request import SamplingParams
 from toolkit.sampling_params import GREEDY_TEMPERATURE
+from toolkit.server.forms import form_fields, wanted_form
 from toolkit.server.protocol import AnswerRequest, ChatRequest, CompletionRequest, SamplingFields
 from toolkit.server.settings import ServerSettings
 
@@ -73,7 +74,7 @@ def completion_params(
         if not body.echo:
             raise InvalidRequest("max_tokens=0 needs echo=true", param="max_tokens")
         max_tokens = 1  # the engine makes one token at least; it is not shown
-    elif max_tokens is None and _wanted_structures(body) == []:
+    elif max_tokens is None and not form_fields(body):
         max_tokens = _COMPLETION_TOKENS
     further: dict[str, Any] = {}
     if body.echo and body.logprobs is not None:
@@ -153,7 +154,9 @@ def _params(
     }
     if processors:
         values["logits_processors"] = processors
-    _require_no_structure(body)
+    form = wanted_form(body)
+    if form is not None:
+        values["structured_outputs"] = form
     return SamplingParams(**values)
 
 
@@ -180,7 +183,7 @@ def _beam_params(
         "logprobs": logprobs,
         "best_of": getattr(body, "best_of", None),
         "processors": body.processors or None,
-        **dict.fromkeys(_wanted_structures(body), True),
+        **dict.fromkeys(form_fields(body), True),
     }
     for name, value in {**unheard, **further}.items():
         if value is not None and value not in _BEAM_NEUTRAL.get(name, ()):
@@ -231,20 +234,3 @@ def _named(field: str, names: list[str] | None, objects: Mapping[str, Any]) -> l
             known = ", ".join(map(repr, objects)) or f"none: give {field} to serve()"
             raise InvalidRequest(f"{field}: there is no {name!r}; there are {known}", param=field)
     return [objects[name] for name in names or ()]
-
-
-# What the text must look like, by the field that says so.
-_STRUCTURES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice")
-
-
-def _wanted_structures(body: AnswerRequest) -> list[str]:
-    """Return the fields that say what the text must look like."""
-    wanted = [name for name in (*_STRUCTURES, "guided_grammar") if getattr(body, name) is not None]
-    if body.response_format is not None and body.response_format.get("type") != "text":
-        wanted.append("response_format")
-    return wanted
-
-
-def _require_no_structure(body: AnswerRequest) -> None:
-    for name in _wanted_structures(body):
-        raise InvalidRequest(f"{name} is not supported here; leave it out", param=name)

@@ -72,6 +72,7 @@ class AnswerRequest(SamplingFields, Body):
     response_format: Object | None = None
     structured_outputs: Object | None = None
     guided_json: Text | Object | None = None
+    guided_json_object: Flag | None = None
     guided_regex: Text | None = None
     guided_choice: list[Text] | None = None
     guided_grammar: Text | None = None
