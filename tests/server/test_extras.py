@@ -88,6 +88,17 @@ def test_the_extras_that_were_asked_for_are_there(
     assert {place.rpartition(".")[2] for place in found} == wanted
 
 
+def test_the_tokens_of_a_streamed_chat_are_those_of_the_whole(http: httpx.Client) -> None:
+    asked = CHAT | ALL | {"max_tokens": 12, "stop": "e", "n": 2}
+    whole = http.post(CHATS, json=asked).json()
+    first, *chunks = events(http.post(CHATS, json=asked | {"stream": True}))
+    assert first["prompt_token_ids"] == whole["prompt_token_ids"]
+    for wanted in whole["choices"]:
+        choices = [c for chunk in (first, *chunks) for c in chunk["choices"]]
+        mine = [choice for choice in choices if choice["index"] == wanted["index"]]
+        assert [i for choice in mine for i in choice["token_ids"]] == wanted["token_ids"]
+
+
 def test_the_list_of_models_is_of_openais_type(http: httpx.Client) -> None:
     payload = http.get("/v1/models").json()
     extras = {"data[]." + place for card in payload["data"] for place in undeclared(Model, card)}

@@ -51,7 +51,7 @@ class Call:
         if ignored and settings.strict:
             raise Refusal(
                 f"unknown fields, which a strict server does not ignore: {', '.join(ignored)}",
-                param=ignored[0],
+                param=ignored[0][:100],
             )
         if body.request_id is not None:
             # From here on the log and the headers have it too.

@@ -132,8 +132,8 @@ class _ChatAnswer:
             first = self._chunk(index, ChoiceDelta(role="assistant", content=""))
             yield first.model_copy(update=self._prompt_extras())
         logprobs = self._piece_logprobs(visible, piece)
-        unsent = self._unsent_ids.setdefault(index, [])
-        unsent += piece.token_ids
+        if self._body.return_token_ids:
+            self._unsent_ids.setdefault(index, []).extend(piece.token_ids)
         if piece.text:
             if logprobs is None and self._is_plain:
                 yield self._contents.filled(index, piece.text)

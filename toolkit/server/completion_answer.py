@@ -90,7 +90,8 @@ class CompletionAnswer:
             entries = choice.visible.take(piece) if piece.logprobs is not None else []
             logprobs = self._logprobs(entries, choice, with_prompt=is_first)
             text = (choice.echo if is_first else "") + piece.text
-        choice.unsent_ids += piece.token_ids
+        if self._body.return_token_ids:
+            choice.unsent_ids += piece.token_ids
         if not text and piece.finish_reason is None:
             return
         if self._is_plain and logprobs is None and piece.finish_reason is None:

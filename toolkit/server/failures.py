@@ -17,6 +17,10 @@ from toolkit.errors import EngineError, InvalidRequest, PromptTooLong
 __all__ = ["Refusal", "as_invalid_body", "as_refusal"]
 
 
+# A message may quote what the client sent.
+_MAX_MESSAGE_LENGTH = 1000
+
+
 class Refusal(Exception):
     """A call that is answered with an error.
 
@@ -39,6 +43,8 @@ class Refusal(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if len(message) > _MAX_MESSAGE_LENGTH:
+            message = f"{message[:_MAX_MESSAGE_LENGTH]}..."
         super().__init__(message)
         self.message = message
         self.status = status
