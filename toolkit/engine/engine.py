@@ -113,6 +113,7 @@ class Engine:
         cache_salt: str | None = None,
         origin: RequestOrigin | None = None,
         sink: PieceSink | None = None,
+        tokenize_s: float = 0.0,
     ) -> Request:
         """Put a request in line and return it; it runs as the engine steps.
 
@@ -127,6 +128,7 @@ class Engine:
             cache_salt: Requests share cached prefixes only within one salt.
             origin: The HTTP call it came from.
             sink: Called on the engine's thread with each new piece.
+            tokenize_s: What the caller spent on making tokens of the prompt.
 
         Raises:
             InvalidRequest: this request cannot be served; the engine is unaffected.
@@ -145,6 +147,7 @@ class Engine:
                 hooks=tuple(hooks),
                 cache_salt=cache_salt,
                 origin=origin,
+                tokenize_s=tokenize_s,
             )
             for sample in samples:
                 self.runner.prepare(sample)

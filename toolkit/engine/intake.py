@@ -60,6 +60,7 @@ class Intake:
         hooks: tuple[Any, ...],
         cache_salt: str | None,
         origin: RequestOrigin | None,
+        tokenize_s: float = 0.0,
     ) -> tuple[Request, ...]:
         """Return a prompt's request, followed by its siblings: further samples, or beams.
 
@@ -87,7 +88,7 @@ class Intake:
         token_ids = self._token_ids(prompt)
         pooling = params if isinstance(params, PoolingParams) else None
         room = self._room(token_ids, num_needed=1 if pooling is None else 0)
-        tokenize_s = self._clock.now() - start_s
+        tokenize_s += self._clock.now() - start_s
         beam: BeamSearchParams | None = None
         if isinstance(params, PoolingParams):
             params = _SAMPLES_NOTHING

@@ -25,7 +25,7 @@ from toolkit.server.chat import chat_completions
 from toolkit.server.completions import completions
 from toolkit.server.dev import EngineSwitch, add_dev_routes
 from toolkit.server.embeddings import embeddings
-from toolkit.server.failures import Refusal, as_refusal
+from toolkit.server.failures import Refusal, as_invalid_body, as_refusal
 from toolkit.server.fanout import Fanout
 from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
@@ -34,6 +34,7 @@ from toolkit.server.metrics import ServerMetrics, load, metrics
 from toolkit.server.paths import RootPath
 from toolkit.server.served import VERSION, ServedModel
 from toolkit.server.settings import ServerSettings
+from toolkit.server.tokenize import detokenize, tokenize
 
 __all__ = ["build_app"]
 
@@ -73,6 +74,8 @@ def build_app(
         ("/v1/chat/completions", chat_completions),
         ("/v1/completions", completions),
         ("/v1/embeddings", embeddings),
+        ("/tokenize", tokenize),
+        ("/detokenize", detokenize),
     ):
         app.post(path, dependencies=[Depends(require_text)])(endpoint)
     for kind, handler in _HANDLERS.items():
@@ -149,14 +152,23 @@ async def show_model(name: str, http: HttpRequest) -> dict[str, Any]:
 
 
 async def require_text(http: HttpRequest) -> None:
-    """Refuse a body with half a surrogate pair: JSON can spell it, but it is no text."""
-    if b"\\ud" in (await http.body()).lower():
-        try:
-            json.dumps(await http.json(), ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise Refusal(f"the body holds what is no text: {error.reason}") from error
-        except ValueError:
-            return  # not JSON either: the validation of the body says so
+    """Refuse what Python takes for JSON: half a surrogate pair, which is no text, and NaN."""
+    body = await http.body()
+    may_lack_text = b"\\ud" in body.lower()
+    if not may_lack_text and b"NaN" not in body and b"Infinity" not in body:
+        return
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+        if may_lack_text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refusal(f"the body holds what is no text: {error.reason}") from error
+    except (ValueError, RecursionError):
+        return  # not JSON either: the validation of the body says so
+
+
+def _refuse_constant(name: str) -> None:
+    raise Refusal(f"the body is not valid JSON: it has no {name}")
 
 
 async def _on_error(http: HttpRequest, error: Exception) -> Response:
@@ -172,21 +184,8 @@ async def _on_deep_body(http: HttpRequest, error: Exception) -> Response:
 
 
 async def _on_invalid_body(http: HttpRequest, error: Exception) -> Response:
-    """Name the field that is wrong and say why, without pydantic's vocabulary."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "it does not parse")
-        return Refusal(f"the body is not valid JSON: {reason}").response(http.scope)
-    place = [part for part in first["loc"] if part != "body"]
-    if not place:
-        return Refusal(
-            "the body must be a JSON object, sent with the header content-type: application/json"
-        ).response(http.scope)
-    param = str(place[0])
-    if len(place) > 1 and isinstance(place[1], int):
-        param += f"[{place[1]}]"
-    return Refusal(f"{param}: {first['msg']}", param=param).response(http.scope)
+    return as_invalid_body(error.errors()).response(http.scope)
 
 
 async def _on_http_error(http: HttpRequest, error: Exception) -> Response:

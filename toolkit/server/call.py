@@ -14,13 +14,10 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from toolkit.request import Request, RequestOrigin
-from toolkit.server.protocol import (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    ignored_fields,
-)
+from toolkit.server.failures import Refusal
+from toolkit.server.protocol import Body, ignored_fields
 from toolkit.server.served import VERSION, ServedModel
+from toolkit.server.settings import ServerSettings
 
 __all__ = ["FINGERPRINT", "Call", "in_thread_if_long", "whole_answer", "whole_body"]
 
@@ -45,13 +42,20 @@ class Call:
     headers: dict[str, str]
 
     @classmethod
-    def of(
-        cls, http: HttpRequest, body: ChatRequest | CompletionRequest | EmbeddingRequest
-    ) -> Call:
+    def of(cls, http: HttpRequest, body: Body) -> Call:
         """Check model and fields; raises Refusal or InvalidRequest."""
         served: ServedModel = http.app.state.served
+        settings: ServerSettings = http.app.state.settings
         state = http.state
         ignored = ignored_fields(body)
+        if ignored and settings.strict:
+            raise Refusal(
+                f"unknown fields, which a strict server does not ignore: {', '.join(ignored)}",
+                param=ignored[0][:100],
+            )
+        if body.request_id is not None:
+            # From here on the log and the headers have it too.
+            state.api_id = f"{state.api_id.partition('-')[0]}-{body.request_id}"
         return cls(
             api_id=state.api_id,
             model=served.echoed_name(body.model),

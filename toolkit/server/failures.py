@@ -6,7 +6,7 @@ Whatever goes wrong on the way to an answer becomes a ``Refusal``, which knows i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -14,7 +14,11 @@ from starlette.types import Scope
 
 from toolkit.errors import EngineError, InvalidRequest, PromptTooLong
 
-__all__ = ["Refusal", "as_refusal"]
+__all__ = ["Refusal", "as_invalid_body", "as_refusal"]
+
+
+# A message may quote what the client sent.
+_MAX_MESSAGE_LENGTH = 1000
 
 
 class Refusal(Exception):
@@ -39,6 +43,8 @@ class Refusal(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if len(message) > _MAX_MESSAGE_LENGTH:
+            message = f"{message[:_MAX_MESSAGE_LENGTH]}..."
         super().__init__(message)
         self.message = message
         self.status = status
@@ -61,6 +67,29 @@ class Refusal(Exception):
         """Return the answer that carries the error, and leave a note for the log."""
         scope["state"]["failure"] = self.message
         return JSONResponse(self.body, status_code=self.status, headers=self.headers)
+
+
+def as_invalid_body(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+    """Name the field of a body that is wrong and say why.
+
+    Args:
+        errors: What pydantic found, by ``loc``, ``type`` and ``msg``.
+    """
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "it does not parse")
+        return Refusal(f"the body is not valid JSON: {reason}")
+    if len(first["loc"]) == 1:
+        return Refusal(
+            "the body must be a JSON object, sent with the header content-type: application/json"
+        )
+    field = first["loc"][1]
+    # A field of several types has an error for each of them, and every one is a way out.
+    reasons = [str(error["msg"]) for error in errors if error["loc"][1:2] == (field,)]
+    param = str(field)
+    if len(first["loc"]) > 2 and isinstance(first["loc"][2], int):
+        param += f"[{first['loc'][2]}]"
+    return Refusal(f"{param}: {'; or '.join(dict.fromkeys(reasons[:4]))}", param=param)
 
 
 def as_refusal(error: BaseException | None) -> Refusal:

@@ -18,9 +18,9 @@ from openai.types import CompletionUsage
 from openai.types.completion_usage import PromptTokensDetails
 from starlette.types import Receive
 
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.engine import Engine
 from toolkit.engine.streams import PieceSink
-from toolkit.errors import InvalidRequest
 from toolkit.request import OutputPiece, PoolingParams, Request, RequestOrigin, SamplingParams
 from toolkit.server.failures import as_refusal
 from toolkit.server.fanout import Fanout, PieceStream
@@ -29,8 +29,6 @@ __all__ = ["Ask", "ClientGone", "Generation", "disconnect"]
 
 # Below this many prompt tokens, validating and queueing takes less time than changing threads.
 _FEW_TOKENS = 4096
-# Answers of one call: more would hold up everybody else's while they are put in line.
-_MAX_CHOICES = 2048
 
 
 class ClientGone(Exception):
@@ -39,28 +37,28 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What one call wants from the engine: ``params.n`` samples for each prompt."""
+    """What one call wants from the engine: so many samples, or beams, for each prompt."""
 
     prompts: Sequence[Sequence[int]]
-    params: SamplingParams | PoolingParams
+    params: SamplingParams | BeamSearchParams | PoolingParams
     origin: RequestOrigin
     arrival_s: float
     priority: int = 0
     cache_salt: str | None = None
     tags: dict[str, Any] | None = None
+    hooks: Sequence[Any] = ()
+    tokenize_s: Sequence[float] = ()  # by prompt; empty where they came as tokens
 
-    def __post_init__(self) -> None:
-        if self.num_choices > _MAX_CHOICES:
-            raise InvalidRequest(
-                f"{len(self.prompts)} prompts with n={self.params.n} are {self.num_choices} "
-                f"answers; one call may ask for {_MAX_CHOICES}",
-                param="prompt" if len(self.prompts) > 1 else "n",
-            )
+    @property
+    def num_samples(self) -> int:
+        """Samples of each prompt."""
+        params = self.params
+        return params.beam_width if isinstance(params, BeamSearchParams) else params.n
 
     @property
     def num_choices(self) -> int:
         """Samples of all prompts."""
-        return self.params.n * len(self.prompts)
+        return self.num_samples * len(self.prompts)
 
 
 class Generation:
@@ -149,7 +147,7 @@ class Generation:
         self._running.add(self)
         num_tokens = sum(map(len, self._ask.prompts))
         try:
-            if num_tokens * self._ask.params.n < _FEW_TOKENS and self._engine.is_running:
+            if num_tokens * self._ask.num_samples < _FEW_TOKENS and self._engine.is_running:
                 self._add_all(sink)
             else:
                 await to_thread.run_sync(self._add_all, sink)
@@ -161,7 +159,8 @@ class Generation:
         if not self._engine.is_started:  # somebody stopped the loop; a server needs it
             self._engine.start()
         ask = self._ask
-        for prompt in ask.prompts:
+        times_s = ask.tokenize_s or [0.0] * len(ask.prompts)
+        for prompt, tokenize_s in zip(ask.prompts, times_s, strict=True):
             self.requests.append(
                 self._engine.add(
                     prompt,
@@ -169,14 +168,16 @@ class Generation:
                     priority=ask.priority,
                     arrival_s=ask.arrival_s,
                     tags=ask.tags,
+                    hooks=ask.hooks,
                     cache_salt=ask.cache_salt,
                     origin=ask.origin,
                     sink=sink,
+                    tokenize_s=tokenize_s,
                 )
             )
 
     async def _choices(self, sink: PieceStream) -> AsyncIterator[list[tuple[int, OutputPiece]]]:
-        first = {request.id: i * self._ask.params.n for i, request in enumerate(self.requests)}
+        first = {request.id: i * self._ask.num_samples for i, request in enumerate(self.requests)}
         num_streamed = 0
         async for pieces in sink:
             num_streamed += sum(len(piece.token_ids) for piece in pieces)

@@ -63,7 +63,6 @@ class _Answering:
     """One call under its id, until its line is in the log."""
 
     def __init__(self, scope: Scope, send: Send, log: Callable[[str], object]) -> None:
-        self.api_id = _PREFIXES.get(route_path(scope), "req-") + secrets.token_hex(12)
         self.status: int | None = None
         self._scope = scope
         self._send = send
@@ -72,7 +71,13 @@ class _Answering:
         self._start_s = time.perf_counter()
         sent_id = Headers(scope=scope).get("x-request-id", "")
         self._client_id = sent_id if 0 < len(sent_id) <= _MAX_ID_LENGTH else None
-        scope.setdefault("state", {}).update(api_id=self.api_id, client_request_id=self._client_id)
+        api_id = _PREFIXES.get(route_path(scope), "req-") + secrets.token_hex(12)
+        scope.setdefault("state", {}).update(api_id=api_id, client_request_id=self._client_id)
+
+    @property
+    def api_id(self) -> str:
+        """The call's id; its body may hold another one than it was given."""
+        return str(self._scope["state"]["api_id"])
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer, with the id; log the call before its last part."""

@@ -16,17 +16,35 @@ from typing import NamedTuple
 from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenLogprob, TopLogprob
 from openai.types.completion_choice import Logprobs as CompletionLogprobs
 
-from toolkit.request import CompletionOutput, Logprob, OutputPiece
-from toolkit.text import SpelledToken, Spelling, TokenBytes
+from toolkit.request import CompletionOutput, Logprob, OutputPiece, Request
+from toolkit.text import SpelledToken, Spelling, TokenBytes, Tokenizer
 
-__all__ = ["TokenEntry", "VisibleTokens", "chat_entries", "completion_entries"]
+__all__ = [
+    "EchoLogprobs",
+    "TokenEntry",
+    "VisibleTokens",
+    "chat_entries",
+    "completion_entries",
+    "prompt_entries",
+    "prompt_logprobs",
+]
 
 # JSON has no infinity; OpenAI and vLLM write this for a token that could not be drawn.
 _LOWEST_LOGPROB = -9999.0
 
 
+class EchoLogprobs(CompletionLogprobs):
+    """The log-probabilities of a completion; null for the first token of an echoed prompt."""
+
+    token_logprobs: list[float | None] | None = None  # type: ignore[assignment]
+    top_logprobs: list[dict[str, float] | None] | None = None  # type: ignore[assignment]
+
+
 class TokenEntry(NamedTuple):
-    """One output token: where its text starts, its bytes, and its candidates, itself first."""
+    """One token: where its text starts, its bytes, and its candidates, itself among them.
+
+    The first token of a prompt has none: nothing predicts it.
+    """
 
     token_id: int
     start: int
@@ -141,18 +159,43 @@ class _Characters:
         return self.num_whole - (not open_bytes) + is_surrogate
 
 
+def prompt_entries(tokenizer: Tokenizer, request: Request, text: str) -> list[TokenEntry]:
+    """Return the entries of a prompt's tokens, lined up with the text that it is shown as.
+
+    Args:
+        tokenizer: The model's.
+        request: Has the tokens, and their log-probabilities.
+        text: What the answer shows of the prompt: with the special tokens that the client wrote,
+            without those that the tokenizer added.
+    """
+    token_ids = request.prompt_token_ids
+    is_literal = tokenizer.decode(token_ids, skip_special_tokens=False) == text
+    shown = CompletionOutput(
+        index=0,
+        text=text,
+        token_ids=token_ids,
+        finish_reason="length",
+        logprobs=[found or {} for found in request.prompt_logprobs or ()],
+    )
+    return VisibleTokens(tokenizer.spelling(skip_special_tokens=not is_literal)).take(shown)
+
+
 def chat_entries(
-    entries: Iterable[TokenEntry], num_top: int, token_bytes: TokenBytes
+    entries: Iterable[TokenEntry],
+    num_top: int,
+    token_bytes: TokenBytes,
+    *,
+    as_ids: bool | None = False,
 ) -> list[ChatCompletionTokenLogprob]:
-    """Write entries as chat answers do."""
+    """Write entries as chat answers do; ``as_ids`` names tokens by id, as ``token_id:7``."""
     return [
         ChatCompletionTokenLogprob(
-            token=_name(token_bytes, entry.token_id),
+            token=_name(token_bytes, entry.token_id, as_ids),
             logprob=_finite(entry.candidates[entry.token_id]),
             bytes=list(entry.bytes),
             top_logprobs=[
                 TopLogprob(
-                    token=_name(token_bytes, token_id),
+                    token=_name(token_bytes, token_id, as_ids),
                     logprob=_finite(candidate),
                     bytes=list(token_bytes(token_id)),
                 )
@@ -164,25 +207,64 @@ def chat_entries(
 
 
 def completion_entries(
-    entries: Iterable[TokenEntry], num_top: int, token_bytes: TokenBytes
+    entries: Iterable[TokenEntry],
+    num_top: int,
+    token_bytes: TokenBytes,
+    *,
+    as_ids: bool | None = False,
 ) -> CompletionLogprobs:
-    """Write entries as text completions do; the chosen token is always among the top ones."""
+    """Write entries as text completions do; the chosen token is always among the top ones.
+
+    ``as_ids`` names tokens by id, as ``token_id:7``.
+    """
     entries = list(entries)
-    return CompletionLogprobs(
-        text_offset=[entry.start for entry in entries],
-        token_logprobs=[_finite(entry.candidates[entry.token_id]) for entry in entries],
-        tokens=[_name(token_bytes, entry.token_id) for entry in entries],
-        top_logprobs=[
-            {
-                _name(token_bytes, token_id): _finite(candidate)
-                for token_id, candidate in (
-                    (entry.token_id, entry.candidates[entry.token_id]),
-                    *_best(entry.candidates, num_top),
-                )
-            }
-            for entry in entries
-        ],
+    logprobs: list[float | None] = []
+    top: list[dict[str, float] | None] = []
+    for entry in entries:
+        own = entry.candidates.get(entry.token_id)
+        logprobs.append(None if own is None else _finite(own))
+        top.append(None if own is None else _top(entry, own, num_top, token_bytes, as_ids))
+    kind = EchoLogprobs if None in logprobs else CompletionLogprobs
+    return kind.model_validate(
+        {
+            "text_offset": [entry.start for entry in entries],
+            "token_logprobs": logprobs,
+            "tokens": [_name(token_bytes, entry.token_id, as_ids) for entry in entries],
+            "top_logprobs": top,
+        }
     )
+
+
+def prompt_logprobs(
+    found: Sequence[Mapping[int, Logprob] | None], token_ids: Sequence[int], num_top: int
+) -> list[dict[str, dict[str, float | int | str | None]] | None]:
+    """Write the log-probabilities of a prompt as vLLM does: by token id, null for the first.
+
+    Each has the prompt's own token and the ``num_top`` most likely ones.
+    """
+    return [
+        {
+            str(candidate_id): {
+                "logprob": _finite(logprob),
+                "rank": logprob.rank,
+                "decoded_token": logprob.decoded_token,
+            }
+            for candidate_id, logprob in candidates.items()
+            if candidate_id == token_id or (logprob.rank or 0) <= num_top
+        }
+        if candidates is not None
+        else None
+        for token_id, candidates in zip(token_ids, found, strict=True)
+    ]
+
+
+def _top(
+    entry: TokenEntry, own: Logprob, num_top: int, token_bytes: TokenBytes, as_ids: bool | None
+) -> dict[str, float]:
+    shown = ((entry.token_id, own), *_best(entry.candidates, num_top))
+    return {
+        _name(token_bytes, token_id, as_ids): _finite(candidate) for token_id, candidate in shown
+    }
 
 
 def _best(candidates: Mapping[int, Logprob], num_top: int) -> list[tuple[int, Logprob]]:
@@ -190,8 +272,10 @@ def _best(candidates: Mapping[int, Logprob], num_top: int) -> list[tuple[int, Lo
     return sorted(candidates.items(), key=lambda item: -item[1].logprob)[:num_top]
 
 
-def _name(token_bytes: TokenBytes, token_id: int) -> str:
+def _name(token_bytes: TokenBytes, token_id: int, as_ids: bool | None) -> str:
     r"""Return a token as text; a part of a character is written like \xe2, as OpenAI does."""
+    if as_ids:
+        return f"token_id:{token_id}"
     return token_bytes(token_id).decode(errors="backslashreplace")
 
 

@@ -1,58 +1,94 @@
-"""From the fields of a body to SamplingParams: what is absent comes from the model's defaults."""
+"""From a body to how it is sampled; a field that is absent has the model's default."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from toolkit.errors import InvalidRequest
+from toolkit.beam_search_params import BeamSearchParams
+from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.request import SamplingParams
-from toolkit.server.protocol import ChatRequest, CompletionRequest, SamplingFields
+from toolkit.sampling_params import GREEDY_TEMPERATURE
+from toolkit.server.forms import form_fields, wanted_form
+from toolkit.server.protocol import AnswerRequest, ChatRequest, CompletionRequest, SamplingFields
+from toolkit.server.settings import ServerSettings
 
-__all__ = ["chat_params", "chat_template_options", "completion_params"]
+__all__ = [
+    "chat_params",
+    "chat_template_options",
+    "completion_params",
+    "named_hooks",
+    "require_few_choices",
+]
 
 _NAMES = tuple(SamplingFields.model_fields)
 # OpenAI's and vLLM's default for completions; a chat may use the rest of the context.
 _COMPLETION_TOKENS = 16
+# What a beam search listens to, or what changes nothing in it; it has no seed, for example.
+_BEAM_FIELDS = frozenset(("n", "seed", "stop_token_ids", "ignore_eos"))
+# What asks for nothing, of the fields that it does not listen to.
+_BEAM_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "temperature": (0, 1),
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "stop": ([],),
+    "include_stop_str_in_output": (False,),
+    "min_tokens": (0,),
+    "skip_special_tokens": (True,),
+    "logit_bias": ({},),
+    "bad_words": ([],),
+}
 
 
-def chat_params(body: ChatRequest, defaults: Mapping[str, Any]) -> SamplingParams:
-    """Return how to sample a chat's answer."""
+def chat_params(
+    body: ChatRequest, defaults: Mapping[str, Any], settings: ServerSettings
+) -> SamplingParams | BeamSearchParams:
+    """Return how to sample a chat's answer.
+
+    Raises:
+        InvalidRequest: a field is out of range or contradicts another; ``.param`` names it.
+    """
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs=true", param="top_logprobs")
-    _require_stream_for_options(body)
-    _refuse_unwired(body)
-    asked = body.max_completion_tokens
-    return SamplingParams(
-        **{**defaults, **_sampling_values(body)},
-        max_tokens=asked if asked is not None else body.max_tokens,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-    )
+    _require_few_logprobs("top_logprobs", body.top_logprobs, settings)
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return _params(body, defaults, settings, max_tokens=_max_tokens(body), logprobs=logprobs)
 
 
-def completion_params(body: CompletionRequest, defaults: Mapping[str, Any]) -> SamplingParams:
-    """Return how to sample a completion."""
-    _require_stream_for_options(body)
-    _refuse_unwired(body)
-    if body.best_of is not None and body.best_of != (body.n or 1):
-        raise InvalidRequest("best_of must equal n here", param="best_of")
-    if body.max_tokens == 0:
-        raise InvalidRequest("max_tokens must be at least 1, not 0", param="max_tokens")
+def completion_params(
+    body: CompletionRequest, defaults: Mapping[str, Any], settings: ServerSettings
+) -> SamplingParams | BeamSearchParams:
+    """Return how to sample a completion.
+
+    Raises:
+        InvalidRequest: a field is out of range or contradicts another; ``.param`` names it.
+    """
+    _require_few_logprobs("logprobs", body.logprobs, settings)
+    max_tokens = _max_tokens(body)
+    if max_tokens == 0:
+        if not body.echo:
+            raise InvalidRequest("max_tokens=0 needs echo=true", param="max_tokens")
+        max_tokens = 1  # the engine makes one token at least; it is not shown
+    elif max_tokens is None and not form_fields(body):
+        max_tokens = _COMPLETION_TOKENS
+    further: dict[str, Any] = {}
     if body.echo and body.logprobs is not None:
-        raise InvalidRequest(
-            "echo with logprobs would need log-probabilities of the prompt, which are not "
-            "computed here; leave one of them out",
-            param="logprobs",
-        )
-    return SamplingParams(
-        **{**defaults, **_sampling_values(body)},
-        max_tokens=body.max_tokens if body.max_tokens is not None else _COMPLETION_TOKENS,
-        logprobs=body.logprobs,
-    )
+        further["prompt_logprobs"] = max(body.logprobs, body.prompt_logprobs or 0)
+    logprobs = body.logprobs
+    if body.ranks_samples:
+        _require_rankable(body, defaults, settings)
+        further["n"] = body.best_of
+        logprobs = logprobs or 0  # the samples are ranked by their log-probabilities
+    return _params(body, defaults, settings, max_tokens=max_tokens, logprobs=logprobs, **further)
 
 
 def chat_template_options(body: ChatRequest) -> dict[str, Any]:
-    """Return how to write a conversation out as a prompt, for ``Tokenizer.encode_chat``."""
+    """Return how to write a conversation out as a prompt, for ``Tokenizer.render_chat``."""
     if body.tool_choice not in (None, "none", "auto"):
         raise InvalidRequest(
             "only tool_choice 'auto' and 'none' are supported: nothing here can force a call",
@@ -69,28 +105,132 @@ def chat_template_options(body: ChatRequest) -> dict[str, Any]:
     }
 
 
-# Declared, and not wired to the engine yet.
-_UNWIRED = (
-    "guided_choice guided_grammar guided_json guided_regex hooks processors "
-    "prompt_logprobs return_token_ids return_tokens_as_token_ids structured_outputs "
-    "truncate_prompt_tokens use_beam_search"
-).split()
+def named_hooks(body: AnswerRequest, settings: ServerSettings) -> list[Any]:
+    """Return the hooks that a body chose among the server's."""
+    return _named("hooks", body.hooks, settings.hooks)
 
 
-def _refuse_unwired(body: ChatRequest | CompletionRequest) -> None:
-    for name in _UNWIRED:
-        if getattr(body, name, None) and not (
-            name == "echo" and isinstance(body, CompletionRequest)
-        ):
-            raise InvalidRequest(f"{name} is not supported here; leave it out", param=name)
-    if body.response_format not in (None, {"type": "text"}):
-        raise InvalidRequest("response_format is not supported here", param="response_format")
+def require_few_choices(num_prompts: int, num_samples: int, settings: ServerSettings) -> None:
+    """Refuse a call that asks for more answers than the server makes at once."""
+    num_choices = num_prompts * num_samples
+    if num_choices > settings.max_choices:
+        raise InvalidRequest(
+            f"{num_prompts} prompts with {num_samples} samples each are {num_choices} answers; "
+            f"one call may ask for {settings.max_choices}",
+            param="prompt" if num_prompts > 1 else "n",
+        )
 
 
-def _sampling_values(body: SamplingFields) -> dict[str, Any]:
+def _params(
+    body: AnswerRequest,
+    defaults: Mapping[str, Any],
+    settings: ServerSettings,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    **further: Any,
+) -> SamplingParams | BeamSearchParams:
+    """Return what both endpoints make of the fields that they share."""
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest("stream_options needs stream=true", param="stream_options")
+    if body.prompt_logprobs is not None and body.stream:
+        raise InvalidRequest(
+            "prompt_logprobs come with whole answers: set stream=false", param="prompt_logprobs"
+        )
+    _require_few_logprobs("prompt_logprobs", body.prompt_logprobs, settings)
+    if body.n is not None and body.n > settings.max_n:
+        raise InvalidRequest(f"n={body.n}: this server makes at most {settings.max_n}", param="n")
+    processors = _named("processors", body.processors, settings.processors)
+    if body.use_beam_search:
+        return _beam_params(body, max_tokens=max_tokens, logprobs=logprobs)
+    if body.length_penalty not in (None, 1):
+        raise InvalidRequest("length_penalty needs use_beam_search=true", param="length_penalty")
+    values = {
+        **defaults,
+        **_sent(body),
+        "max_tokens": max_tokens,
+        "logprobs": logprobs,
+        **further,
+    }
+    if processors:
+        values["logits_processors"] = processors
+    form = wanted_form(body)
+    if form is not None:
+        values["structured_outputs"] = form
+    return SamplingParams(**values)
+
+
+def _sent(body: SamplingFields) -> dict[str, Any]:
     return {name: value for name in _NAMES if (value := getattr(body, name)) is not None}
 
 
-def _require_stream_for_options(body: ChatRequest | CompletionRequest) -> None:
-    if body.stream_options is not None and not body.stream:
-        raise InvalidRequest("stream_options needs stream=true", param="stream_options")
+def _max_tokens(body: AnswerRequest) -> int | None:
+    """Return the limit under either of its names; OpenAI's newer one wins."""
+    newer = body.max_completion_tokens
+    return newer if newer is not None else body.max_tokens
+
+
+def _beam_params(
+    body: AnswerRequest, *, max_tokens: int | None, logprobs: int | None
+) -> BeamSearchParams:
+    """Return how to search: vLLM's ``use_beam_search``, in which n is the number of beams."""
+    if body.stream:
+        raise InvalidRequest(
+            "a beam search knows its best answer at the end only: set stream=false", param="stream"
+        )
+    unheard = {name: value for name, value in _sent(body).items() if name not in _BEAM_FIELDS}
+    further = {
+        "logprobs": logprobs,
+        "best_of": getattr(body, "best_of", None),
+        "processors": body.processors or None,
+        **dict.fromkeys(form_fields(body), True),
+    }
+    for name, value in {**unheard, **further}.items():
+        if value is not None and value not in _BEAM_NEUTRAL.get(name, ()):
+            raise InvalidRequest(f"use_beam_search has no place for {name}", param=name)
+    try:
+        return BeamSearchParams(
+            beam_width=body.n or 1,
+            max_tokens=max_tokens,
+            length_penalty=1.0 if body.length_penalty is None else body.length_penalty,
+            ignore_eos=bool(body.ignore_eos),
+            stop_token_ids=body.stop_token_ids or (),
+        )
+    except InvalidParameter as error:
+        if error.param != "beam_width":
+            raise
+        raise InvalidRequest(f"n is the number of beams: {error}", param="n") from error
+
+
+def _require_rankable(
+    body: CompletionRequest, defaults: Mapping[str, Any], settings: ServerSettings
+) -> None:
+    """Refuse a ``best_of`` that cannot be: the best n of so many samples."""
+    n, best_of = body.n or 1, body.best_of or 1
+    reason = None
+    if best_of < n:
+        reason = f"must be at least n={n}"
+    elif best_of > settings.max_n:
+        reason = f"is more than this server draws: {settings.max_n}"
+    elif body.stream:
+        reason = "needs stream=false: which samples are best is known at the end only"
+    elif {**defaults, **_sent(body)}.get("temperature", 1.0) < GREEDY_TEMPERATURE:
+        reason = "with temperature=0 draws the same sample each time; raise the temperature"
+    if reason is not None:
+        raise InvalidRequest(f"best_of={best_of} {reason}", param="best_of")
+
+
+def _require_few_logprobs(name: str, value: int | None, settings: ServerSettings) -> None:
+    if value is not None and value > settings.max_logprobs:
+        raise InvalidRequest(
+            f"{name}={value}: this server shows at most {settings.max_logprobs}", param=name
+        )
+
+
+def _named(field: str, names: list[str] | None, objects: Mapping[str, Any]) -> list[Any]:
+    """Return the server's objects of these names."""
+    for name in names or ():
+        if name not in objects:
+            known = ", ".join(map(repr, objects)) or f"none: give {field} to serve()"
+            raise InvalidRequest(f"{field}: there is no {name!r}; there are {known}", param=field)
+    return [objects[name] for name in names or ()]

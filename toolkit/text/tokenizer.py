@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -105,6 +105,11 @@ class Tokenizer:
             self.backend.decode(token_ids, skip_special_tokens=skip_special_tokens, **options)
         )
 
+    @cached_property
+    def longest_token(self) -> int:
+        """The most characters that a token of the vocabulary is written with."""
+        return max(map(len, self.backend.get_vocab()), default=1)
+
     @property
     def token_bytes(self) -> TokenBytes:
         """The bytes of every token."""
@@ -118,6 +123,10 @@ class Tokenizer:
             partial(self.decode, skip_special_tokens=skip_special_tokens),
             skipped_ids=self._token_bytes.special_ids if skip_special_tokens else (),
         )
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Return tokens as the vocabulary writes them, with its signs for spaces and bytes."""
+        return [str(piece) for piece in self.backend.convert_ids_to_tokens(list(token_ids))]
 
     def token_text(self, token_id: int) -> str:
         """Return one token's own text; U+FFFD where it is a part of a character."""

@@ -5,6 +5,7 @@ would change the answer and is not supported: a 400 names it. What ``fields.HARM
 nothing in the answer. Anything else is unknown: accepted, and named in a header of the answer.
 """
 
+from toolkit.server.protocol.body import Body
 from toolkit.server.protocol.chat import ChatRequest, Message
 from toolkit.server.protocol.completions import CompletionRequest
 from toolkit.server.protocol.embeddings import EmbeddingRequest
@@ -16,6 +17,7 @@ __all__ = [
     "HARMLESS",
     "REFUSED",
     "AnswerRequest",
+    "Body",
     "ChatRequest",
     "CompletionRequest",
     "DetokenizeRequest",

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from toolkit.pooling_params import Pooling
+from toolkit.server.protocol.body import Body
 from toolkit.server.protocol.types import Flag, Int, Object, Text, TokenIds
 
 __all__ = ["EmbeddingRequest"]
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(Body):
     """Texts or token ids, and what their vectors shall be like."""
 
-    model_config = ConfigDict(extra="allow")
-
-    model: Text | None = None
-    user: Text | None = None
     input: Text | list[Text] | TokenIds | list[TokenIds]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[Int, Field(ge=1)] | None = None

@@ -40,7 +40,6 @@ REFUSED: Mapping[str, Refused] = {
         "template in chat_template_kwargs"
     ),
     "ec_transfer_params": Refused("caches are not moved between servers", ({},)),
-    "guided_json_object": Refused("use response_format {'type': 'json_object'}", (False,)),
     "kv_transfer_params": Refused("caches are not moved between servers", ({},)),
     "logits_processors": Refused("choose processors of the server by name in processors", ([],)),
     "logprob_token_ids": Refused("use top_logprobs or logprobs", ([],)),

@@ -6,24 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolkit.server.protocol.body import Body
 from toolkit.server.protocol.types import (
+    MAX_INT,
     CountOfTop,
     Flag,
     Int,
     Number,
     Object,
     Positive,
-    Priority,
-    Seed,
+    Signed,
     Text,
     TokenIds,
     TopK,
 )
 
 __all__ = ["AnswerRequest", "SamplingFields", "StreamOptions"]
-
-# OpenAI's limit; each sample is a request of the engine.
-MAX_SAMPLES = 128
 
 
 class StreamOptions(BaseModel):
@@ -38,7 +36,7 @@ class StreamOptions(BaseModel):
 class SamplingFields(BaseModel):
     """The fields whose names and meanings are those of ``SamplingParams``; null is "not sent"."""
 
-    n: Annotated[Int, Field(ge=1, le=MAX_SAMPLES)] | None = None
+    n: Positive | None = None
     temperature: Number | None = None
     top_p: Number | None = None
     top_k: TopK | None = None
@@ -47,12 +45,12 @@ class SamplingFields(BaseModel):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     repetition_penalty: Number | None = None
-    seed: Seed | None = None
+    seed: Signed | None = None
     stop: Text | list[Text] | None = None
     stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: Flag | None = None
     ignore_eos: Flag | None = None
-    min_tokens: Int | None = None
+    min_tokens: Annotated[Int, Field(ge=0, le=MAX_INT)] | None = None
     skip_special_tokens: Flag | None = None
     logit_bias: dict[int, Number] | None = None
     allowed_token_ids: TokenIds | None = None
@@ -60,12 +58,9 @@ class SamplingFields(BaseModel):
     prompt_logprobs: CountOfTop | None = None
 
 
-class AnswerRequest(SamplingFields):
+class AnswerRequest(SamplingFields, Body):
     """The fields of a body that asks for tokens, whatever the endpoint."""
 
-    model_config = ConfigDict(extra="allow")
-
-    model: Text | None = None
     max_tokens: Positive | None = None
     max_completion_tokens: Positive | None = None
     stream: Flag | None = None
@@ -77,6 +72,7 @@ class AnswerRequest(SamplingFields):
     response_format: Object | None = None
     structured_outputs: Object | None = None
     guided_json: Text | Object | None = None
+    guided_json_object: Flag | None = None
     guided_regex: Text | None = None
     guided_choice: list[Text] | None = None
     guided_grammar: Text | None = None
@@ -84,7 +80,8 @@ class AnswerRequest(SamplingFields):
 
     # How the prompt becomes tokens.
     add_special_tokens: Flag | None = None
-    truncate_prompt_tokens: Annotated[Int, Field(ge=-1)] | None = None
+    # -1: as many as leave room for the answer.
+    truncate_prompt_tokens: Annotated[Int, Field(ge=-1, le=MAX_INT)] | None = None
     truncation_side: Literal["left", "right"] | None = None
 
     # What comes back beside the text.
@@ -93,11 +90,8 @@ class AnswerRequest(SamplingFields):
     return_tokens_as_token_ids: Flag | None = None
 
     # For the engine and its records.
-    priority: Priority | None = None
+    priority: Signed | None = None
     cache_salt: Annotated[Text, Field(min_length=1, max_length=1024)] | None = None
-    # It stands in headers and in the log: printable ASCII without a space.
-    request_id: Annotated[Text, Field(pattern=r"^[!-~]{1,256}$")] | None = None
-    user: Text | None = None
     metadata: Object | None = None
     vllm_xargs: Object | None = None
     processors: list[Text] | None = None

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
+from toolkit.server.protocol.body import Body
 from toolkit.server.protocol.chat import Message
 from toolkit.server.protocol.types import Flag, Object, Text, TokenIds
 
 __all__ = ["DetokenizeRequest", "TokenizeRequest"]
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """A text or a conversation whose tokens are wanted."""
 
-    model_config = ConfigDict(extra="allow")
-
-    model: Text | None = None
     prompt: Text | None = None
     messages: list[Message] | None = None
     tools: list[Object] | None = None
@@ -26,10 +22,7 @@ class TokenizeRequest(BaseModel):
     return_token_strs: Flag | None = None
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(Body):
     """Tokens whose text is wanted."""
 
-    model_config = ConfigDict(extra="allow")
-
-    model: Text | None = None
     tokens: TokenIds
