@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from toolkit.errors import ToolkitError
+from toolkit.server.garbage import old_objects_set_aside
 from toolkit.server.http_protocol import Connection
 from toolkit.server.listeners import BACKLOG
 from toolkit.server.logs import LogTail
@@ -88,7 +89,8 @@ class HttpThread:
     def _run(self) -> None:
         self._log.open()
         try:
-            self._server.run(sockets=[self._listener])
+            with old_objects_set_aside():
+                self._server.run(sockets=[self._listener])
         finally:
             self._listener.close()
             self._log.close()
