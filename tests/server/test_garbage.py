@@ -1,40 +1,49 @@
-"""Python's garbage collector while a server runs."""
+"""Python's garbage collector while a server runs; in processes of their own, without a server."""
 
 from __future__ import annotations
 
-import gc
-import weakref
-
-from toolkit.server.garbage import old_objects_set_aside
+import subprocess
+import sys
 
 
-class Node:
-    """A thing that refers to itself."""
-
-    def __init__(self) -> None:
-        self.itself = self
+def run(script: str) -> None:
+    """Run a script in a new interpreter; an assertion that fails there fails here."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_old_objects_are_set_aside_until_the_last_server_stops() -> None:
-    before = gc.get_freeze_count()
+    run("""
+import gc
+from toolkit.server.garbage import old_objects_set_aside
+with old_objects_set_aside():
+    frozen = gc.get_freeze_count()
+    assert frozen > 1000
     with old_objects_set_aside():
-        frozen = gc.get_freeze_count()
-        assert frozen > before
-        with old_objects_set_aside():
-            pass
-        assert gc.get_freeze_count() == frozen
-    assert gc.get_freeze_count() == 0
+        pass
+    assert gc.get_freeze_count() == frozen
+assert gc.get_freeze_count() == 0
+""")
 
 
 def test_new_cycles_are_collected_meanwhile_and_old_ones_afterwards() -> None:
-    old = Node()
-    seen_old = weakref.ref(old)
-    with old_objects_set_aside():
-        new = Node()
-        seen_new = weakref.ref(new)
-        del old, new
-        gc.collect()
-        assert seen_new() is None
-        assert seen_old() is not None
+    run("""
+import gc, weakref
+from toolkit.server.garbage import old_objects_set_aside
+
+class Node:
+    def __init__(self):
+        self.itself = self
+
+old = Node()
+seen_old = weakref.ref(old)
+with old_objects_set_aside():
+    new = Node()
+    seen_new = weakref.ref(new)
+    del old, new
     gc.collect()
-    assert seen_old() is None
+    assert seen_new() is None
+    assert seen_old() is not None
+gc.collect()
+assert seen_old() is None
+""")
