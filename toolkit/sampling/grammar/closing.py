@@ -71,7 +71,7 @@ class Closing:
             return token_id
         if not is_known or num_tokens < self._next_look:
             return token_id
-        path = self._finder.find(matcher, limit=self.budget - num_tokens)
+        path = self._finder.find_again(matcher, limit=self.budget - num_tokens)
         if path is not None:
             self._keep(path, num_tokens)
             return token_id
