@@ -437,8 +437,9 @@ class Scheduler:
     ) -> str | None:
         """Return why a request waits though there may be room: "grammar", "sibling" or "policy".
 
-        A grammar is compiled on another thread. A sample whose sibling is computing their prompt waits for it, to share its blocks. With
-        nothing running the policy is overruled, so that the engine never idles beside a queue.
+        A grammar is compiled on another thread. A sample whose sibling is computing their prompt
+        waits for it, to share its blocks. With nothing running the policy is overruled, so that
+        the engine never idles beside a queue.
         """
         if request.preparation is not None and not request.preparation.done():
             return "grammar"

@@ -124,10 +124,11 @@ class EndingFinder:
     def _at_once(self, matcher: Any) -> list[int] | None:
         """Return a single token after which it accepts, if one of a few kinds does."""
         for token_id in self._costs.kinds:
+            if not matcher.validate_tokens([token_id]):
+                continue
             led = matcher.deep_copy()
-            if led.validate_tokens([token_id]) and led.consume_token(token_id):
-                if led.is_accepting():
-                    return [token_id]
+            if led.consume_token(token_id) and led.is_accepting():
+                return [token_id]
         return None
 
     def _in_turn(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from llguidance import LLExecutor
+from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
 from toolkit.sampling.grammar.compiler import CompiledGrammar, GrammarCompiler
 from toolkit.sampling.grammar.state import Accepted, GrammarState
+from toolkit.structured_outputs import StructuredOutputsParams
 
 __all__ = ["GrammarRows"]
 
@@ -48,7 +50,7 @@ class GrammarRows:
             InvalidParameter: no answer can have this form, or it cannot be enforced.
         """
         params = request.params.structured_outputs
-        assert params is not None  # only such requests come here
+        assert isinstance(params, StructuredOutputsParams)  # only such requests come here
         always_closes = request.params.max_tokens is None
         grammar = self._compiler.compile(params, always_closes=always_closes)
         self._grammars[request.id] = grammar
@@ -64,7 +66,8 @@ class GrammarRows:
             num_outputs: Output tokens that each has.
         """
         vocab_size = self._compiler.vocab_size
-        masks = np.zeros((len(requests), self._compiler.num_words), dtype=np.uint32)
+        shape = (len(requests), self._compiler.num_words)
+        masks: NDArray[np.uint32] = np.zeros(shape, dtype=np.uint32)
         errors: dict[int, BaseException] = {}
         for place, (request, count) in enumerate(zip(requests, num_outputs, strict=True)):
             try:
@@ -126,7 +129,8 @@ class GrammarRows:
 
     def _fill(self, states: Sequence[GrammarState]) -> None:
         """Fill the masks of several states, and look how far their ends are."""
-        masks = np.empty((len(states), self._compiler.num_words), dtype=np.uint32)
+        shape = (len(states), self._compiler.num_words)
+        masks: NDArray[np.uint32] = np.empty(shape, dtype=np.uint32)
         if self._threads is None:
             self._threads = LLExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
         rows = [(state.matcher, place) for place, state in enumerate(states)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from toolkit.errors import InvalidParameter
 from toolkit.sampling.grammar.alternatives import are_disjoint
+from toolkit.sampling.grammar.shapes import check_shape, invalid_schema
 
 __all__ = ["MAX_FREE_STRING_CHARACTERS", "JsonStyle", "enforceable_schema"]
 
@@ -69,10 +70,10 @@ def enforceable_schema(schema: Any, style: JsonStyle) -> dict[str, Any]:
         InvalidParameter: a keyword cannot be enforced.
     """
     if not isinstance(schema, (Mapping, bool)):
-        raise _invalid(f"a JSON schema is an object or a truth value, not {schema!r:.80}")
+        raise invalid_schema(f"a JSON schema is an object or a truth value, not {schema!r:.80}")
     writer = _Writer(schema if isinstance(schema, Mapping) else {}, style)
     if schema is False:
-        raise _invalid("no value fits the JSON schema false")
+        raise invalid_schema("no value fits the JSON schema false")
     root = dict(writer.write(schema, "#", 0))
     root["$defs"] = {**root.get("$defs", {}), _ANY: writer.any_value()}
     if style.whitespace_pattern is None:
@@ -105,7 +106,8 @@ class _Writer:
         if not isinstance(node, Mapping):
             return node
         if depth > _MAX_DEPTH:
-            raise _invalid(f"the schema is nested more than {_MAX_DEPTH} deep")
+            raise invalid_schema(f"the schema is nested more than {_MAX_DEPTH} deep")
+        check_shape(node, path)
         written = {key: value for key, value in node.items() if key != "x-guidance"}
         _drop_what_says_nothing(written)
         self._check_numbers(written, path)
@@ -179,11 +181,9 @@ class _Writer:
             return
         types = node.get("type", ["string", "number", "array", "object"])
         types = types if isinstance(types, list) else [types]
-        if "string" in types and self._style.always_closes:
-            if not any(key in node for key in _STRING_BOUNDS):
-                shortest = node.get("minLength", 0)
-                is_count = isinstance(shortest, int) and not isinstance(shortest, bool)
-                node["maxLength"] = MAX_FREE_STRING_CHARACTERS + (shortest if is_count else 0)
+        is_free = not any(key in node for key in _STRING_BOUNDS)
+        if "string" in types and self._style.always_closes and is_free:
+            node["maxLength"] = MAX_FREE_STRING_CHARACTERS + node.get("minLength", 0)
         if "number" in types or "integer" in types:
             _bound_numbers(node)
         if "array" in types and "items" not in node:
@@ -198,14 +198,13 @@ class _Writer:
         least = node.get("minProperties", 0)
         is_open = node.get("additionalProperties", True) is not False or "patternProperties" in node
         required = node.get("required", [])
-        if is_open and isinstance(least, int) and isinstance(required, list):
-            if least > len(required) + 1:
-                raise _unenforced("minProperties, where properties have free names,", path)
+        if is_open and least > len(required) + 1:
+            raise _unenforced("minProperties, where properties have free names,", path)
 
     def _count_properties(self, count: int) -> None:
         self._num_properties += count
         if self._num_properties > _MAX_PROPERTIES:
-            raise _invalid(f"the schema has more than {_MAX_PROPERTIES} properties")
+            raise invalid_schema(f"the schema has more than {_MAX_PROPERTIES} properties")
 
     def _check_numbers(self, node: Mapping[str, Any], path: str) -> None:
         """Refuse numbers that would not be kept as they are."""
@@ -214,9 +213,10 @@ class _Writer:
                 raise _unenforced(f"a number beyond 2^53 in {name}", path)
         for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
             bound = node.get(name)
-            if isinstance(bound, int) and abs(bound) > _MAX_EXACT_NUMBER:
-                if abs(bound) > 1 << 1000 or int(float(bound)) != bound:
-                    raise _unenforced(f"{name} {str(bound)[:40]}, which no float holds,", path)
+            if not isinstance(bound, int) or abs(bound) <= _MAX_EXACT_NUMBER:
+                continue
+            if abs(bound) > _MAX_FREE_NUMBER or int(float(bound)) != bound:
+                raise _unenforced(f"{name}, a number which no float holds,", path)
 
 
 def _drop_what_says_nothing(node: dict[str, Any]) -> None:
@@ -256,7 +256,7 @@ def _close_object(node: dict[str, Any]) -> None:
     """Say which properties an object has beside those that its schema names."""
     named = node.get("properties", {})
     required = node.get("required", [])
-    needs_others = isinstance(required, list) and any(name not in named for name in required)
+    needs_others = any(name not in named for name in required)
     if "patternProperties" in node and not needs_others:
         node["additionalProperties"] = False
     elif "properties" not in node and not required:
@@ -281,7 +281,7 @@ def _with_any_of(node: dict[str, Any], path: str) -> dict[str, Any]:
 
 def _has_large_number(value: Any, depth: int) -> bool:
     if depth > _MAX_DEPTH:
-        raise _invalid(f"a value of the schema is nested more than {_MAX_DEPTH} deep")
+        raise invalid_schema(f"a value of the schema is nested more than {_MAX_DEPTH} deep")
     if isinstance(value, list):
         return any(_has_large_number(each, depth + 1) for each in value)
     if isinstance(value, Mapping):
@@ -290,8 +290,4 @@ def _has_large_number(value: Any, depth: int) -> bool:
 
 
 def _unenforced(what: str, path: str) -> InvalidParameter:
-    return _invalid(f"{what} cannot be enforced (at {path[:200]} of the JSON schema)")
-
-
-def _invalid(message: str) -> InvalidParameter:
-    return InvalidParameter(f"structured_outputs: {message}", param="structured_outputs")
+    return invalid_schema(f"{what} cannot be enforced (at {path[:200]} of the JSON schema)")

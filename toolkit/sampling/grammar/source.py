@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
@@ -48,7 +48,7 @@ def grammar_source(params: StructuredOutputsParams, *, always_closes: bool) -> s
         return f"start: /{_for_slashes(params.regex)}/"
     if params.choice is not None:
         return f"start: {' | '.join(_quoted(one) for one in params.choice)}"
-    if params.structural_tag is not None:
+    if isinstance(params.structural_tag, Mapping):
         return tag_grammar(params.structural_tag, style)
     assert params.grammar is not None  # one of the six is given
     if _GBNF_RULE.search(params.grammar):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from llguidance import LLTokenizer
+from llguidance import LLTokenizer, TokenizerWrapper
 
 __all__ = ["TokenTable", "Vocabulary", "byte_table", "model_table"]
 
@@ -65,7 +66,8 @@ class TokenTable:
             self.special_token_ids.add(len(self.tokens) - 1)
         wrapper = _Wrapper(self.tokens, self.special_token_ids, self.eos_token_ids[0])
         self.cut = wrapper.__call__
-        self.for_grammars = LLTokenizer(wrapper, eos_token=self.eos_token_ids)
+        as_wrapper = cast("TokenizerWrapper", wrapper)
+        self.for_grammars = LLTokenizer(as_wrapper, eos_token=self.eos_token_ids)
 
     @property
     def num_words(self) -> int:
