@@ -32,14 +32,14 @@ _MAX_SAME = 64
 
 # Which token to try first, by the bytes that it is made of: what closes JSON, what separates its
 # parts, digits, the letters of null, true and false, what opens, then all else; spaces come last
-# because they lead nowhere.
+# because they lead nowhere, and backslashes because what follows them closes nothing.
 _FAMILIES = (
     frozenset(b'"]}'),
     frozenset(b'"]}:,'),
     frozenset(b"0123456789"),
     frozenset(b"nultrefas"),
     frozenset(b'"]}:,[{-'),
-    frozenset(range(33, 127)),
+    frozenset(range(33, 127)) - frozenset(b"\\"),
 )
 _SPACE_FAMILY, _OTHER_FAMILY = len(_FAMILIES) + 1, len(_FAMILIES)
 _MAX_LENGTH = 1 << 8
@@ -71,7 +71,7 @@ class EndingFinder:
     def __init__(self, costs: TokenCosts, words: Sequence[list[int]]) -> None:
         self._costs = costs
         self._words = words
-        self._ways = [self._by_preference, self._by_a_word, self._in_turn]
+        self._ways = [self._by_preference, self._in_turn, self._by_a_word, self._with_words]
 
     def find(self, matcher: Any, *, limit: int, deadline_s: float = math.inf) -> list[int] | None:
         """Return tokens after which the grammar accepts, or None if none were found.
@@ -132,6 +132,26 @@ class EndingFinder:
         return None
 
     def _in_turn(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
+        """Take what closes best and was taken least since the last quotation mark.
+
+        So a string with a pattern gets through the characters until one of them lets it end.
+        """
+        path: list[int] = []
+        costs = self._costs.in_turn.copy()
+        while not matcher.is_accepting():
+            token_id = self._best(matcher, costs)
+            is_late = len(path) >= limit or time.monotonic() > deadline_s
+            if token_id is None or is_late:
+                return None
+            matcher.consume_token(token_id)
+            path.append(token_id)
+            if b'"' in self._costs.table.tokens[token_id]:
+                costs = self._costs.in_turn.copy()
+            else:
+                costs[token_id] += _USED
+        return path
+
+    def _with_words(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
         """Take the token that was taken least; words at their first chance."""
         path: list[int] = []
         costs = self._costs.in_turn.copy()
@@ -186,6 +206,6 @@ def _cost(own: bytes) -> int:
         if used <= members:
             is_closing = family < 2
             return family * 2 * _MAX_LENGTH + (_MAX_LENGTH - length if is_closing else length)
-    has_space = used & set(b" \t\r\n")
-    family = _SPACE_FAMILY if has_space else _OTHER_FAMILY
+    leads_nowhere = used & set(b" \t\r\n\\")
+    family = _SPACE_FAMILY if leads_nowhere else _OTHER_FAMILY
     return family * 2 * _MAX_LENGTH + length
