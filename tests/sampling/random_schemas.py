@@ -71,7 +71,9 @@ class _Generator:
         return {"type": self.draw.choice(SCALARS[:2])}
 
     def object(self, depth: int) -> dict[str, Any]:
-        names = self.draw.sample(["a", "b", "long name", "é", "d", "x-y"], self.draw.randrange(1, 5))
+        names = self.draw.sample(
+            ["a", "b", "long name", "é", "d", "x-y"], self.draw.randrange(1, 5)
+        )
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {name: self.node(depth) for name in names},

@@ -27,8 +27,11 @@ _MAX_WORDS = 64
 _MAX_WORD_BYTES = 64
 # One of each kind that may be the last of a text.
 _KINDS = (b"0", b"a", b"A", b".", b'"', b")", b"]", b"}", b"\n", b" ")
-# Whoever takes a token so often in a row does not come to an end that way.
-_MAX_SAME = 64
+# Whoever takes a token so often in a row does not come to an end that way; a string of so many
+# characters that a schema asks for does.
+_MAX_SAME = 1200
+# Of a character that has begun, which no word can follow.
+_MAX_CHARACTER_TOKENS = 3
 
 # Which token to try first, by the bytes that it is made of: what closes JSON, what separates its
 # parts, digits, the letters of null, true and false, what opens, then all else; spaces come last
@@ -102,15 +105,17 @@ class EndingFinder:
             is_late = len(path) >= limit or time.monotonic() > deadline_s
             if token_id is None or is_late or num_same > _MAX_SAME:
                 return None
-            matcher.consume_token(token_id)
+            if not matcher.consume_token(token_id):
+                return None
             path.append(token_id)
         return path
 
     def _by_a_word(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
         """Take one word of the grammar, then what closes best."""
+        begun = self._finish_character(matcher)
         found: list[int] | None = None
         for word in self._words:
-            longest = limit if found is None else len(found) - 1
+            longest = (limit if found is None else len(found) - 1) - len(begun)
             if len(word) > longest or matcher.validate_tokens(word) < len(word):
                 continue
             led = matcher.deep_copy()
@@ -118,8 +123,20 @@ class EndingFinder:
             rest = self._at_once(led) if longest > len(word) else None
             if rest is None:
                 rest = self._by_preference(led, longest - len(word), deadline_s)
-            found = found if rest is None else [*word, *rest]
+            found = found if rest is None else [*begun, *word, *rest]
         return found
+
+    def _finish_character(self, matcher: Any) -> list[int]:
+        """Lead a matcher to where a word can follow, if it stands in the middle of a character."""
+        path: list[int] = []
+        for _ in range(_MAX_CHARACTER_TOKENS):
+            if any(matcher.validate_tokens(word) == len(word) for word in self._words):
+                break
+            token_id = self._best(matcher, self._costs.in_turn)
+            if token_id is None or not matcher.consume_token(token_id):
+                break
+            path.append(token_id)
+        return path
 
     def _at_once(self, matcher: Any) -> list[int] | None:
         """Return a single token after which it accepts, if one of a few kinds does."""
@@ -141,9 +158,8 @@ class EndingFinder:
         while not matcher.is_accepting():
             token_id = self._best(matcher, costs)
             is_late = len(path) >= limit or time.monotonic() > deadline_s
-            if token_id is None or is_late:
+            if token_id is None or is_late or not matcher.consume_token(token_id):
                 return None
-            matcher.consume_token(token_id)
             path.append(token_id)
             if b'"' in self._costs.table.tokens[token_id]:
                 costs = self._costs.in_turn.copy()
@@ -167,9 +183,9 @@ class EndingFinder:
                     return None
                 costs[token_id] += _USED
                 word = [token_id]
-            if len(path) + len(word) > limit or time.monotonic() > deadline_s:
+            is_late = len(path) + len(word) > limit or time.monotonic() > deadline_s
+            if is_late or not matcher.consume_tokens(word):
                 return None
-            matcher.consume_tokens(word)
             path += word
         return path
 
@@ -186,6 +202,7 @@ def allowed_ids(matcher: Any, num_tokens: int) -> NDArray[np.int64]:
 
 def words_of(source: str) -> list[bytes]:
     """Return the texts in a grammar that may be parts of an answer, each once."""
+    source = source.replace("\\/", "/")
     found: dict[bytes, None] = {}
     for quoted in _QUOTED.findall(source):
         try:
@@ -194,7 +211,8 @@ def words_of(source: str) -> list[bytes]:
             continue
         found[text.encode(errors="ignore")] = None
     for run in _RUN.findall(source):
-        found[run.encode(errors="ignore")] = None
+        for text in (run, run.strip("/")):  # a regular expression stands between slashes
+            found[text.encode(errors="ignore")] = None
     return [word for word in found if 1 < len(word) <= _MAX_WORD_BYTES][:_MAX_WORDS]
 
 
