@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -263,7 +264,7 @@ TEXTS = st.lists(BITS | st.text(max_size=3), max_size=7).map("".join)
 @example('<tool_call>{"name": "add", "arguments": {"a": oops}}', [50, 51], "<tool_call>")
 def test_cuts_change_nothing(text: str, cuts: list[int], template: str):
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [text[start:end] for start, end in pairwise(places)]
     for streams in (False, True):
         for template_ in (template, template + "</think>"):
             whole = said(parse(text, template_, streams=streams))

@@ -19,6 +19,7 @@ __all__ = ["Grammar", "answer_grammar", "json_rule"]
 
 # Spaces as json.dumps writes them, and most models: without them white space could go on for ever.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_SYMBOL = re.compile(r'("[^"]*"|[{}\[\]]|, |: )')
 # A model that cannot end its thoughts shall not fill the context with them.
 _MAX_THOUGHT = 8000
 
@@ -45,11 +46,10 @@ class Grammar:
         """Return what matches a text; special tokens in it are matched by their ids."""
         parts, start = [], 0
         for found in self._specials.finditer(text):
-            parts.append(_quoted(text[start : found.start()]))
+            parts += _quoted_parts(text[start : found.start()])
             parts.append(f"<[{self._special_ids[found.group()]}]>")
             start = found.end()
-        parts.append(_quoted(text[start:]))
-        return " ".join(part for part in parts if part) or '""'
+        return " ".join([*parts, *_quoted_parts(text[start:])])
 
     def __str__(self) -> str:
         return "\n".join(self._rules) + "\n"
@@ -89,33 +89,25 @@ def answer_grammar(
 
 
 def json_rule(schema: Mapping[str, Any] | bool) -> str:
-    """Return the body of a rule for the JSON of a schema."""
+    """Return the body of a rule for the JSON of a schema; true is any JSON."""
     if isinstance(schema, Mapping):
-        schema = {"x-guidance": _JSON_STYLE, **schema}
+        schema = {**schema, "x-guidance": _JSON_STYLE}
     return f"%json {json.dumps(schema)}"
 
 
 def _calls(grammar: Grammar, tool_format: ToolFormat, tools: Sequence[Tool], *, many: bool) -> str:
     layout = tool_format.many if many else tool_format.one
-    call = grammar.add("call", " | ".join(_call(grammar, layout, tool, i) for i, tool in _each(tools)))
-    body = call
-    if many:
-        separator = grammar.literal(layout.separator) if layout.separator else ""
-        body = f"{call} ({separator} {call})*"
-    around = (layout.open_all, body, layout.close_all)
-    parts = [part if part is body else grammar.literal(part) for part in around if part]
-    return grammar.add("calls", " ".join(parts))
+    each = [_call(grammar, layout, tool, f"call_{index}") for index, tool in enumerate(tools)]
+    call = grammar.add("call", " | ".join(each))
+    more = f" ({grammar.literal(layout.separator)} {call})*" if many else ""
+    opened, closed = grammar.literal(layout.open_all), grammar.literal(layout.close_all)
+    return grammar.add("calls", f"{opened} {call}{more} {closed}")
 
 
-def _call(grammar: Grammar, layout: CallLayout, tool: Tool, index: int) -> str:
-    arguments = grammar.add(f"arguments_{index}", json_rule(tool.schema))
-    end = f" {grammar.literal(layout.end)}" if layout.end else ""
-    begin = grammar.literal(layout.begin_of(tool.name))
-    return grammar.add(f"call_{index}", f"{begin} {arguments}{end}")
-
-
-def _each(tools: Sequence[Tool]) -> Sequence[tuple[int, Tool]]:
-    return list(enumerate(tools))
+def _call(grammar: Grammar, layout: CallLayout, tool: Tool, name: str) -> str:
+    arguments = grammar.add(f"{name}_arguments", json_rule(tool.schema))
+    begin, end = grammar.literal(layout.begin_of(tool.name)), grammar.literal(layout.end)
+    return grammar.add(name, f"{begin} {arguments} {end}")
 
 
 def _add_thought(grammar: Grammar, tags: ThinkTags, special_ids: Mapping[str, int]) -> None:
@@ -130,5 +122,14 @@ def _add_thought(grammar: Grammar, tags: ThinkTags, special_ids: Mapping[str, in
     grammar.add("BREAK", r"/\n{0,2}/")
 
 
+def _quoted_parts(text: str) -> list[str]:
+    """Quote a text, cut where JSON's own symbols end.
+
+    The lexer takes the longest symbol and does not come back: a call would hide another answer
+    that begins like it, were it not cut as ``%json`` cuts it.
+    """
+    return [_quoted(part) for part in _SYMBOL.split(text) if part]
+
+
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if text else ""
+    return json.dumps(text, ensure_ascii=False)

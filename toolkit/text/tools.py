@@ -121,8 +121,8 @@ def _read_allowed(allowed: Any, tools: Sequence[Tool]) -> ToolChoice:
         )
     if allowed.get("mode") not in ("auto", "required"):
         raise _refused(f"has the mode {allowed.get('mode')!r:.40}; it must be auto or required")
-    chosen = [_declared(each, tools) for each in listed]
-    return _chosen(allowed["mode"], list(dict.fromkeys(tool.name for tool in chosen)) and chosen)
+    names = {_declared(each, tools).name for each in listed}
+    return _chosen(allowed["mode"], [tool for tool in tools if tool.name in names])
 
 
 def _declared(choice: Any, tools: Sequence[Tool]) -> Tool:
