@@ -7,6 +7,7 @@ before the conversation is refused; whatever a template raises is an ``InvalidRe
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,6 +36,8 @@ _MAX_KNOWN = 4096
 # How many treatments a template needed for a conversation with these needs.
 _treatments: dict[tuple[str, frozenset[str]], int] = {}
 _wants_parts: dict[str, bool] = {}
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+_TOOLS = re.compile(r"\btools\b")
 _PROBE = "a probe of this template"
 # What transformers' apply_chat_template would take for its own.
 _RESERVED = frozenset(
@@ -179,10 +182,11 @@ def _render(
 def _traits(tokenizer: Any, template: str) -> Traits:
     if template not in _wants_parts:
         _remember(_wants_parts, template, _shows_only_parts(tokenizer, template))
+    code = _COMMENT.sub("", template)
     return Traits(
-        shows_tools="tools" in template,
-        shows_calls="tool_calls" in template,
-        knows_developer="developer" in template,
+        shows_tools=_TOOLS.search(code) is not None,
+        shows_calls="tool_calls" in code,
+        knows_developer="developer" in code,
         wants_parts=_wants_parts[template],
     )
 
