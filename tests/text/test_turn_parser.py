@@ -186,6 +186,17 @@ def test_a_stream_keeps_what_it_told_and_the_rest_of_a_malformed_call_is_content
     )
 
 
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("rest", ["", "\n</tool_call>", "</tool_"])
+def test_a_call_that_lacks_its_last_bracket_counts(rest: str, streams: bool):
+    text = '<tool_call>{"name": "add", "arguments": {"a": 1}' + rest
+    assert said(parse(list(text), "<tool_call>", streams=streams)) == (
+        "",
+        "",
+        [("add", '{"a": 1}')],
+    )
+
+
 def test_a_good_call_behind_a_bad_one_counts():
     text = '<tool_call>\n<tool_call>{"name": "add", "arguments": {}}</tool_call> bye'
     assert said(parse(text, "<tool_call>")) == ("<tool_call> bye", "", [("add", "{}")])

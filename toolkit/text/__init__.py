@@ -3,6 +3,7 @@
 from toolkit.text.call_grammar import answer_grammar, json_rule
 from toolkit.text.chat import PLAIN_TEMPLATE, render_chat
 from toolkit.text.detokenizer import IncrementalText
+from toolkit.text.messages import normal_messages
 from toolkit.text.spelling import SpelledToken, Spelling
 from toolkit.text.stop_strings import StopStrings
 from toolkit.text.token_bytes import TokenBytes
@@ -32,6 +33,7 @@ __all__ = [
     "TurnStyle",
     "answer_grammar",
     "json_rule",
+    "normal_messages",
     "read_tool_choice",
     "read_tools",
     "render_chat",

@@ -17,8 +17,6 @@ from toolkit.text.turn_style import ThinkTags
 
 __all__ = ["Grammar", "answer_grammar", "json_rule"]
 
-# Spaces as json.dumps writes them, and most models: without them white space could go on for ever.
-_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _SYMBOL = re.compile(r'("[^"]*"|[{}\[\]]|, |: )')
 # A model that cannot end its thoughts shall not fill the context with them.
 _MAX_THOUGHT = 8000
@@ -90,8 +88,6 @@ def answer_grammar(
 
 def json_rule(schema: Mapping[str, Any] | bool) -> str:
     """Return the body of a rule for the JSON of a schema; true is any JSON."""
-    if isinstance(schema, Mapping):
-        schema = {**schema, "x-guidance": _JSON_STYLE}
     return f"%json {json.dumps(schema)}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from toolkit.text.growing_text import GrowingText, Reading
-from toolkit.text.json_scanner import JsonScanner
+from toolkit.text.json_scanner import JsonScanner, Span
 from toolkit.text.turn_deltas import ToolCallDelta
 
 __all__ = ["CallLog", "OpenCall", "read_arguments", "read_calls"]
@@ -117,7 +117,7 @@ class OpenCall:
                 self.show(base + start, base + (scanner.num_scanned if end is None else end))
         return True
 
-    def end(self, arguments: str | None) -> bool:
+    def end(self, arguments: str) -> bool:
         """End the call; ``arguments`` as written. Returns whether it is well formed."""
         whole = _object_text(arguments)
         if self._name is None or whole is None:
@@ -155,22 +155,21 @@ def read_calls(log: CallLog, separators: str = "") -> Reading[bool]:
 
 
 def _read_object(log: CallLog) -> Reading[bool]:
+    """Read one call object; all it needs is a name and arguments, closed or not."""
     call, scanner, base = OpenCall(log), JsonScanner(), log.source.position
     if not (yield from _starts_object(log.source)):
         return False
-    while not scanner.is_complete:
-        if not (yield from log.source.more()):
-            call.give_up(scanner)
-            return False
+    while not (scanner.is_complete or scanner.is_broken) and (yield from log.source.more()):
         log.source.position = scanner.push(log.source.text, log.source.position)
-        if not call.follow(scanner, base) or scanner.is_broken:
+        if not call.follow(scanner, base):
             return False
-    key = next((key for key in scanner.members if key in _ARGUMENTS), None)
-    if key is None:
-        return call.end(None)
-    start, end = scanner.members[key]
-    assert end is not None
-    return call.end(log.source.text[base + start : base + end])
+    start, end = next(
+        (span for key, span in scanner.members.items() if key in _ARGUMENTS), Span(0, 0)
+    )
+    if end is not None and (end or scanner.is_complete):
+        return call.end(log.source.text[base + start : base + end])
+    call.give_up(scanner)
+    return False
 
 
 def read_arguments(log: CallLog, name: str) -> Reading[bool]:
@@ -194,9 +193,9 @@ def _starts_object(source: GrowingText) -> Reading[bool]:
     return (yield from source.more()) and source.text[source.position] == "{"
 
 
-def _object_text(written: str | None) -> str | None:
-    """Return arguments as the text of a JSON object, or None if they are none."""
-    if written is None or written == "null":
+def _object_text(written: str) -> str | None:
+    """Return arguments as the text of a JSON object, or None if they are something else."""
+    if written in ("", "null"):
         return "{}"
     if written.startswith("{"):
         return written

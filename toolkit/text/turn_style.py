@@ -44,6 +44,7 @@ class TurnStyle:
         tags = (self.think.open, self.think.close) if self.think is not None else ()
         return (*self.tools.specials, *tags)
 
-    def opens_reasoning(self, prompt: str) -> bool:
-        """Whether a prompt ends inside of a block of reasoning, just begun."""
-        return self.think is not None and prompt.rstrip().endswith(self.think.open)
+    def opens_reasoning(self, ending: str) -> bool:
+        """Whether a prompt that ends so has begun a block of reasoning, and has not ended it."""
+        tags = self.think
+        return tags is not None and ending.rfind(tags.open) > ending.rfind(tags.close)
