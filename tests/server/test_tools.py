@@ -170,15 +170,16 @@ def test_strict_tools_are_called_as_the_model_would(demo: openai.OpenAI) -> None
 def test_tools_and_a_form_of_the_answer_go_together(demo: openai.OpenAI) -> None:
     schema = {
         "type": "object",
-        "properties": {"ok": {"type": "boolean"}},
-        "required": ["ok"],
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
         "additionalProperties": False,
     }
-    form = {"type": "json_schema", "json_schema": {"name": "ok", "schema": schema}}
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
     (choice,) = ask_demo(demo, response_format=form).choices
     assert choice.message.tool_calls[0].function.name == "get_weather"
-    hello = [{"role": "user", "content": "Hello"}]
-    (choice,) = ask_demo(demo, response_format=form, messages=hello).choices
+    person = "Write JSON with name and age: Anna is 30 years old."
+    messages = [{"role": "user", "content": person}]
+    (choice,) = ask_demo(demo, response_format=form, messages=messages).choices
     jsonschema.validate(json.loads(choice.message.content), schema)
 
 
