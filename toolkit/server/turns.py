@@ -196,10 +196,9 @@ class ChatTurn:
 
 def _rule(form: StructuredOutputsParams) -> str | None:
     """Return the body of a grammar's rule for a form, or None if it is a whole grammar itself."""
-    if form.json is not None:
-        return json_rule(form.json)
-    if form.json_object:
-        return json_rule({"type": "object"})
+    if form.json is not None or form.json_object:
+        # Models that begin their answers with a space would call a tool just to avoid its lack.
+        return f'" "? {json_rule({"type": "object"} if form.json is None else form.json)}'
     if form.regex is not None:
         escaped = re.sub(r"\\.|/", lambda part: part[0].replace("/", r"\/"), form.regex, flags=re.S)
         return f"/{escaped}/" if "\n" not in escaped else None
