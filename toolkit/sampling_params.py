@@ -74,6 +74,8 @@ class SamplingParams:
             than read from the prefix cache.
         detokenize: Whether text is made at all.
         skip_special_tokens: Whether special tokens are left out of the text.
+        shown_special_token_ids: Special tokens that stay in the text nevertheless: some models
+            begin a tool's call with one.
         logit_bias: Added to the logits, by token id, clamped to +-100.
         allowed_token_ids: The only tokens that may be chosen; None allows all. An end-of-sequence
             token that is not among them never comes.
@@ -113,6 +115,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
+    shown_special_token_ids: Sequence[int] | None = None
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str | Sequence[int]] | None = None
@@ -145,7 +148,13 @@ class SamplingParams:
 
     def _normalise(self) -> None:
         """Bring sequences and mappings into one immutable form."""
-        for name in ("stop", "stop_token_ids", "logits_processors", "allowed_token_ids"):
+        for name in (
+            "stop",
+            "stop_token_ids",
+            "shown_special_token_ids",
+            "logits_processors",
+            "allowed_token_ids",
+        ):
             if not isinstance(getattr(self, name), (str, Sequence, type(None))):
                 raise InvalidParameter(
                     f"{name} must be a list, not {getattr(self, name)!r}", param=name
@@ -158,6 +167,9 @@ class SamplingParams:
         normal = {
             "stop": _stop_strings(self.stop),
             "stop_token_ids": _token_ids(self.stop_token_ids or (), "stop_token_ids"),
+            "shown_special_token_ids": _token_ids(
+                self.shown_special_token_ids or (), "shown_special_token_ids"
+            ),
             "allowed_token_ids": _allowed(self.allowed_token_ids),
             "bad_words": _bad_words(self.bad_words),
             "logits_processors": _processors(self.logits_processors or ()),

@@ -70,7 +70,7 @@ def error_of(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"messages": ["Hello"]}, "messages[0]"),
         ({"messages": [{"content": "no role"}]}, "messages[0]"),
         ({"messages": [{"role": "assistant", "tool_calls": [1]}]}, "messages[0]"),
-        ({"chat_template_kwargs": {"chat_template": "{{ 1 / 0 }}"}}, "messages"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
     ],
 )
 def test_a_bad_field_of_a_chat_is_named(
@@ -118,7 +118,7 @@ def test_a_stream_with_a_bad_field_has_an_error_status(client: openai.OpenAI) ->
 def test_an_image_is_refused(http: httpx.Client) -> None:
     parts = [{"type": "image_url", "image_url": {"url": "http://localhost/cat.png"}}]
     error = error_of(post(http, CHAT | {"messages": [{"role": "user", "content": parts}]}))
-    assert "messages[0].content must be text" in error["message"]
+    assert "messages[0].content[0] is of type 'image_url'" in error["message"]
 
 
 @pytest.mark.parametrize("missing", ["messages", "prompt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,9 +19,15 @@ SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 WORDS = [" the", " and", " love", "Hello", " world", " stop"]
 
 
-def write_tiny_model(folder: Path) -> Path:
+def write_tiny_model(
+    folder: Path,
+    *,
+    chat_template: str = CHAT_TEMPLATE,
+    further_specials: Sequence[str] = (),
+    max_model_len: int = 512,
+) -> Path:
     """Write a seeded two-layer Llama with about 300 tokens, and return its folder."""
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(chat_template, [*SPECIAL_TOKENS, *further_specials])
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -29,7 +36,7 @@ def write_tiny_model(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=max_model_len,
         bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
     )
@@ -43,7 +50,7 @@ def write_tiny_model(folder: Path) -> Path:
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer(chat_template: str, special_tokens: list[str]) -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {character: index for index, character in enumerate(alphabet)}
     merges = []
@@ -59,6 +66,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",
-        additional_special_tokens=SPECIAL_TOKENS,
-        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=special_tokens,
+        chat_template=chat_template,
     )

@@ -102,7 +102,7 @@ def test_tools_and_further_variables_reach_the_template():
 
 BAD = {
     "no messages": ([], "messages"),
-    "a text instead of messages": ("Hello", "messages[0]"),
+    "a text instead of messages": ("Hello", "messages"),
     "a text among them": ([*HELLO, "Hello"], "messages[1]"),
     "no role": ([{"content": "Hello"}], "messages[0]"),
     "a role that is no text": ([{"role": 7, "content": "Hello"}], "messages[0]"),
@@ -110,9 +110,9 @@ BAD = {
     "a mapping as content": ([{"role": "user", "content": {"text": "x"}}], "messages[0].content"),
     "an image part": (
         [*HELLO, {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
-        "messages[1].content",
+        "messages[1].content[0]",
     ),
-    "a number among parts": ([{"role": "user", "content": ["a", 7]}], "messages[0].content"),
+    "a number among parts": ([{"role": "user", "content": ["a", 7]}], "messages[0].content[1]"),
     "calls that are no list": (
         [{"role": "assistant", "content": "", "tool_calls": {"a": 1}}],
         "messages[0].tool_calls",

@@ -163,3 +163,17 @@ def test_spaces_before_punctuation_are_not_cleaned_up(made):
 def test_a_padded_vocabulary_has_tokens_without_bytes():
     tokenizer = Tokenizer(backend())
     assert tokenizer.token_bytes(len(tokenizer) + 5) == b""
+
+
+def test_special_tokens_of_calls_can_be_shown_where_the_others_are_hidden():
+    tokenizer = Tokenizer(backend(chat_template="{% if 0 %}[TOOL_CALLS]{% endif %}"))
+    tokenizer.backend.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]", "<|x|>"]})
+    tokenizer = Tokenizer(tokenizer.backend)
+    ids = tokenizer.turn_token_ids
+    assert list(ids) == ["[TOOL_CALLS]"]
+    params = SamplingParams(shown_special_token_ids=list(ids.values()))
+    text = tokenizer.output_text([], params)
+    for token_id in tokenizer.encode("<|x|>[TOOL_CALLS]cat<eos>"):
+        text.push(token_id, check_stop=True)
+    text.finish()
+    assert text.text == "[TOOL_CALLS]cat"

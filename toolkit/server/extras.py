@@ -13,12 +13,17 @@ __all__ = ["EXTRAS", "NULLS"]
 _STOP = "vLLM's: the stop string or the stop token that ended the text; null for any other end"
 _TOKENS = "vLLM's, with return_token_ids: the tokens behind the text"
 _PROMPT_TOKENS = "vLLM's, with return_token_ids: the prompt as tokens; in a stream, sent first"
+_REASONING = "vLLM's, of models that reason: what they thought, under its older and newer name"
 _PROMPT_LOGPROBS = "vLLM's, with prompt_logprobs: by prompt token, null for the first"
 
 EXTRAS: Mapping[str, Mapping[str, str]] = {
     "/v1/chat/completions": {
         "choices[].stop_reason": _STOP,
         "choices[].token_ids": _TOKENS,
+        "choices[].message.reasoning_content": _REASONING,
+        "choices[].message.reasoning": _REASONING,
+        "choices[].delta.reasoning_content": _REASONING,
+        "choices[].delta.reasoning": _REASONING,
         "prompt_token_ids": _PROMPT_TOKENS,
         "prompt_logprobs": _PROMPT_LOGPROBS,
     },

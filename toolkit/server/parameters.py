@@ -15,7 +15,6 @@ from toolkit.server.settings import ServerSettings
 
 __all__ = [
     "chat_params",
-    "chat_template_options",
     "completion_params",
     "named_hooks",
     "require_few_choices",
@@ -85,24 +84,6 @@ def completion_params(
         further["n"] = body.best_of
         logprobs = logprobs or 0  # the samples are ranked by their log-probabilities
     return _params(body, defaults, settings, max_tokens=max_tokens, logprobs=logprobs, **further)
-
-
-def chat_template_options(body: ChatRequest) -> dict[str, Any]:
-    """Return how to write a conversation out as a prompt, for ``Tokenizer.render_chat``."""
-    if body.tool_choice not in (None, "none", "auto"):
-        raise InvalidRequest(
-            "only tool_choice 'auto' and 'none' are supported: nothing here can force a call",
-            param="tool_choice",
-        )
-    variables = dict(body.chat_template_kwargs or {})
-    if body.reasoning_effort is not None:
-        variables.setdefault("reasoning_effort", body.reasoning_effort)
-    return {
-        "tools": None if body.tool_choice == "none" else body.tools,
-        "add_generation_prompt": body.add_generation_prompt is not False,
-        "continue_final_message": bool(body.continue_final_message),
-        "template_kwargs": variables,
-    }
 
 
 def named_hooks(body: AnswerRequest, settings: ServerSettings) -> list[Any]:

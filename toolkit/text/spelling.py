@@ -48,18 +48,32 @@ class Spelling(Protocol):
 
 
 class VocabularySpelling:
-    """Spells by a table of the vocabulary: exact for the decoders that ``TokenBytes`` knows."""
+    """Spells by a table of the vocabulary: exact for the decoders that ``TokenBytes`` knows.
 
-    def __init__(self, token_bytes: TokenBytes, *, skip_special_tokens: bool) -> None:
+    Args:
+        token_bytes: The table.
+        skip_special_tokens: Whether special tokens are left out of the text.
+        shown_ids: Special tokens that stay in it nevertheless.
+    """
+
+    def __init__(
+        self,
+        token_bytes: TokenBytes,
+        *,
+        skip_special_tokens: bool,
+        shown_ids: Collection[int] = (),
+    ) -> None:
         self._token_bytes = token_bytes
         self._skip = skip_special_tokens
+        self._shown_ids = shown_ids
         self._is_start = True
         self._row: _ByteRow | None = None
 
     def push(self, token_id: int) -> Sequence[SpelledToken]:
         """Add a token; only tokens that spell bytes one by one may have to wait."""
         token = self._token_bytes.token(token_id)
-        if not token.is_known or (self._skip and token.is_special):
+        is_skipped = self._skip and token.is_special and token_id not in self._shown_ids
+        if not token.is_known or is_skipped:
             nothing = SpelledToken(token_id, b"")
             return (nothing,) if self._row is None else self._row.push_nothing(nothing)
         spelled = SpelledToken(token_id, token.at_start if self._is_start else token.inside)
@@ -141,7 +155,7 @@ class WindowSpelling:
 
     Args:
         decode: Turns tokens into text.
-        skipped_ids: Tokens that ``decode`` leaves out.
+        skipped_ids: Tokens that are left out of the text.
     """
 
     def __init__(

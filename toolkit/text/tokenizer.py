@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from toolkit.errors import CheckpointError, InvalidRequest
 from toolkit.request import SamplingParams
-from toolkit.text.chat import render_chat
+from toolkit.text.chat import render_chat, template_of
 from toolkit.text.detokenizer import IncrementalText
 from toolkit.text.spelling import Spelling, VocabularySpelling, WindowSpelling
 from toolkit.text.stop_strings import StopStrings
 from toolkit.text.token_bytes import TokenBytes
+from toolkit.text.turn_style import TurnStyle
 
 __all__ = ["Tokenizer"]
 
@@ -115,14 +116,35 @@ class Tokenizer:
         """The bytes of every token."""
         return self._token_bytes
 
-    def spelling(self, *, skip_special_tokens: bool = True) -> Spelling:
-        """Return a new spelling: it gives the bytes that each token of a text stands for."""
+    @cached_property
+    def turn_style(self) -> TurnStyle:
+        """How this model writes calls of tools and reasoning."""
+        # With tools there may be another template; it shows the format, and the rest alike.
+        return TurnStyle.of(self.chat_template or template_of(self.backend, has_tools=True))
+
+    @cached_property
+    def turn_token_ids(self) -> Mapping[str, int]:
+        """The special tokens that this model's calls and reasoning are written with, by text."""
+        vocabulary = self.backend.get_vocab()
+        found = {text: vocabulary.get(text) for text in self.turn_style.specials}
+        special_ids = self._token_bytes.special_ids
+        return {text: token_id for text, token_id in found.items() if token_id in special_ids}
+
+    def spelling(
+        self, *, skip_special_tokens: bool = True, shown_ids: Collection[int] = ()
+    ) -> Spelling:
+        """Return a new spelling: it gives the bytes that each token of a text stands for.
+
+        Args:
+            skip_special_tokens: Whether special tokens are left out of the text.
+            shown_ids: Special tokens that stay in it nevertheless.
+        """
         if self._token_bytes.is_exact:
-            return VocabularySpelling(self._token_bytes, skip_special_tokens=skip_special_tokens)
-        return WindowSpelling(
-            partial(self.decode, skip_special_tokens=skip_special_tokens),
-            skipped_ids=self._token_bytes.special_ids if skip_special_tokens else (),
-        )
+            return VocabularySpelling(
+                self._token_bytes, skip_special_tokens=skip_special_tokens, shown_ids=shown_ids
+            )
+        skipped = self._token_bytes.special_ids.difference(shown_ids)
+        return WindowSpelling(self._decode_all, skipped_ids=skipped if skip_special_tokens else ())
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Return tokens as the vocabulary writes them, with its signs for spaces and bytes."""
@@ -146,7 +168,10 @@ class Tokenizer:
     ) -> IncrementalText:
         """Return an empty text that grows with a request's tokens."""
         return IncrementalText(
-            self.spelling(skip_special_tokens=params.skip_special_tokens),
+            self.spelling(
+                skip_special_tokens=params.skip_special_tokens,
+                shown_ids=params.shown_special_token_ids or (),
+            ),
             StopStrings(tuple(params.stop or ())),
             include_stop=params.include_stop_str_in_output,
         )
