@@ -277,6 +277,7 @@ def test_a_strict_server_refuses_unknown_fields_by_name(limited: Server) -> None
         with httpx.Client(base_url=limited.url) as http:
             error = error_of(post(http, fields | {"top_q": 1, "shuffle": True}))
             assert "top_q, shuffle" in error["message"]
+            assert error["code"] == "unknown_parameter"
             nested = {"stream": True, "stream_options": {"often": True}}
             assert "stream_options.often" in error_of(post(http, fields | nested))["message"]
 
