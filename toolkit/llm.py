@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, cast
 
 import torch
@@ -36,7 +37,8 @@ from toolkit.request import (
 )
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.memory import MemoryPlan, plan_memory
-from toolkit.sampling import Sampler
+from toolkit.sampling import GrammarCompiler, GrammarRows, Sampler, Vocabulary
+from toolkit.structured_outputs import response_format_params
 from toolkit.text import Tokenizer
 from toolkit.threads import notice_if_late
 
@@ -178,7 +180,13 @@ class LLM:
             )
         decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
-        sampler = Sampler(decoder.spec.vocab_size, self.device, decode_token=token_text, ops=ops)
+        sampler = Sampler(
+            decoder.spec.vocab_size,
+            self.device,
+            decode_token=token_text,
+            ops=ops,
+            grammars=_grammars(self._tokenizer, decoder.spec.vocab_size),
+        )
         runner = ModelRunner(
             decoder,
             KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
@@ -311,12 +319,14 @@ class LLM:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | None = None,
         progress: bool | None = None,
         **options: Any,
     ) -> list[RequestOutput]:
         """Answer one conversation or a list of them; see ``generate`` for the rest.
 
-        Without ``params`` an answer may take what is left of the context.
+        Without ``params`` an answer may take what is left of the context. ``response_format`` is
+        OpenAI's, such as ``{"type": "json_object"}``, and holds for all conversations.
         """
         if isinstance(messages, (str, Mapping)):
             raise InvalidRequest(
@@ -337,6 +347,8 @@ class LLM:
             for conversation in conversations
         ]
         params = params if params is not None else self.sampling_params(max_tokens=None)
+        if response_format is not None:
+            params = _with_format(params, response_format)
         return self.generate(prompts, params, progress=progress, **options)
 
     def stream(
@@ -486,6 +498,35 @@ def _raising(pieces: Iterator[OutputPiece] | Stream, request: Request) -> Iterat
         if piece.error is not None:
             raise RequestFailed(f"{request.id} failed") from piece.error
         yield piece
+
+
+def _with_format(
+    params: SamplingParams | Sequence[SamplingParams], response_format: Mapping[str, Any]
+) -> SamplingParams | Sequence[SamplingParams]:
+    """Return parameters that also ask for a form of the answer."""
+    form = response_format_params(response_format)
+    if form is None:
+        return params
+    each = [params] if isinstance(params, SamplingParams) else list(params)
+    if any(one.structured_outputs is not None for one in each):
+        raise InvalidRequest(
+            "give response_format or structured_outputs, not both", param="response_format"
+        )
+    formed = [replace(one, structured_outputs=form) for one in each]
+    return formed[0] if isinstance(params, SamplingParams) else formed
+
+
+def _grammars(tokenizer: Tokenizer | None, vocab_size: int) -> GrammarRows | None:
+    """Return what follows grammars, if there are texts of tokens to follow them in."""
+    if tokenizer is None:
+        return None
+    vocabulary = Vocabulary(
+        vocab_size,
+        tokenizer.eos_token_ids,
+        tokenizer.token_bytes.special_ids,
+        tokenizer.token_bytes,
+    )
+    return GrammarRows(GrammarCompiler(vocabulary))
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -6,6 +6,7 @@ Torch-free. A ``Request`` is written by its scheduler alone; everybody else read
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
 from struct import unpack
@@ -51,7 +52,7 @@ class Status(Enum):
 
 
 # What a request can wait for; "host" is from joining the line to the first step that sees it.
-WAIT_CAUSES = ("budget", "seqs", "blocks", "policy", "host")
+WAIT_CAUSES = ("budget", "seqs", "blocks", "policy", "grammar", "host")
 
 _ENDS = frozenset((Status.FINISHED, Status.FAILED, Status.ABORTED))
 
@@ -255,6 +256,8 @@ class Request:
     tokenize_s: float = 0.0
     beam: BeamSearchParams | None = None
     pooling: PoolingParams | None = None
+    # What is still done for it on another thread: until then it waits with cause "grammar".
+    preparation: Future[Any] | None = None
 
     # Where it stands.
     status: Status = Status.WAITING

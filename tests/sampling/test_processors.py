@@ -54,6 +54,7 @@ def test_the_chain_is_printed_in_the_order_in_which_it_runs():
         "allowed tokens",
         "bad words",
         "min tokens",
+        "grammar mask",
         "repetition, presence, frequency penalties",
         "processors",
         "temperature",

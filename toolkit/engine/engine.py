@@ -45,6 +45,9 @@ from toolkit.request import (
 __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
+
+# A step in which nobody could start lasts this long at most: then it looks who has come or gone.
+_PREPARATION_WAIT_S = 0.02
 E = TypeVar("E", bound=events.Event)
 T = TypeVar("T")
 
@@ -368,7 +371,8 @@ class Engine:
         An ``exit()`` in somebody's code is such a failure too: cutting the step in half would leave
         blocks that are named for what was never computed.
         """
-        if plan.is_empty:
+        if plan.is_empty:  # nobody can start: only grammars could still be missing
+            self.scheduler.wait_for_preparation(_PREPARATION_WAIT_S)
             return StepResult(tokens={})
         try:
             return self.runner.run(plan)

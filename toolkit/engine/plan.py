@@ -74,6 +74,7 @@ class SampledToken(NamedTuple):
 
     token_id: int
     logprobs: dict[int, Logprob] | None = None
+    is_last: bool = False  # the request's grammar is complete and allows nothing more
 
 
 class PromptScores(NamedTuple):

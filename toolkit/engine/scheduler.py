@@ -14,6 +14,7 @@ compute: one that only waits for its siblings gives way to whoever could not go 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -260,6 +261,15 @@ class Scheduler:
         """
         self.cache.reset()
 
+    def wait_for_preparation(self, timeout_s: float) -> None:
+        """Let the thread sleep until one of those that wait could start; return after a time-out.
+
+        Others may have been added meanwhile, which only the next step would see.
+        """
+        pending = [r.preparation for r in self._queue if r.preparation is not None]
+        if pending:
+            wait(pending, timeout=timeout_s, return_when=FIRST_COMPLETED)
+
     def check(self) -> None:
         """Raise InvariantViolation unless line, running set, beams and cache agree."""
         self.cache.check()
@@ -418,17 +428,21 @@ class Scheduler:
                 break
         for entry in passed_over:
             self._queue.push_back(entry)
-        if draft.limited_by == "none" and passed_over:
+        others = any(cause != "grammar" for _, cause in draft.refused)
+        if draft.limited_by == "none" and passed_over and others:
             draft.limited_by = "policy"
 
     def _stands_back_for(
         self, request: Request, draft: Decision, view: SchedulerView
     ) -> str | None:
-        """Return why a request waits though there may be room: "sibling", "policy" or None.
+        """Return why a request waits though there may be room: "grammar", "sibling" or "policy".
 
-        A sample whose sibling is computing their prompt waits for it, to share its blocks. With
-        nothing running the policy is overruled, so that the engine never idles beside a queue.
+        A grammar is compiled on another thread. A sample whose sibling is computing their prompt
+        waits for it, to share its blocks. With nothing running the policy is overruled, so that
+        the engine never idles beside a queue.
         """
+        if request.preparation is not None and not request.preparation.done():
+            return "grammar"
         if len(request.samples) > 1 and request.num_output_tokens == 0:
             sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
             if sibling_runs and self._fork_source(request, draft) is None:

@@ -17,7 +17,7 @@ def append_token(
     too: that many tokens come before a stop string is completed, and one that was complete by then
     does not count later. End-of-sequence and stop tokens among them are the sampler's to exclude;
     drawn all the same (by a processor, or as the last of them), they end nothing before their
-    number reaches ``min_tokens``.
+    number reaches ``min_tokens``. A token that completes the request's grammar ends it in any case.
     """
     token_id = sampled.token_id
     params = request.params
@@ -39,4 +39,4 @@ def append_token(
             request.stop_reason = stop_string
     if reason is None and (num_output >= request.max_tokens or request.num_tokens >= max_model_len):
         reason = FinishReason.LENGTH
-    return reason
+    return FinishReason.STOP if sampled.is_last else reason

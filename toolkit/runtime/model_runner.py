@@ -6,7 +6,8 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -63,11 +64,12 @@ class ModelRunner:
         release_pool()  # of the thread that loaded the model
 
     def prepare(self, request: Request) -> None:
-        """Refuse what this model does not have; remember the request.
+        """Refuse what this model does not have, begin to compile a grammar, remember the request.
 
         Raises:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
-                nothing may be sampled, or an embedding would have more numbers than a state.
+                nothing may be sampled, no answer can have the form that is asked for, or an
+                embedding would have more numbers than a state.
         """
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
@@ -84,8 +86,19 @@ class ModelRunner:
             )
         check_token_ids(request, vocab_size)
         self._pooler.start(request)
+        if request.params.structured_outputs is not None:
+            request.preparation = self._prepare_grammar(request)
         self._requests[request.id] = request
         release_pool()  # the steps may run in another thread
+
+    def _prepare_grammar(self, request: Request) -> Future[Any]:
+        if self.sampler.grammars is None:
+            raise InvalidParameter(
+                "structured_outputs needs to know the texts of the tokens, and this engine has no "
+                "tokenizer",
+                param="structured_outputs",
+            )
+        return self.sampler.grammars.prepare(request)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
@@ -132,7 +145,11 @@ class ModelRunner:
                 if index in output.errors:
                     errors[row.request.id] = output.errors[index]
                 else:
-                    token = SampledToken(output.token_ids[index], output.logprobs.get(index))
+                    token = SampledToken(
+                        output.token_ids[index],
+                        output.logprobs.get(index),
+                        index in output.last_rows,
+                    )
                     tokens[row.request.id] = (token,)
             if any(row.request.params.logits_processors for row in rows):
                 slow_path = "processors"
@@ -195,11 +212,12 @@ class ModelRunner:
         self._requests.pop(request_id, None)
         self._rows.release(request_id)
         self._pooler.forget(request_id)
-        self.sampler.history.forget(request_id)
+        self.sampler.forget(request_id)
 
     def close(self) -> None:
         """Drop the model and the cache."""
         self._requests.clear()
         self._pooler.clear()
         self.storage.free()
+        self.sampler.close()
         del self.decoder

@@ -110,8 +110,12 @@ class SamplingBatch:
         ]
         self.held_back = self._pairs(held)
         self.held_until = self._indices([params[row].min_tokens for row, _ in held])
+        self.constrained = self._rows(p.structured_outputs is not None for p in params)
         self.masked = self._rows(
-            p.allowed_token_ids is not None or bool(request.bad_word_ids) or p.min_tokens > 0
+            p.allowed_token_ids is not None
+            or bool(request.bad_word_ids)
+            or p.min_tokens > 0
+            or p.structured_outputs is not None
             for p, request in zip(params, requests, strict=True)
         )
 

@@ -32,6 +32,8 @@ class ChainState:
         num_outputs: Output tokens that each row has.
         seen: What the penalised rows have seen, in their order; None when there are none.
         banned_now: Rows and tokens: bad words that would be complete.
+        in_grammar: [constrained rows, vocab] bool, what their grammars allow; None when there are
+            none.
     """
 
     batch: SamplingBatch
@@ -39,6 +41,7 @@ class ChainState:
     num_outputs: Sequence[int]
     seen: SeenTokens | None
     banned_now: tuple[Sequence[int], Sequence[int]] = ((), ())
+    in_grammar: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -89,6 +92,14 @@ def _hold_back_stops(logits: Tensor, state: ChainState) -> Tensor:
     return logits
 
 
+def _keep_grammar(logits: Tensor, state: ChainState) -> Tensor:
+    rows = state.batch.constrained
+    if state.in_grammar is None:
+        return logits
+    kept = rows.select(logits).masked_fill(~state.in_grammar, -torch.inf)
+    return rows.put(logits, kept)
+
+
 def _penalise(logits: Tensor, state: ChainState) -> Tensor:
     batch, rows = state.batch, state.batch.penalised
     if state.seen is None:
@@ -136,6 +147,7 @@ SHAPING = (
     Step("allowed tokens", _keep_allowed),
     Step("bad words", _ban_words),
     Step("min tokens", _hold_back_stops),
+    Step("grammar mask", _keep_grammar),
     Step("repetition, presence, frequency penalties", _penalise),
 )
 CUTTING = (

@@ -17,6 +17,7 @@ from toolkit.kernels import Ops, select_ops
 from toolkit.request import Logprob, Request
 from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
+from toolkit.sampling.grammar import GrammarRows
 from toolkit.sampling.history import TokenHistory, seen_before
 from toolkit.sampling.logprobs import gather_logprobs
 from toolkit.sampling.processors import apply_processors
@@ -32,6 +33,7 @@ class SamplerOutput:
     token_ids: list[int]
     logprobs: dict[int, dict[int, Logprob]] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
+    last_rows: frozenset[int] = frozenset()  # where a grammar allows nothing more
 
 
 class Sampler:
@@ -42,7 +44,7 @@ class Sampler:
 
     >>> print(Sampler(vocab_size=8, device=torch.device("cpu")).chain)
     raw processors -> logit bias -> allowed tokens -> bad words -> min tokens \
--> repetition, presence, frequency penalties -> processors -> temperature \
+-> grammar mask -> repetition, presence, frequency penalties -> processors -> temperature \
 -> top-k -> top-p -> min-p -> typical-p -> final processors -> draw
     """
 
@@ -55,10 +57,12 @@ class Sampler:
         *,
         decode_token: Callable[[int], str] | None = None,
         ops: Ops | None = None,
+        grammars: GrammarRows | None = None,
     ) -> None:
         self.vocab_size = vocab_size
         self.device = device
         self.history = TokenHistory(vocab_size, device)
+        self.grammars = grammars
         self._decode_token = decode_token
         self._ops = ops or select_ops("reference", device)
         self._batch: SamplingBatch | None = None
@@ -71,10 +75,11 @@ class Sampler:
             rows: Whose row it is, and the position of the token it chooses.
         """
         batch = self._batch_for([row.request for row in rows])
-        state = self._state(batch, rows)
+        errors: dict[int, BaseException] = {}
+        state = self._state(batch, rows, errors)
         raw = logits[batch.scored.index] if batch.scored else None
         largest, is_sound = self._ops.argmax(logits)
-        errors = self._clear_broken(logits, largest, is_sound)
+        errors |= self._clear_broken(logits, largest, is_sound)
         logits = self._process(logits, rows, batch, "raw", errors)
         logits = run_steps(SHAPING, logits, state)
         self._fail_emptied(logits, batch, errors)
@@ -84,11 +89,23 @@ class Sampler:
         if batch.shapes_logits:
             largest = None  # they have changed since
         tokens = self._choose(logits, rows, batch, largest)
+        last_rows = self._advance_grammars(tokens, batch, errors)
         if batch.penalised:
             penalised = [batch.requests[row] for row in batch.penalised.numbers]
             self.history.append(penalised, tokens[batch.penalised.index])
         logprobs = {} if raw is None else self._logprobs(raw, logits, tokens, batch)
-        return SamplerOutput(tokens.tolist(), logprobs, errors)
+        return SamplerOutput(tokens.tolist(), logprobs, errors, last_rows)
+
+    def forget(self, request_id: str) -> None:
+        """Drop what is known of a request that ended."""
+        self.history.forget(request_id)
+        if self.grammars is not None:
+            self.grammars.release(request_id)
+
+    def close(self) -> None:
+        """End the threads of the grammars."""
+        if self.grammars is not None:
+            self.grammars.close()
 
     def score_prompt(
         self, logits: Tensor, request: Request, start: int
@@ -96,7 +113,7 @@ class Sampler:
         """Return the log-probabilities of consecutive prompt tokens, from position ``start``.
 
         Each is scored as if it were to be sampled there, the first token of an output; only the
-        request's own processors are left out.
+        request's own processors and its grammar are left out.
 
         Args:
             logits: [rows, vocab] float32 of the tokens at start - 1 and after it.
@@ -125,7 +142,9 @@ class Sampler:
             self._batch = SamplingBatch(requests, self.vocab_size, self.device)
         return self._batch
 
-    def _state(self, batch: SamplingBatch, rows: Sequence[RowState]) -> ChainState:
+    def _state(
+        self, batch: SamplingBatch, rows: Sequence[RowState], errors: dict[int, BaseException]
+    ) -> ChainState:
         num_outputs = [row.position - row.request.num_prompt_tokens for row in rows]
         seen = None
         if batch.penalised:
@@ -135,7 +154,46 @@ class Sampler:
             found = sequences.banned_after(batch.requests[row].token_ids, num_outputs[row])
             banned_rows += [row] * len(found)
             banned_ids += found
-        return ChainState(batch, self._ops, num_outputs, seen, (banned_rows, banned_ids))
+        in_grammar = self._in_grammar(batch, num_outputs, errors)
+        banned_now = (banned_rows, banned_ids)
+        return ChainState(batch, self._ops, num_outputs, seen, banned_now, in_grammar)
+
+    def _in_grammar(
+        self, batch: SamplingBatch, num_outputs: Sequence[int], errors: dict[int, BaseException]
+    ) -> Tensor | None:
+        """Return what the grammars of the constrained rows allow; a broken one fails its row."""
+        if not batch.constrained:
+            return None
+        assert self.grammars is not None  # else the requests would have been refused
+        numbers = batch.constrained.numbers
+        allowed, failed = self.grammars.allowed(
+            [batch.requests[row] for row in numbers], [num_outputs[row] for row in numbers]
+        )
+        errors |= {numbers[place]: error for place, error in failed.items()}
+        return allowed.to(self.device)
+
+    def _advance_grammars(
+        self, tokens: Tensor, batch: SamplingBatch, errors: dict[int, BaseException]
+    ) -> frozenset[int]:
+        """Let the grammars take the tokens; return the rows that are complete with them.
+
+        A token is replaced where its answer would otherwise not come to an end within its budget.
+        """
+        numbers = [row for row in batch.constrained.numbers if row not in errors]
+        if not numbers or self.grammars is None:
+            return frozenset()
+        results = self.grammars.accept(
+            [batch.requests[row] for row in numbers], tokens[numbers].tolist()
+        )
+        last_rows = set()
+        for row, result in zip(numbers, results, strict=True):
+            if isinstance(result, Exception):
+                errors[row] = result
+                continue
+            tokens[row] = result.token_id
+            if result.is_last:
+                last_rows.add(row)
+        return frozenset(last_rows)
 
     def _process(
         self,
@@ -184,8 +242,9 @@ class Sampler:
         for row, is_possible in zip(batch.masked.numbers, has_token, strict=True):
             if not is_possible and row not in errors:
                 errors[row] = InvalidRequest(
-                    "no token is left to choose: allowed_token_ids, bad_words, min_tokens and raw "
-                    "processors together forbid every one at output token "
+                    "no token is left to choose: allowed_token_ids, bad_words, min_tokens, "
+                    "structured_outputs and raw processors together forbid every one at output "
+                    "token "
                     f"{batch.requests[row].num_output_tokens}"
                 )
 

@@ -1,0 +1,143 @@
+"""The grammars of the requests that run, as the sampler uses them: masks in, tokens out.
+
+After a token was chosen, what may follow it is worked out on a thread of its own, in Rust and
+without the interpreter's lock, while the model computes the next logits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLExecutor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from toolkit.errors import InvariantViolation
+from toolkit.request import Request
+from toolkit.sampling.grammar.compiler import CompiledGrammar, GrammarCompiler
+from toolkit.sampling.grammar.state import Accepted, GrammarState
+from toolkit.structured_outputs import StructuredOutputsParams
+
+__all__ = ["GrammarRows"]
+
+# Threads that fill masks: a row takes some 20 us, so more would only take cores from the model.
+_MAX_THREADS = 4
+
+
+class GrammarRows:
+    """Knows how far each constrained request has come in its grammar.
+
+    Args:
+        compiler: Makes the grammars.
+    """
+
+    def __init__(self, compiler: GrammarCompiler) -> None:
+        self._compiler = compiler
+        self._grammars: dict[str, Future[CompiledGrammar]] = {}
+        self._states: dict[str, GrammarState] = {}
+        self._filler = ThreadPoolExecutor(1, thread_name_prefix="toolkit-grammar-masks")
+        self._threads: Any = None
+
+    def prepare(self, request: Request) -> Future[CompiledGrammar]:
+        """Start to compile a request's grammar; what is wrong with it is known at once.
+
+        Raises:
+            InvalidParameter: no answer can have this form, or it cannot be enforced.
+        """
+        params = request.params.structured_outputs
+        assert isinstance(params, StructuredOutputsParams)  # only such requests come here
+        always_closes = request.params.max_tokens is None
+        grammar = self._compiler.compile(params, always_closes=always_closes)
+        self._grammars[request.id] = grammar
+        return grammar
+
+    def allowed(
+        self, requests: Sequence[Request], num_outputs: Sequence[int]
+    ) -> tuple[Tensor, dict[int, BaseException]]:
+        """Return what each request may sample next, [requests, vocab] bool, and errors by place.
+
+        Args:
+            requests: Whose rows these are; all have grammars.
+            num_outputs: Output tokens that each has.
+        """
+        vocab_size = self._compiler.vocab_size
+        shape = (len(requests), self._compiler.num_words)
+        masks: NDArray[np.uint32] = np.zeros(shape, dtype=np.uint32)
+        errors: dict[int, BaseException] = {}
+        for place, (request, count) in enumerate(zip(requests, num_outputs, strict=True)):
+            try:
+                masks[place] = self._mask(request, count)
+            except Exception as error:
+                errors[place] = error
+                masks[place] = 0xFFFFFFFF  # so that the steps go on for the others
+        bits = np.unpackbits(masks.view(np.uint8), axis=1, count=vocab_size, bitorder="little")
+        return torch.from_numpy(bits).view(torch.bool), errors
+
+    def accept(
+        self, requests: Sequence[Request], token_ids: Sequence[int]
+    ) -> list[Accepted | Exception]:
+        """Go on by the tokens that were sampled; the masks behind them are filled from now on."""
+        results: list[Accepted | Exception] = []
+        going_on = []
+        for request, token_id in zip(requests, token_ids, strict=True):
+            state = self._states[request.id]
+            try:
+                accepted = state.accept(token_id)
+            except Exception as error:
+                results.append(error)
+                continue
+            results.append(accepted)
+            if not accepted.is_last:
+                going_on.append(state)
+        if going_on:
+            pending = self._filler.submit(self._fill, going_on)
+            for state in going_on:
+                state.pending = pending
+        return results
+
+    def release(self, request_id: str) -> None:
+        """Forget a request that ended."""
+        self._grammars.pop(request_id, None)
+        self._states.pop(request_id, None)
+
+    def close(self) -> None:
+        """End the threads and drop the grammars."""
+        self._filler.shutdown()
+        self._compiler.close()
+        self._grammars.clear()
+        self._states.clear()
+
+    def _mask(self, request: Request, num_outputs: int) -> Any:
+        """Return one request's mask, waiting until it is filled."""
+        state = self._states.get(request.id)
+        if state is None:
+            state = GrammarState(self._grammars[request.id].result(), request)
+            self._states[request.id] = state
+        if state.pending is not None:
+            state.pending.result()
+            state.check()
+        if state.num_tokens != num_outputs:
+            raise InvariantViolation(
+                f"{request.id} has {num_outputs} output tokens, its grammar {state.num_tokens}"
+            )
+        return state.mask
+
+    def _fill(self, states: Sequence[GrammarState]) -> None:
+        """Fill the masks of several states, and look how far their ends are."""
+        shape = (len(states), self._compiler.num_words)
+        masks: NDArray[np.uint32] = np.empty(shape, dtype=np.uint32)
+        if self._threads is None:
+            self._threads = LLExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+        rows = [(state.matcher, place) for place, state in enumerate(states)]
+        self._threads.unsafe_compute_mask_ptr(
+            rows, masks.ctypes.data, masks.strides[0], len(states)
+        )
+        for state, mask in zip(states, masks, strict=True):
+            state.mask = mask
+            state.hide_eos()
+            state.look_ahead()

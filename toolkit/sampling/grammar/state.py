@@ -1,0 +1,98 @@
+"""Where one answer stands in its grammar: what may come next, and whether it is complete."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import InvalidRequest
+from toolkit.request import Request
+from toolkit.sampling.grammar.closing import Closing
+from toolkit.sampling.grammar.compiler import CompiledGrammar
+
+__all__ = ["Accepted", "GrammarState"]
+
+
+class Accepted(NamedTuple):
+    """The token that an answer goes on with, and whether nothing may follow it."""
+
+    token_id: int
+    is_last: bool
+
+
+class GrammarState:
+    """One sample of a request; its mask is filled while the model computes the next logits.
+
+    Args:
+        compiled: The grammar.
+        request: Whose answer it is.
+    """
+
+    def __init__(self, compiled: CompiledGrammar, request: Request) -> None:
+        table = compiled.table
+        self.matcher = compiled.new_matcher()
+        self.num_tokens = 0
+        self.mask: NDArray[np.uint32] = compiled.first_mask.copy()
+        self.pending: Future[None] | None = None
+        self._has_eos = table.has_eos
+        self._eos_token_ids = table.eos_token_ids
+        self._hides_eos = request.params.ignore_eos
+        self._closing: Closing | None = None
+        if request.params.max_tokens is None and compiled.ends:
+            self._closing = Closing(compiled.new_finder(), request.max_tokens)
+            self._closing.look_ahead(self.matcher, 0)
+        self.hide_eos()
+
+    def accept(self, token_id: int) -> Accepted:
+        """Go on by a sampled token, or by another where the budget for the answer ends.
+
+        Raises:
+            InvalidRequest: the grammar does not allow the token, or is too hard to follow.
+        """
+        if token_id in self._eos_token_ids and self.matcher.is_accepting():
+            return Accepted(token_id, True)
+        if not self.matcher.consume_token(token_id):
+            raise InvalidRequest(
+                f"token {token_id} does not fit the form that structured_outputs asks for; a "
+                "logits processor must not bring back what is -inf",
+                param="structured_outputs",
+            )
+        self.num_tokens += 1
+        chosen: int | None = token_id
+        is_at_budget = False
+        if self._closing is not None:
+            chosen = self._closing.guard(self.matcher, token_id, self.num_tokens)
+            is_at_budget = self.num_tokens >= self._closing.budget
+        if chosen is None:
+            return Accepted(self._eos_token_ids[0], True)
+        may_end = is_at_budget or not self._has_eos
+        is_last = self.matcher.is_stopped() or (may_end and self.matcher.is_accepting())
+        self.check()
+        return Accepted(chosen, is_last)
+
+    def look_ahead(self) -> None:
+        """Find the way to the end, where that is due."""
+        if self._closing is not None:
+            self._closing.look_ahead(self.matcher, self.num_tokens)
+
+    def hide_eos(self) -> None:
+        """Take the end-of-sequence tokens out of the mask for a request that goes on after them."""
+        for token_id in self._eos_token_ids if self._hides_eos else ():
+            self.mask[token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
+
+    def check(self) -> None:
+        """Raise InvalidRequest where no answer can follow any more."""
+        matcher: Any = self.matcher
+        if matcher.is_error():
+            reason = matcher.get_error().split("\n")[0]
+        elif matcher.is_stopped() and not matcher.is_accepting():
+            reason = "no token leads on"
+        else:
+            return
+        raise InvalidRequest(
+            f"the form that structured_outputs asks for cannot be completed: {reason:.200}",
+            param="structured_outputs",
+        )
