@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.server.test_errors import CHAT, COMPLETION, error_of
 from toolkit.errors import InvalidRequest, PromptTooLong
 from toolkit.server.forms import fields_as_sent
 from toolkit.server.parameters import chat_params, completion_params
@@ -14,6 +18,7 @@ from toolkit.server.settings import ServerSettings
 from toolkit.structured_outputs import StructuredOutputsParams
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+NAMED = {"name": "a", "schema": SCHEMA, "strict": True}
 SETTINGS = ServerSettings()
 
 
@@ -113,3 +118,39 @@ def test_errors_of_the_engine_name_the_field_that_was_sent() -> None:
     with pytest.raises(InvalidRequest) as kept, fields_as_sent(chat):
         raise InvalidRequest("other", param="n")
     assert kept.value.param == "n"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_an_answer_has_the_form(http: httpx.Client, path: str) -> None:
+    messages = [{"role": "user", "content": "Yes or no?"}]
+    asked = {"prompt": "a"} if path == "/v1/completions" else {"messages": messages}
+
+    def text(**fields: Any) -> str:
+        answer = http.post(path, json=asked | {"seed": 1} | fields)
+        assert answer.status_code == 200, answer.text
+        (choice,) = answer.json()["choices"]
+        assert choice["finish_reason"] == "stop"
+        return str(choice.get("text") or choice["message"]["content"])
+
+    assert text(guided_choice=["yes", "no"]) in ("yes", "no")
+    assert re.fullmatch("a{2,4}", text(guided_regex="a{2,4}"))
+    named = {"type": "json_schema", "json_schema": NAMED}
+    assert isinstance(json.loads(text(response_format=named)), dict)
+    assert json.loads(text(structured_outputs={"json": {"type": "integer", "minimum": 7}})) >= 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs"),
+        ({"guided_grammar": "start: other"}, "guided_grammar"),
+        ({"guided_json": {"$ref": "#"}}, "guided_json"),
+    ],
+)
+def test_a_form_that_does_not_compile_is_named(
+    http: httpx.Client, fields: dict[str, Any], param: str
+) -> None:
+    for path, body in (("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)):
+        error = error_of(http.post(path, json=body | fields))
+        assert error["param"] == param

@@ -245,6 +245,8 @@ def test_minus_one_cuts_a_prompt_to_what_has_room(http: httpx.Client, llm: LLM) 
     answer = post(http, COMPLETION | fields | {"max_tokens": 4, "ignore_eos": True}).json()
     assert answer["usage"]["prompt_tokens"] == llm.max_model_len - 4
     assert answer["usage"]["completion_tokens"] == 4
+    answer = http.post("/v1/completions", json=fields | {"ignore_eos": True}).json()
+    assert answer["usage"]["completion_tokens"] == 16
 
 
 def shout(logits: Any, at: Any) -> Any:
@@ -277,6 +279,7 @@ def test_a_strict_server_refuses_unknown_fields_by_name(limited: Server) -> None
         with httpx.Client(base_url=limited.url) as http:
             error = error_of(post(http, fields | {"top_q": 1, "shuffle": True}))
             assert "top_q, shuffle" in error["message"]
+            assert error["code"] == "unknown_parameter"
             nested = {"stream": True, "stream_options": {"often": True}}
             assert "stream_options.often" in error_of(post(http, fields | nested))["message"]
 

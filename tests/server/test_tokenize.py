@@ -9,7 +9,6 @@ import pytest
 
 from tests.server.test_errors import error_of
 from toolkit.llm import LLM
-from toolkit.server.tokenize import count_tokens
 
 MESSAGES = [{"role": "user", "content": "Hello world"}]
 
@@ -30,23 +29,21 @@ def test_tokens_are_shown_as_the_vocabulary_writes_them(http: httpx.Client) -> N
     assert http.post("/tokenize", json=asked).json()["token_strs"] == ["Hello", "Ġworld"]
 
 
-def test_a_conversation_has_the_tokens_of_its_prompt(http: httpx.Client, llm: LLM) -> None:
+def test_a_conversation_has_the_tokens_of_its_prompt(http: httpx.Client) -> None:
     answer = http.post("/tokenize", json={"messages": MESSAGES}).json()
     chat = {"messages": MESSAGES, "max_tokens": 1, "return_token_ids": True}
     asked = http.post("/v1/chat/completions", json=chat).json()
     assert answer["tokens"] == asked["prompt_token_ids"]
     assert answer["count"] == asked["usage"]["prompt_tokens"]
-    assert answer["count"] == count_tokens(llm.tokenizer, MESSAGES)
     open_ended = {"messages": MESSAGES, "add_generation_prompt": False}
     assert http.post("/tokenize", json=open_ended).json()["count"] < answer["count"]
 
 
-def test_tokens_become_their_text(http: httpx.Client, llm: LLM) -> None:
+def test_tokens_become_their_text(http: httpx.Client) -> None:
     text = "Hello<|im_end|> wörld 🙂"
     tokens = http.post("/tokenize", json={"prompt": text}).json()["tokens"]
     assert http.post("/detokenize", json={"tokens": tokens}).json() == {"prompt": text}
     assert http.post("/detokenize", json={"tokens": []}).json() == {"prompt": ""}
-    assert count_tokens(llm.tokenizer, text) == len(tokens)
 
 
 @pytest.mark.parametrize(

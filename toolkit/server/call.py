@@ -52,6 +52,7 @@ class Call:
             raise Refusal(
                 f"unknown fields, which a strict server does not ignore: {', '.join(ignored)}",
                 param=ignored[0][:100],
+                code="unknown_parameter",
             )
         if body.request_id is not None:
             # From here on the log and the headers have it too.

@@ -14,6 +14,7 @@ from toolkit.server.protocol import AnswerRequest, ChatRequest, CompletionReques
 from toolkit.server.settings import ServerSettings
 
 __all__ = [
+    "COMPLETION_TOKENS",
     "chat_params",
     "completion_params",
     "named_hooks",
@@ -22,7 +23,7 @@ __all__ = [
 
 _NAMES = tuple(SamplingFields.model_fields)
 # OpenAI's and vLLM's default for completions; a chat may use the rest of the context.
-_COMPLETION_TOKENS = 16
+COMPLETION_TOKENS = 16
 # What a beam search listens to, or what changes nothing in it; it has no seed, for example.
 _BEAM_FIELDS = frozenset(("n", "seed", "stop_token_ids", "ignore_eos"))
 # What asks for nothing, of the fields that it does not listen to.
@@ -74,7 +75,7 @@ def completion_params(
             raise InvalidRequest("max_tokens=0 needs echo=true", param="max_tokens")
         max_tokens = 1  # the engine makes one token at least; it is not shown
     elif max_tokens is None and not form_fields(body):
-        max_tokens = _COMPLETION_TOKENS
+        max_tokens = COMPLETION_TOKENS
     further: dict[str, Any] = {}
     if body.echo and body.logprobs is not None:
         further["prompt_logprobs"] = max(body.logprobs, body.prompt_logprobs or 0)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toolkit.errors import InvalidRequest, PromptTooLong
+from toolkit.server.parameters import COMPLETION_TOKENS
 from toolkit.server.protocol import AnswerRequest, ChatRequest, CompletionRequest
 from toolkit.server.served import ServedModel
 from toolkit.server.settings import ServerSettings
@@ -127,7 +128,8 @@ class PromptEncoder:
         if room is None:
             return prompt
         if room == -1:
-            asked = body.max_completion_tokens or body.max_tokens or 1
+            usual = COMPLETION_TOKENS if isinstance(body, CompletionRequest) else 1
+            asked = body.max_completion_tokens or body.max_tokens or usual
             room = max(self._max_model_len - asked, 1)
         if room == 0:
             raise InvalidRequest(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from fastapi import Request as HttpRequest
 from fastapi import Response
 from pydantic import BaseModel
@@ -15,7 +12,7 @@ from toolkit.server.protocol import DetokenizeRequest, TokenizeRequest
 from toolkit.server.served import ServedModel
 from toolkit.text import Tokenizer
 
-__all__ = ["TokenizeAnswer", "count_tokens", "detokenize", "tokenize"]
+__all__ = ["TokenizeAnswer", "detokenize", "tokenize"]
 
 
 class TokenizeAnswer(BaseModel):
@@ -66,22 +63,6 @@ async def detokenize(body: DetokenizeRequest, http: HttpRequest) -> Response:
         lambda: served.tokenizer.decode(body.tokens, skip_special_tokens=False),
     )
     return _sent(DetokenizeAnswer(prompt=text), call)
-
-
-def count_tokens(
-    tokenizer: Tokenizer,
-    text_or_messages: str | Sequence[Mapping[str, Any]],
-    *,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-) -> int:
-    """Return how many prompt tokens a text or a conversation is.
-
-    Raises:
-        InvalidRequest: the model's chat template refuses the conversation.
-    """
-    if isinstance(text_or_messages, str):
-        return len(tokenizer.encode(text_or_messages))
-    return len(tokenizer.encode_chat(text_or_messages, tools=tools))
 
 
 def _token_ids(tokenizer: Tokenizer, body: TokenizeRequest) -> list[int]:
