@@ -76,7 +76,7 @@ def run(
     Raises:
         ToolkitError: nobody answers there, or no point matches ``only``.
     """
-    chosen = [check for check in CHECKS if _matches(check.id, only)]
+    chosen = _chosen(only)
     if not chosen:
         raise ToolkitError(f"no point matches only={only!r}; there are {_topics(CHECKS)}")
     findings = []
@@ -129,8 +129,12 @@ def _examine(check: Check, probe: Probe) -> Finding:
     )
 
 
-def _matches(check_id: str, only: str | None) -> bool:
-    return only is None or only in check_id or fnmatchcase(check_id, only)
+def _chosen(only: str | None) -> list[Check]:
+    """Return all checks, the one of this id, or those whose ids match."""
+    if only is None:
+        return list(CHECKS)
+    exact = [check for check in CHECKS if check.id == only]
+    return exact or [c for c in CHECKS if only in c.id or fnmatchcase(c.id, only)]
 
 
 def _topics(checks: Iterable[Check]) -> str:
