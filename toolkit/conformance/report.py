@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import TYPE_CHECKING
+
+from toolkit.html_table import rows_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["FAIL", "NOT_SUPPORTED", "PASS", "Finding", "Report"]
 
 PASS, FAIL, NOT_SUPPORTED = "pass", "fail", "not supported"
-_COLOURS = {PASS: "#2a7d2a", FAIL: "#b00020", NOT_SUPPORTED: "#777777"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +88,13 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("point", "level", "verdict", "what", "why"))
-        body = "".join(map(_html_row, self.findings))
-        return (
-            f"<div><b>{escape(self.summary())}</b><table><tr>{head}<th>found</th></tr>{body}"
-            "</table></div>"
-        )
+        columns = ("point", "verdict", "level", "what must hold", "who needs it", "found")
+        failed_first = sorted(self.findings, key=lambda finding: finding.verdict != FAIL)
+        return rows_html(columns, map(_row, failed_first), note=self.summary())
 
 
-def _html_row(finding: Finding) -> str:
-    colour = _COLOURS[finding.verdict]
-    verdict = f'<span style="color:{colour}">{finding.verdict}</span>'
-    found = [finding.detail, *finding.notes]
-    text = "<br>".join(escape(line) for line in found if line)
-    if finding.evidence:
-        text += (
-            f"<details><summary>evidence</summary><pre>{escape(finding.evidence)}</pre></details>"
-        )
-    cells = (*map(escape, (finding.id, finding.level)), verdict)
-    cells = (*cells, *map(escape, (finding.what, finding.why)), text)
-    return "<tr>" + "".join(f'<td style="text-align:left">{c}</td>' for c in cells) + "</tr>"
+def _row(finding: Finding) -> tuple[str, ...]:
+    found = [finding.detail, finding.evidence, *finding.notes]
+    mark = finding.verdict.upper() if finding.verdict == FAIL else finding.verdict
+    facts = (finding.id, mark, finding.level, finding.what, finding.why)
+    return (*facts, "; ".join(line for line in found if line))
