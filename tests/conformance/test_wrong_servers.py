@@ -127,6 +127,7 @@ LIES: dict[str, Lie] = {
     "chat/n": Lie(whole=_each_choice(_renumber)),
     "parameters/stop": Lie(asked=_strip("stop")),
     "parameters/stop_stream": Lie(asked=_strip("stop")),
+    "parameters/top_p": Lie(asked=_strip("top_p")),
     "parameters/seed": Lie(asked=_strip("seed")),
     "parameters/logit_bias": Lie(asked=_strip("logit_bias")),
     "parameters/tolerated": Lie(
@@ -136,6 +137,9 @@ LIES: dict[str, Lie] = {
     "logprobs/bytes": Lie(whole=_each_choice(_wrong_bytes)),
     "logprobs/stream": Lie(events=_each_part(_wrong_bytes)),
     "logprobs/chat": Lie(asked=_strip("logprobs", "top_logprobs")),
+    "completions/stop": Lie(asked=_strip("stop")),
+    "embeddings/dimensions": Lie(asked=_strip("dimensions")),
+    "embeddings/empty": Lie(status=lambda status: 200 if status == 400 else status),
     "completions/echo": Lie(asked=_strip("echo")),
     "completions/batch": Lie(whole=_each_choice(_renumber)),
     "completions/suffix": Lie(asked=_strip("suffix")),

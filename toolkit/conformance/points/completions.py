@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from openai.types import Completion
 
 from toolkit.conformance.check import Points
+from toolkit.conformance.greedy import cut_points
 from toolkit.conformance.probe import Probe
 from toolkit.conformance.shapes import require_keys, require_shape
-from toolkit.conformance.verdicts import expect
+from toolkit.conformance.verdicts import NotSupported, expect
 
 __all__ = ["POINTS"]
 
@@ -110,3 +113,23 @@ def _suffix(probe: Probe) -> None:
     with_suffix = probe.completion(optional="suffix", temperature=0, suffix=" ten, eleven.")
     text = with_suffix["choices"][0]["text"]
     expect(text != plain, "suffix was accepted and had no effect", with_suffix)
+
+
+@POINTS.must(
+    "stop",
+    what="a stop string ends the text and is not part of it, in a stream as well",
+    why="few-shot prompts stop at a blank line",
+)
+def _stop(probe: Probe) -> None:
+    full = probe.completion(temperature=0, max_tokens=32)["choices"][0]["text"]
+    cuts = cut_points(full) if len(full) > 12 else []
+    if not cuts or full != probe.completion(temperature=0, max_tokens=32)["choices"][0]["text"]:
+        raise NotSupported("the model gives no text at temperature 0 that could be cut")
+    for stop in cuts:
+        fields: dict[str, Any] = {"temperature": 0, "max_tokens": 32, "stop": [stop]}
+        texts = [
+            probe.completion(**fields)["choices"][0]["text"],
+            probe.completion_stream(**fields).text(),
+        ]
+        wanted = full[: full.index(stop)]
+        expect(texts == [wanted] * 2, f"stop {stop!r} of {full!r} gave {texts!r}")

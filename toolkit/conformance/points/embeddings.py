@@ -81,3 +81,31 @@ def _batch_equal(probe: Probe) -> None:
     texts = ["A much longer text stands before it.", "Hello"]
     batch = _embed(probe, texts, encoding_format="float")["data"][1]["embedding"]
     expect(_close(alone, batch, 2e-2), "other numbers", [alone[:4], batch[:4]])
+
+
+@POINTS.should(
+    "dimensions",
+    what="dimensions is honoured or refused",
+    why="a vector store with columns of one length",
+)
+def _dimensions(probe: Probe) -> None:
+    size = len(_embed(probe, "Hello", encoding_format="float")["data"][0]["embedding"])
+    wanted = max(1, size // 2)
+    body = {"model": probe.model, "input": "Hello", "dimensions": wanted}
+    answer = probe.ok(
+        probe.post("/v1/embeddings", {**body, "encoding_format": "float"}), optional="dimensions"
+    )
+    got = len(answer["data"][0]["embedding"])
+    expect(got == wanted, f"{wanted} dimensions were asked for, {got} came")
+
+
+@POINTS.must(
+    "empty",
+    what="an empty input is a 400",
+    why="openai: BadRequestError; an index of nothing is a bug of the caller",
+)
+def _empty(probe: Probe) -> None:
+    _embed(probe, "Hello")  # a server without the endpoint refuses this too
+    answer = probe.post("/v1/embeddings", {"model": probe.model, "input": []})
+    expect(answer.status in (400, 422), f"status {answer.status}", answer.text)
+    expect(answer.error, "no error object", answer.text)

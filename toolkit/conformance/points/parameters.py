@@ -122,3 +122,15 @@ def _numbers(probe: Probe) -> None:
     probe.chat(
         temperature=1, top_p=1, presence_penalty=0.5, frequency_penalty=-0.5, seed=7, max_tokens=4
     )
+
+
+@POINTS.should(
+    "top_p",
+    what="a tiny top_p leaves the most likely token alone, whatever the temperature",
+    why="a parameter that is accepted and dropped changes results without a word",
+)
+def _top_p(probe: Probe) -> None:
+    fields, greedy = greedy_answer(probe)
+    hot = {**fields, "temperature": 1.5, "top_p": 1e-6}
+    text = probe.chat(**hot)["choices"][0]["message"]["content"]
+    expect(text == greedy, f"top_p=1e-6 gave {text!r}, temperature 0 gives {greedy!r}")
