@@ -61,13 +61,16 @@ def test_ids_are_unique_and_every_point_says_who_breaks() -> None:
 def test_a_server_with_a_key_is_checked_with_it(server: Server) -> None:
     with serve(server.llm, port=0, served_model_name="locked", api_key="secret") as locked:
         report = run(locked.url, api_key="secret", only="errors/*_key")
-    verdicts = {finding.id: finding.verdict for finding in report.findings}
-    assert verdicts == {"errors/wrong_key": "pass", "errors/any_key": "not supported"}
+        verdicts = {finding.id: finding.verdict for finding in report.findings}
+        assert verdicts == {"errors/wrong_key": "pass", "errors/any_key": "not supported"}
+        with pytest.raises(ToolkitError, match="status 401.*api_key="):
+            run(locked.url)
 
 
 def test_nobody_there_is_an_error_in_one_line() -> None:
-    with pytest.raises(ToolkitError, match="nobody answers at http"):
-        run("http://127.0.0.1:9")
+    for model in (None, "known"):
+        with pytest.raises(ToolkitError, match="nobody answers at http"):
+            run("127.0.0.1:9/v1", model=model)
 
 
 def test_a_pattern_that_matches_nothing_lists_the_topics(server: Server) -> None:

@@ -101,6 +101,7 @@ class Probe:
     def __init__(
         self, url: str, *, api_key: str | None, model: str | None, timeout_s: float
     ) -> None:
+        url = url if "://" in url else f"http://{url}"
         self.root = url.rstrip("/").removesuffix("/v1")
         self.api_key = api_key
         self.notes: list[str] = []
@@ -134,10 +135,10 @@ class Probe:
     def model(self) -> str:
         """The model to ask for."""
         if self._model is None:
-            listed = self.get("/v1/models").json
-            names = [card["id"] for card in listed.get("data", [])]
-            expect(names, "the list of models is empty", listed)
-            self._model = str(names[0])
+            listed = self.ok(self.get("/v1/models"))
+            cards = listed.get("data")
+            expect(isinstance(cards, list) and cards, "the list of models is empty", listed)
+            self._model = str(listed["data"][0]["id"])
         return self._model
 
     # ---- one exchange

@@ -82,12 +82,14 @@ def run(
     findings = []
     with Probe(url, api_key=api_key, model=model, timeout_s=timeout_s) as probe:
         try:
+            probe.get("/v1/models")  # whatever it says: somebody is there
             name = probe.model
         except httpx.TransportError as error:
             raise ToolkitError(f"nobody answers at {probe.root}: {error}") from error
         except Failed as error:
             raise ToolkitError(
-                f"{probe.root} lists no model ({error}); pass model= to check it all the same"
+                f"GET {probe.root}/v1/models names no model: {error}. "
+                "Pass api_key= if it wants one, or model= to check it all the same"
             ) from error
         for check in chosen:
             findings.append(_examine(check, probe))
