@@ -44,7 +44,7 @@ def cut_points(text: str) -> list[str]:
     """Return parts of a text to stop at: of several lengths, so that some cross tokens' edges.
 
     >>> cut_points("one two three four")
-    ['two t', ' thre', 'ee']
+    ['two t', ' thre', 'e ']
     """
     middle, size = len(text) // 3, len(text)
     spans = ((size // 4, 5), (middle + 1, 5), (2 * middle, 2), (middle, 1))
