@@ -49,7 +49,7 @@ def test_the_command_line_starts_without_torch() -> None:
 def test_help_names_every_command() -> None:
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("generate", "chat", "serve", "bench", "doctor", "demo"):
+    for command in ("generate", "chat", "serve", "conformance", "bench", "doctor", "demo"):
         assert command in result.stdout
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
 

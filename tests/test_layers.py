@@ -63,6 +63,10 @@ ROOMS = {
         imports="words kernels cache.blocks cache.storage sampling models toolkit.engine.plan",
         outside="*",
     ),
+    # Checks any server, so it knows none: what it says of ours holds for others too.
+    "conformance": row(
+        "toolkit.conformance.*", imports="words", outside="httpx openai pandas pydantic"
+    ),
     "demo": row("toolkit.demo.*", imports="words models", outside="*"),
     # The only place where the parts meet. Of demo it needs the folder of the weights.
     "llm": row(
@@ -85,7 +89,7 @@ ROOMS = {
         outside="*",
     ),
 }
-TORCH_FREE = ("words", "cache.blocks", "engine", "record")
+TORCH_FREE = ("words", "cache.blocks", "engine", "record", "conformance")
 
 
 def modules_on_disk() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import httpx
 import openai
@@ -113,7 +114,22 @@ def test_a_server_counts_from_its_start_and_leaves_the_engine_alone_after_its_en
 def test_the_snapshot_renders_as_a_table(server: Server) -> None:
     table = server.metrics
     assert "vllm:num_requests_running" in repr(table)
-    assert "<td>vllm:time_to_first_token_seconds</td>" in table._repr_html_()
+    assert ">vllm:time_to_first_token_seconds</td>" in table._repr_html_()
     assert table["vllm:num_requests_waiting"] == 0
     with pytest.raises(KeyError):
         table["vllm:no_such_metric"]
+
+
+@pytest.mark.slow
+def test_the_metrics_of_a_server_process_come_by_http(model_folder: Path) -> None:
+    with serve(str(model_folder), port=0, served_model_name="tiny", process=True) as apart:
+        httpx.post(f"{apart.url}/v1/completions", json=COMPLETION)
+        assert apart.metrics['vllm:request_success_total{finished_reason="length"}'] == 1
+
+
+def test_endpoints_of_a_router_have_labels_of_their_own(llm: LLM) -> None:
+    with serve(llm, port=0, served_model_name="tiny", dev=True) as server:
+        assert httpx.get(f"{server.url}/engine/state").status_code == 200
+        assert httpx.get(f"{server.url}/engine/record/steps").status_code == 200
+        counted = [name for name in server.metrics if name.startswith("toolkit:http_requests")]
+    assert [name.split('"')[1] for name in counted] == ["/engine/state", "/engine/record/{table}"]

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from toolkit import __version__
 from toolkit.cli.bench.app import bench
 from toolkit.cli.chat import chat
+from toolkit.cli.conformance import conformance
 from toolkit.cli.console import err
 from toolkit.cli.demo import demo
 from toolkit.cli.doctor import doctor
@@ -43,7 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (generate, chat, serve, doctor, demo):
+for command in (generate, chat, serve, conformance, doctor, demo):
     app.command()(command)
 app.add_typer(bench)
 

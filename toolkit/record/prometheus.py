@@ -3,8 +3,9 @@
 So vLLM's public dashboards work. Names, labels (``model_name``, ``engine``) and bucket bounds are
 vLLM's; what it has no name for starts with ``toolkit:``. Left out is what does not exist here:
 external, multimodal and LoRA caches, sleep states, estimated FLOPs and bytes, admission limits of
-a queue. Two meanings are sharper: time per output token is not observed for answers of one token,
-where vLLM writes 0; and the block histograms cover every block, where vLLM samples.
+a queue, and the ``_created`` series, which repeat when a server started. Two meanings are sharper:
+time per output token is not observed for answers of one token, where vLLM writes 0; and the block
+histograms cover every block, where vLLM samples.
 
 Nothing is computed before somebody asks: the families are built at each scrape.
 """

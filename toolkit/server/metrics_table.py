@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+
+from toolkit.html_table import rows_html
 
 __all__ = ["MetricsTable"]
 
@@ -70,11 +71,7 @@ class MetricsTable(Mapping[str, float]):
         return "\n".join(f"{row.name:<{width}}  {row.value}" for row in rows)
 
     def _repr_html_(self) -> str:
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        return f"<table><tr><th>metric</th><th>value</th><th>what</th></tr>{body}</table>"
+        return rows_html(("metric", "value", "what"), self._rows())
 
 
 def _key(sample: Sample) -> str:

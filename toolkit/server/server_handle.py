@@ -11,6 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from toolkit.html_table import facts_html
 from toolkit.server.address import Address
 from toolkit.server.logs import LogLines
+from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.settings import ServerSettings
 
 __all__ = ["ServerHandle"]
@@ -69,6 +70,11 @@ class ServerHandle(ABC):
     @abstractmethod
     def logs(self) -> LogLines:
         """The last lines of the log, oldest first: a line per call, and what went wrong."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> MetricsTable:
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell."""
 
     @property
     @abstractmethod
