@@ -110,6 +110,13 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to accept connections, let answers end, and leave no connection behind."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # their sockets are closed in the loop's next round
+
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Write what the event loop complains of into the log, not onto the notebook's output."""
         error = context.get("exception")
