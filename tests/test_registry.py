@@ -47,6 +47,8 @@ def test_an_llm_and_its_servers_are_listed_with_their_memory_until_they_are_clos
         assert places[server.url].name == llm.model_name
         assert places[other.url].name == "other"
         (row,) = [row for row in live() if row.kind == "LLM" and row.name == llm.model_name]
+        listed = live()
+        assert listed.thing([row.where for row in listed].index(server.url)) is server
         assert row.kv_bytes == llm.memory_plan().kv_bytes
         assert row.weight_bytes == llm.memory_plan().weight_bytes
     assert "other" not in names()
@@ -58,9 +60,14 @@ def test_what_is_dropped_is_collected_though_it_was_listed() -> None:
     thing = Thing("dropped", [])
     gone = weakref.ref(thing)
     assert "dropped" in names()
+    listed = live()
+    index = [row.name for row in listed].index("dropped")
+    assert listed.thing(index) is thing
     del thing
     gc.collect()
     assert gone() is None
+    with pytest.raises(LookupError, match="no more"):
+        listed.thing(index)
     assert "dropped" not in names()
 
 

@@ -23,6 +23,9 @@ __all__ = ["HttpThread"]
 _START_TIMEOUT_S = 30.0
 # An answer that was cut short, but whose client does not read, is dropped after this time.
 _HANG_S = 2.0
+# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s): were the server the
+# first to close it, a call could cross the closing and be lost.
+_KEEP_ALIVE_S = 75
 # A call may still arrive while the port is being closed: look again.
 _POLL_S = 0.05
 
@@ -40,6 +43,8 @@ class HttpThread:
             uvicorn.Config(
                 app,
                 http=Connection,
+                ws="none",
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 log_config=None,
                 log_level="info",
                 access_log=False,  # server.identity writes a better line

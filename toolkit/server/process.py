@@ -21,6 +21,7 @@ from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.registry import Holding, register, resident_bytes
 from toolkit.server.address import Address
 from toolkit.server.logs import LogLines
+from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.remote_engine import RemoteEngine
 from toolkit.server.server_handle import ServerHandle
 from toolkit.server.settings import ServerSettings
@@ -94,6 +95,15 @@ class ServerProcess(ServerHandle):
     def logs(self) -> LogLines:
         """The last lines of the log, oldest first, and whatever else the process printed."""
         return LogLines(self._lines)
+
+    @property
+    def metrics(self) -> MetricsTable:
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell.
+
+        Raises:
+            EngineError: the process has ended.
+        """
+        return MetricsTable(self._engine.ask("GET", "/metrics").text)
 
     @property
     def process_id(self) -> int:

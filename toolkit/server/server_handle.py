@@ -11,6 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from toolkit.html_table import facts_html
 from toolkit.server.address import Address
 from toolkit.server.logs import LogLines
+from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.settings import ServerSettings
 
 __all__ = ["ServerHandle"]
@@ -74,6 +75,11 @@ class ServerHandle(ABC):
     @abstractmethod
     def is_running(self) -> bool:
         """Whether calls are answered."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> MetricsTable:
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell."""
 
     # ---- end
 
