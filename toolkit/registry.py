@@ -13,16 +13,16 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from toolkit.html_table import rows_html
 
 __all__ = ["Holding", "Live", "close_all", "live", "register", "resident_bytes"]
 
 _GIB = 1024**3
-_COLUMNS = ("what", "name", "state", "where", "weights", "KV cache", "memory")
+_COLUMNS = ("", "what", "name", "state", "where", "weights", "KV cache", "memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,26 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What lives now, a row each; iterate, take the ``len``, or give it to ``pd.DataFrame``."""
+    """What lives now, a row each; iterate, take the ``len``, or give it to ``pd.DataFrame``.
+
+    ``live().thing(1)`` is the LLM or server of row 1, for whoever lost the variable it was in.
+    """
 
     rows: tuple[Holding, ...]
     resident_bytes: int | None
+    # Weak: a list that is kept in a notebook's output keeps no model in memory.
+    references: tuple[weakref.ref[Closable], ...] = field(default=(), repr=False)
+
+    def thing(self, index: int) -> Any:
+        """Return the LLM or server of a row.
+
+        Raises:
+            LookupError: there is no such row, or its object is no more.
+        """
+        thing = self.references[index]()
+        if thing is None:
+            raise LookupError(f"what row {index} showed is no more")
+        return thing
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(self.rows)
@@ -80,7 +96,7 @@ class Live:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        cells = [_COLUMNS, *(row.cells for row in self.rows)]
+        cells = [_COLUMNS, *self._cells]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -89,7 +105,11 @@ class Live:
         return "\n".join([*(lines if self.rows else ["nothing lives"]), self._note])
 
     def _repr_html_(self) -> str:
-        return rows_html(_COLUMNS, [row.cells for row in self.rows], note=self._note)
+        return rows_html(_COLUMNS, self._cells, note=self._note)
+
+    @property
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [(str(index), *row.cells) for index, row in enumerate(self.rows)]
 
     @property
     def _note(self) -> str:
@@ -109,8 +129,7 @@ def register(thing: Closable) -> None:
 
 def live() -> Live:
     """Return the live LLMs and servers of this process, with the memory they hold."""
-    holdings = [holding for _, holding in _found()]
-    return Live(tuple(sorted(holdings, key=lambda h: (h.kind, h.name, h.where))), resident_bytes())
+    return _live(sorted(_found(), key=lambda pair: (pair[1].kind, pair[1].name, pair[1].where)))
 
 
 def close_all() -> Live:
@@ -128,7 +147,7 @@ def close_all() -> Live:
             failure = failure or error
     if failure is not None:
         raise failure
-    return Live(tuple(holding for _, holding in found), resident_bytes())
+    return _live(found)
 
 
 def resident_bytes(process_id: int | None = None) -> int | None:
@@ -138,6 +157,14 @@ def resident_bytes(process_id: int | None = None) -> int | None:
     except OSError:
         return None
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _live(found: list[tuple[Closable, Holding]]) -> Live:
+    return Live(
+        tuple(holding for _, holding in found),
+        resident_bytes(),
+        tuple(weakref.ref(thing) for thing, _ in found),
+    )
 
 
 def _found() -> list[tuple[Closable, Holding]]:

@@ -9,6 +9,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 
+from toolkit.llm import LLM
 from toolkit.server import Server
 
 QUESTION = "Hello world"
@@ -70,3 +71,20 @@ def test_logprobs_and_stop_reach_the_caller(chat: Any) -> None:
     stop = answer.content[2]
     cut = chat.invoke(QUESTION, stop=[stop]).content
     assert cut == answer.content[: answer.content.index(stop)]
+
+
+def test_tokens_are_counted_as_the_model_counts_them(server: Server, llm: LLM) -> None:
+    chat = server.langchain(max_tokens=1)
+    assert chat.get_num_tokens("Hello world") == len(
+        llm.tokenizer.encode("Hello world", add_special_tokens=False)
+    )
+    messages = [SystemMessage("Be brief."), HumanMessage("Hello")]
+    usage = chat.invoke(messages).usage_metadata
+    assert chat.get_num_tokens_from_messages(messages) == usage["input_tokens"]
+
+    def weather(city: str) -> str:
+        """Say how the weather is."""
+        return city
+
+    usage = chat.bind_tools([weather]).invoke(messages).usage_metadata
+    assert chat.get_num_tokens_from_messages(messages, tools=[weather]) == usage["input_tokens"]

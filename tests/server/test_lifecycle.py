@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import httpx
 import openai
@@ -175,3 +180,231 @@ def test_the_log_holds_a_line_per_call_and_nothing_is_printed(
     assert server.logs[-1].endswith("'mine'")
     assert len(server.logs) <= 1000
     assert capfd.readouterr() == ("", "")
+
+
+# ---- keys
+
+
+def test_any_of_several_keys_opens_v1_and_probes_need_none(llm: LLM) -> None:
+    with serve(llm, port=0, api_key=["first", "zweiter-schlüssel"]) as server:
+        for key in ("first", "zweiter-schlüssel"):
+            headers = {b"authorization": f"Bearer {key}".encode()}
+            assert httpx.get(f"{server.base_url}/models", headers=headers).status_code == 200
+        for key in ("x", "firs", "first2", "second"):
+            headers = {"authorization": f"Bearer {key}"}
+            assert httpx.get(f"{server.base_url}/models", headers=headers).status_code == 401
+        for path in ("/health", "/ping", "/version"):
+            assert httpx.get(f"{server.url}{path}").status_code == 200
+        assert httpx.post(f"{server.url}/ping").status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", ["a", ""], [1]])
+def test_an_empty_key_is_refused(llm: LLM, key: object) -> None:
+    with pytest.raises(InvalidConfig, match="api_key"):
+        serve(llm, port=0, api_key=key)
+
+
+def test_a_server_open_to_the_network_without_a_key_says_so_once_in_its_log(llm: LLM) -> None:
+    with serve(llm, host="0.0.0.0", port=0) as server:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert sum("every network" in line for line in server.logs) == 1
+    with serve(llm, host="0.0.0.0", port=0, api_key="k") as server:
+        assert not [line for line in server.logs if "every network" in line]
+
+
+# ---- places
+
+
+def test_a_taken_port_names_who_holds_it(server: Server, llm: LLM) -> None:
+    with pytest.raises(ToolkitError, match="this process"):
+        serve(llm, port=server.port)
+    program = (
+        "import socket, sys\n"
+        "with socket.create_server(('127.0.0.1', 0)) as held:\n"
+        "    print(held.getsockname()[1], flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+        port = int(other.stdout.readline())
+        with pytest.raises(ToolkitError, match=rf"process {other.pid} \(.*python"):
+            serve(llm, port=port)
+        other.stdin.close()
+
+
+def test_two_servers_share_one_llm_and_end_apart(llm: LLM) -> None:
+    with serve(llm, port=0, served_model_name="a") as first:
+        with serve(llm, port=0, served_model_name="b", api_key="k") as second:
+            for server, name in ((first, "a"), (second, "b")):
+                with server.client() as client:
+                    answer = client.completions.create(model=name, prompt="Hello", max_tokens=1)
+                assert answer.model == name
+                assert answer.id in server.logs[-1]
+                assert len([line for line in server.logs if "POST" in line]) == 1
+        assert httpx.get(f"{first.url}/health").status_code == 200
+
+
+def test_a_unix_socket_serves_plain_and_openai_clients_and_is_removed(
+    llm: LLM, tmp_path: Path
+) -> None:
+    path = tmp_path / "toolkit.sock"
+    with serve(llm, uds=path, served_model_name="tiny") as server:
+        assert server.url == "http://localhost"
+        assert str(path) in repr(server)
+        with server.client() as client:
+            assert client.completions.create(model="tiny", prompt="Hello", max_tokens=1).id
+        with pytest.raises(ToolkitError, match="taken"):
+            serve(llm, uds=path)
+
+        async def ask() -> str:
+            async with server.async_client() as client:
+                answer = await client.completions.create(model="tiny", prompt="a", max_tokens=1)
+                return answer.id
+
+        assert asyncio.run(ask())
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_a_killed_server_left_is_taken_over_and_a_file_is_not(
+    llm: LLM, tmp_path: Path
+) -> None:
+    path = tmp_path / "left.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with serve(llm, uds=path) as server, server.address.http_client() as http:
+        assert http.get("/health").status_code == 200
+    path.write_text("mine")
+    with pytest.raises(ToolkitError, match="no socket"):
+        serve(llm, uds=path)
+    assert path.read_text() == "mine"
+    with pytest.raises(ToolkitError, match="No such file"):
+        serve(llm, uds=tmp_path / "nowhere" / "a.sock")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate and its encrypted key; the password is "word"."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -days 2 -subj /CN=elsewhere -passout pass:word"
+    subprocess.run(
+        [*command.split(), "-out", cert, "-keyout", key], check=True, capture_output=True
+    )
+    return cert, key
+
+
+def test_with_a_certificate_clients_speak_https_and_trust_it_alone(
+    llm: LLM, certificate: tuple[Path, Path]
+) -> None:
+    cert, key = certificate
+    files = {"ssl_certfile": cert, "ssl_keyfile": key, "ssl_keyfile_password": "word"}
+    with serve(llm, port=0, served_model_name="tiny", **files) as server:
+        assert server.base_url == f"https://127.0.0.1:{server.port}/v1"
+        with server.client() as client:
+            stream = client.chat.completions.create(**{**LONG, "max_tokens": 4})
+            assert list(stream)[-1].choices[0].finish_reason == "length"
+        assert server.langchain(max_tokens=2).invoke("Hello").id
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            httpx.get(f"{server.url}/health")
+        assert "word" not in repr(server.settings)
+
+
+def test_tls_files_that_do_not_fit_are_refused_before_a_model_loads(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cert, key = certificate
+    for password in (None, "wrong"):
+        with pytest.raises(InvalidConfig, match="ssl_keyfile"):
+            serve("no-model", ssl_certfile=cert, ssl_keyfile=key, ssl_keyfile_password=password)
+    with pytest.raises(InvalidConfig, match="no file"):
+        serve("no-model", ssl_certfile=tmp_path / "none.pem")
+
+
+def test_behind_a_proxy_paths_work_with_and_without_the_prefix_and_keys_hold(llm: LLM) -> None:
+    with serve(llm, port=0, root_path="/llm", api_key="k") as server:
+        for path in ("/v1/models", "/llm/v1/models"):
+            url = f"{server.url}{path}"
+            assert httpx.get(url).status_code == 401
+            assert httpx.get(url, headers={"authorization": "Bearer k"}).status_code == 200
+        assert '"/llm/openapi.json"' in httpx.get(f"{server.url}/llm/docs").text.replace("'", '"')
+
+
+def test_pages_may_call_only_if_their_origin_is_allowed(llm: LLM, server: Server) -> None:
+    page = {"origin": "https://page.example"}
+    preflight = {**page, "access-control-request-method": "POST"}
+    with serve(llm, port=0, allowed_origins=page["origin"], api_key="k") as open_server:
+        url = f"{open_server.base_url}/models"
+        answer = httpx.options(url, headers=preflight)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == page["origin"]
+        answer = httpx.get(url, headers=page)
+        assert answer.status_code == 401
+        assert answer.headers["access-control-allow-origin"] == page["origin"]
+        other = httpx.get(url, headers={"origin": "https://other.example"})
+        assert "access-control-allow-origin" not in other.headers
+    answer = httpx.get(f"{server.base_url}/models", headers=page)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+# ---- looks
+
+
+def test_a_server_and_its_log_show_in_a_cell(llm: LLM) -> None:
+    with serve(llm, port=0, served_model_name="<tiny>") as server:
+        httpx.get(f"{server.url}/health")
+        shown = server._repr_html_()
+        for part in ("running", server.base_url, "&lt;tiny&gt;", "0 waiting", "MiB", "curl"):
+            assert part in shown
+        assert "<tiny>" not in shown
+        assert "GET /health 200" in repr(server.logs)
+        assert "GET /health 200" in server.logs._repr_html_()
+        assert isinstance(server.logs, list)
+    assert "stopped" in server._repr_html_()
+    assert "curl" not in server._repr_html_()
+
+
+def test_a_setting_that_nobody_has_is_refused_with_the_nearest(llm: LLM) -> None:
+    with pytest.raises(InvalidConfig, match="did you mean max_model_len"):
+        serve(port=0, max_modle_len=16)
+
+
+def test_loggers_are_left_as_they_were(llm: LLM) -> None:
+    own = logging.getLogger("toolkit.server")
+    with serve(llm, port=0):
+        before = list(own.handlers)
+        with serve(llm, port=0):
+            assert len(own.handlers) == len(before) + 1
+        assert own.handlers == before
+        assert not logging.getLogger("uvicorn.error").propagate
+
+
+# ---- end
+
+
+def test_a_stop_that_waits_can_be_hurried(llm: LLM) -> None:
+    server = serve(llm, port=0, served_model_name="tiny")
+    with server.client(max_retries=0) as client, llm.engine.paused():
+        stream = client.chat.completions.create(**LONG)
+        stopping = threading.Thread(target=server.stop, kwargs={"grace_s": 60})
+        stopping.start()
+        server.hurry()
+        stopping.join(20)
+        assert not stopping.is_alive()
+        with pytest.raises(openai.APIError, match="aborted"):
+            list(stream)
+
+
+def test_a_call_that_is_refused_while_the_server_stops_hangs_nowhere(llm: LLM) -> None:
+    server = serve(llm, port=0, served_model_name="tiny")
+    with server.client(max_retries=0) as client:
+        stream = client.chat.completions.create(**LONG)
+        next(stream)
+        stopping = threading.Thread(target=server.stop, kwargs={"grace_s": 0.0})
+        stopping.start()
+        stopping.join(20)
+        assert not stopping.is_alive()
+        with pytest.raises(openai.APIConnectionError):
+            client.models.list()

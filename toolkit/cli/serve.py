@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +136,7 @@ def _announce(server: Any) -> None:
         + (f" on unix:{escape(server.address.uds)}" if server.address.uds else "")
         + "\n"
     )
-    key = ' \\\n  -H "Authorization: Bearer $TOOLKIT_API_KEY"' if server.settings.api_keys else ""
-    body = (
-        f'{{"model": "{server.model_name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    )
-    place = f"--unix-socket {shlex.quote(server.address.uds)} " if server.address.uds else ""
-    write(
-        f"curl {place}{server.base_url}/chat/completions -H 'Content-Type: application/json'"
-        f"{key} \\\n  -d {shlex.quote(body)}\n"
-    )
+    write(server.address.curl(server.model_name) + "\n")
     out.print("Ctrl-C stops it.", style="dim")
 
 

@@ -29,6 +29,7 @@ class StopOrders:
 
     def __init__(self) -> None:
         self._orders: queue.SimpleQueue[_Stop | None] = queue.SimpleQueue()
+        self._handled: tuple[signal.Signals, ...] = ()
 
     def take_signals(self) -> None:
         """Count SIGINT and SIGTERM as orders."""
@@ -36,7 +37,8 @@ class StopOrders:
         def handle(number: int, frame: FrameType | None) -> None:
             self._orders.put(_Stop(None))
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._handled = (signal.SIGINT, signal.SIGTERM)
+        for number in self._handled:
             signal.signal(number, handle)
 
     def put(self, grace_s: float | None) -> None:
@@ -67,6 +69,9 @@ class StopOrders:
         while self._next() is not None:
             server.hurry()
         stopper.join()
+        # Python takes its handlers down before the process ends, and a late signal would kill it.
+        for number in self._handled:
+            signal.signal(number, signal.SIG_IGN)
         if failures:
             raise failures[0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,15 +84,18 @@ class Address:
         return chat_model({**own, **options}, self.http_client)
 
     def curl(self, model: str) -> str:
-        """Return a command that asks for an answer."""
-        where = f"--unix-socket {self.uds} " if self.uds is not None else ""
-        trust = f"--cacert {self.certfile} " if self.certfile is not None else ""
-        key = ' -H "Authorization: Bearer $API_KEY"' if self.api_key else ""
-        body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-        return (
-            f"curl {where}{trust}{self.base_url}/chat/completions{key} "
-            f"-H 'Content-Type: application/json' -d '{body}'"
-        )
+        """Return a command that asks for an answer; the key comes from the environment."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello!"}]}
+        options = [
+            ("--unix-socket", self.uds),
+            ("--cacert", self.certfile),
+            ("-H", "Content-Type: application/json"),
+            ("-d", json.dumps(body)),
+        ]
+        words = [f"{name} {shlex.quote(value)}" for name, value in options if value is not None]
+        if self.api_key is not None:
+            words.insert(-1, '-H "Authorization: Bearer $TOOLKIT_API_KEY"')
+        return " \\\n  ".join([f"curl {self.base_url}/chat/completions", *words])
 
     @property
     def _needs_transport(self) -> bool:
@@ -121,8 +126,12 @@ class Address:
         if is_async:
             transport = httpx.AsyncHTTPTransport(uds=self.uds, verify=self._verify)
             return {"http_client": httpx.AsyncClient(transport=transport, **shared)}
-        return {
-            "http_client": httpx.Client(
-                transport=httpx.HTTPTransport(uds=self.uds, verify=self._verify), **shared
-            )
-        }
+        only = httpx.HTTPTransport(uds=self.uds, verify=self._verify)
+        return {"http_client": _SelfClosing(transport=only, **shared)}
+
+
+class _SelfClosing(httpx.Client):
+    """Closed when nobody holds it any more: LangChain's models have no ``close()``."""
+
+    def __del__(self) -> None:
+        self.close()

@@ -44,6 +44,15 @@ class Connection(HttpToolsProtocol):
         self._cancel_header_timer()
         super().on_headers_complete()
 
+    def shutdown(self) -> None:
+        """Close, after the answer in progress if there is one."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.transport.get_write_buffer_size() == 0:
+            # TLS would wait for the client to say goodbye, and an idle client does not listen.
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, and close the connection: nobody knows where the next begins."""
         body = Refusal(msg).json()

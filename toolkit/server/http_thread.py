@@ -24,6 +24,9 @@ __all__ = ["HttpThread"]
 _START_TIMEOUT_S = 30.0
 # An answer that was cut short, but whose client does not read, is dropped after this time.
 _HANG_S = 2.0
+# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s): were the server the
+# first to close it, a call could cross the closing and be lost.
+_KEEP_ALIVE_S = 75
 # A call may still arrive while the port is being closed: look again.
 _POLL_S = 0.05
 
@@ -41,6 +44,8 @@ class HttpThread:
             uvicorn.Config(
                 app,
                 http=Connection,
+                ws="none",
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 log_config=None,
                 log_level="info",
                 access_log=False,  # server.identity writes a better line
@@ -111,6 +116,13 @@ class _Uvicorn(uvicorn.Server):
         asyncio.get_running_loop().set_exception_handler(self._note)
         await super().startup(sockets)
         self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to accept connections, let answers end, and leave no connection behind."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # their sockets are closed in the loop's next round
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Write what the event loop complains of into the log, not onto the notebook's output."""

@@ -98,9 +98,12 @@ class ServerProcess(ServerHandle):
 
     @property
     def metrics(self) -> MetricsTable:
-        """What ``GET /metrics`` says now; httpx's errors say that the process does not answer."""
-        with self.address.http_client() as http:
-            return MetricsTable(http.get("/metrics").raise_for_status().text)
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell.
+
+        Raises:
+            EngineError: the process has ended.
+        """
+        return MetricsTable(self._engine.ask("GET", "/metrics").text)
 
     @property
     def process_id(self) -> int:

@@ -75,11 +75,15 @@ class RemoteEngine:
         return int(self.call("POST", "/reset_prefix_cache")["num_evicted"])
 
     def call(self, method: str, path: str, **params: Any) -> Any:
-        """Call an endpoint for development and return its JSON.
+        """Call an endpoint and return its JSON.
 
         Raises:
             EngineError: the server does not answer, or refuses.
         """
+        return self.ask(method, path, **params).json()
+
+    def ask(self, method: str, path: str, **params: Any) -> httpx.Response:
+        """Call an endpoint and return its answer; raises as ``call()`` does."""
         headers = {"authorization": f"Bearer {self._control_key}"}
         try:
             with self._address.http_client(headers=headers, timeout=None) as http:
@@ -90,7 +94,7 @@ class RemoteEngine:
             ) from error
         if answer.is_error:
             raise EngineError(f"{method} {path}: {answer.json()['error']['message']}")
-        return answer.json()
+        return answer
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

@@ -81,6 +81,11 @@ class ServerHandle(ABC):
     def is_running(self) -> bool:
         """Whether calls are answered."""
 
+    @property
+    @abstractmethod
+    def metrics(self) -> MetricsTable:
+        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell."""
+
     # ---- end
 
     @abstractmethod
