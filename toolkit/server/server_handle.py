@@ -81,13 +81,6 @@ class ServerHandle(ABC):
     def is_running(self) -> bool:
         """Whether calls are answered."""
 
-    @property
-    @abstractmethod
-    def metrics(self) -> MetricsTable:
-        """What ``GET /metrics`` says now: a mapping from names to values, a table in a cell."""
-
-    # ---- end
-
     @abstractmethod
     def stop(self, *, grace_s: float | None = None) -> None:
         """Free the port; running answers get some seconds to end, then are aborted. Idempotent."""
