@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
+from typing import Any
+
 import pytest
 
-from tests.builders import make_engine, params
+from tests.builders import LedgerRunner, make_engine, params
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine, SchedulerView
-from toolkit.request import Request
+from toolkit.request import Request, Status
 
 
 def advance(engine: Engine, seconds: float) -> None:
@@ -115,3 +119,73 @@ def test_a_thousand_short_steps_late_in_a_long_life_leave_no_drift():
     engine.step()
     waited_s = waiting.first_scheduled_s - waiting.queued_s
     assert sum(waiting.waits_s.values()) == pytest.approx(waited_s, abs=1e-6)
+
+
+class SlowToPrepare(LedgerRunner):
+    """Leaves something to be done on another thread for requests that say so."""
+
+    def prepare(self, request: Request) -> None:
+        super().prepare(request)
+        request.preparation = request.tags.get("preparation")
+
+
+def engine_that_prepares(**settings: Any) -> Engine:
+    engine = make_engine(**settings)
+    assert isinstance(engine.clock, VirtualClock)
+    engine.runner = SlowToPrepare(engine.config.cache.block_size, engine.clock)
+    return engine
+
+
+def test_a_request_waits_for_its_grammar_without_holding_up_those_behind():
+    engine = engine_that_prepares()
+    preparation: Future[None] = Future()
+    first = engine.add([1, 2, 3], params(2), tags={"preparation": preparation})
+    second = engine.add([4, 5, 6], params(3))
+    report = engine.step()
+    assert report.waiting == ((first.id, "grammar"),)
+    assert report.plan.limited_by == "none"
+    engine.step()
+    preparation.set_result(None)
+    engine.run_until_idle()
+    waited_s = first.first_scheduled_s - first.queued_s
+    assert waited_s == pytest.approx(0.02)
+    assert first.waits_s == pytest.approx({"host": 0.0, "grammar": waited_s})
+    assert second.waits_s == pytest.approx({"host": 0.0})
+
+
+def test_an_engine_with_nothing_else_to_do_sleeps_until_a_grammar_is_there():
+    engine = engine_that_prepares()
+    preparation: Future[None] = Future()
+    request = engine.add([1, 2, 3], params(2), tags={"preparation": preparation})
+    assert engine.step().plan.is_empty
+    threading.Timer(0.05, preparation.set_result, [None]).start()
+    engine.run_until_idle()
+    assert request.num_output_tokens == 2
+    assert engine.step_number < 30  # it did not spin
+
+
+def test_a_request_whose_grammar_is_still_compiled_can_be_aborted():
+    engine = engine_that_prepares()
+    request = engine.add([1, 2, 3], params(2), tags={"preparation": Future()})
+    engine.step()
+    assert engine.abort(request.id)
+    assert engine.run_until_idle() is None
+    assert request.status is Status.ABORTED
+
+
+def test_samples_of_one_request_wait_for_a_grammar_together_with_the_policy_asked_as_before():
+    engine = engine_that_prepares(policy="shortest-first", max_num_seqs=2)
+    preparation: Future[None] = Future()
+    waiting = [
+        engine.add([index + 1] * 3, params(2), tags={"preparation": preparation})
+        for index in range(3)
+    ]
+    free = [engine.add([index + 7] * 5, params(2)) for index in range(3)]
+    engine.step()
+    assert [request.status for request in free[:2]] == [Status.RUNNING] * 2
+    preparation.set_result(None)
+    engine.run_until_idle()
+    for request in (*waiting, *free):
+        waited_s = request.first_scheduled_s - request.queued_s
+        assert sum(request.waits_s.values()) == pytest.approx(waited_s)
+    assert all(request.waits_s.get("grammar") for request in waiting)

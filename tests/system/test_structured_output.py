@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,14 @@ def test_a_request_waits_for_its_grammar_and_others_overtake_it(folder: Path):
         parts = waits.filter(regex="^wait_.*_s$").sum()
         assert "wait_grammar_s" in waits.index
         assert parts == pytest.approx(waits.first_scheduled_s - waits.queued_s, abs=1e-3)
+
+
+def test_closing_ends_the_threads_of_the_grammars(folder: Path):
+    def threads() -> set[str]:
+        return {one.name for one in threading.enumerate() if "toolkit-grammar" in one.name}
+
+    before = threads()
+    with LLM(str(folder), max_model_len=128) as llm:
+        llm.generate("Hello", params({"regex": "[ab]{9}"}), progress=False)
+        assert len(threads()) > len(before)
+    assert threads() == before

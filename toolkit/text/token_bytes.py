@@ -8,6 +8,7 @@ stand-in, in SentencePiece a space is a low bar and a lone byte is spelled ``<0x
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -61,6 +62,9 @@ class TokenBytes:
         self._has_lone_bytes = any(step["type"] == "ByteFallback" for step in steps)
         self._special_ids = _special_ids(backend)
         self._known: dict[int, VocabularyToken] = {}
+        # A tokenizer written in Python raises on tokens beyond its vocabulary.
+        vocabulary = getattr(backend, "get_vocab", dict)() if self._rust is None else {}
+        self._num_known = max(vocabulary.values(), default=math.inf) + 1
 
     @property
     def is_exact(self) -> bool:
@@ -92,6 +96,8 @@ class TokenBytes:
 
     def _look_up(self, token_id: int) -> VocabularyToken:
         is_special = token_id in self._special_ids
+        if self._rust is None and token_id >= self._num_known:
+            return VocabularyToken(b"", b"", is_known=False)
         if self._rust is None or self._spell is None:
             own = self._decode([token_id]).encode()
             return VocabularyToken(own, own, is_special)

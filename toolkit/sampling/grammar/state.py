@@ -55,9 +55,10 @@ class GrammarState:
         if token_id in self._eos_token_ids and self.matcher.is_accepting():
             return Accepted(token_id, True)
         if not self.matcher.consume_token(token_id):
+            reason = self.matcher.get_error().split("\n")[0]
             raise InvalidRequest(
-                f"token {token_id} does not fit the form that structured_outputs asks for; a "
-                "logits processor must not bring back what is -inf",
+                f"token {token_id} does not fit the form that structured_outputs asks for "
+                f"({reason:.200}); a logits processor must not bring back what is -inf",
                 param="structured_outputs",
             )
         self.num_tokens += 1
