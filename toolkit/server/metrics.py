@@ -23,7 +23,6 @@ class ServerMetrics:
 
     def __init__(self, served: ServedModel) -> None:
         self.calls = CallCounts()
-        self._served = served
         self._engine = EngineCounts(served.engine)
         engine = EngineCollector(self._engine, model_name=served.listed_names[0])
         self.registry = metrics_registry(engine, self.calls)
@@ -34,12 +33,7 @@ class ServerMetrics:
 
     def snapshot(self) -> MetricsTable:
         """Return the present values."""
-        self.settle()
         return MetricsTable(generate_latest(self.registry).decode())
-
-    def settle(self) -> None:
-        """Wait for the step in progress: its answers leave before it is counted."""
-        self._served.engine.snapshot()
 
     def close(self) -> None:
         """Listen to the engine no more; the values stay. Idempotent."""
@@ -55,7 +49,6 @@ def metrics(http: HttpRequest) -> Response:
     own: ServerMetrics = http.app.state.metrics
     encode, media_type = choose_encoder(http.headers.get("accept", ""))
     names = http.query_params.getlist("name[]")
-    own.settle()
     registry = own.registry.restricted_registry(names) if names else own.registry
     return Response(encode(registry), headers={"content-type": media_type})
 
