@@ -91,6 +91,7 @@ class Engine:
         self.step_number = 0
         self._intake = Intake(config, self.clock, text, eos_token_ids)
         self._sinks: dict[str, PieceSink] = {}  # by the id of a request's first sample
+        self._outbox: list[tuple[str, PieceSink, OutputPiece]] = []
         self._leaders: dict[str, Request] = {}  # first samples of unfinished requests
         self._closed = False
         self._is_kept = False
@@ -361,6 +362,7 @@ class Engine:
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
         errors = {p.request.id: p.request.error for p in progress if p.request.error is not None}
         emit_step_events(self.events, report, decision, sampled_s=ran_s, errors=errors)
+        self._send()
         if self.config.check_every_step:
             self.scheduler.check()
         return report
@@ -382,7 +384,7 @@ class Engine:
             return StepResult(tokens={}, errors={c.request_id: error for c in plan.chunks})
 
     def _deliver(self, progress: list[Progress]) -> tuple[RequestUpdate, ...]:
-        """Hand new tokens and text to the streams; let the runner forget who ended."""
+        """Take the text of new tokens, lay pieces out for the streams, forget who ended."""
         updates = []
         any_ended = False
         for request, first_index, num_new in progress:
@@ -394,8 +396,11 @@ class Engine:
             any_ended |= ended
             reason = str(request.finish_reason) if ended else None
             updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
-            if self._sinks:
-                self._hand_over(request, first_index, token_ids, text)
+            leader_id = request.parent_id or request.id
+            sink = self._sinks.get(leader_id)
+            if sink is not None:
+                piece = _piece(request, first_index, token_ids, text)
+                self._outbox.append((leader_id, sink, piece))
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
         for request, _, _ in progress if any_ended else ():
             if request.finish_reason is not None:
@@ -414,20 +419,23 @@ class Engine:
                 self.scheduler.end(request, Status.FAILED, FinishReason.ERROR, self.clock.now())
             return ""
 
-    def _hand_over(
-        self, request: Request, first_index: int, token_ids: tuple[int, ...], text: str
-    ) -> None:
-        """Give a piece to whoever streams the request; a sink that raises gets no more."""
-        leader_id = request.parent_id or request.id
-        sink = self._sinks.get(leader_id)
-        if sink is None:
-            return
-        try:
-            sink(_piece(request, first_index, token_ids, text))
-        except BaseException:
-            logger.warning("%s is aborted because its stream raised:", leader_id, exc_info=True)
-            del self._sinks[leader_id]
-            self.abort(leader_id, by="stream")
+    def _send(self) -> None:
+        """Give the pieces to whoever streams; a sink that raises gets no more.
+
+        Last in a step: whoever has an answer finds it in the tables.
+        """
+        outbox, self._outbox = self._outbox, []
+        broken = set()
+        for leader_id, sink, piece in outbox:
+            if leader_id in broken:
+                continue
+            try:
+                sink(piece)
+            except BaseException:
+                logger.warning("%s is aborted because its stream raised:", leader_id, exc_info=True)
+                broken.add(leader_id)
+                self._sinks.pop(leader_id, None)
+                self.abort(leader_id, by="stream")
 
     def _forget(self, request: Request) -> None:
         self.runner.release(request.id)
@@ -444,6 +452,7 @@ class Engine:
             logger.exception("the engine failed in step %d; all requests end", self.step_number)
             for request in self.scheduler.unfinished:
                 self._end_early(request, Status.FAILED, FinishReason.ERROR, error)
+            self._send()  # what the step laid out for those that had ended
             self.cache.reset()
 
     # ---- requests, inside
@@ -487,6 +496,7 @@ class Engine:
             self._emit(events.Aborted, request_id=request.id, by=by)
         else:
             self._emit(events.Failed, request_id=request.id, error=error)
+        self._send()
 
     # ---- small things
 

@@ -107,11 +107,11 @@ class AnswerStream(Response):
     async def _write(self, scope: Scope, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        async for event in self._events(scope):
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async for events, is_last in self._events(scope):
+            await send({"type": "http.response.body", "body": events, "more_body": not is_last})
 
-    async def _events(self, scope: Scope) -> AsyncIterator[bytes]:
+    async def _events(self, scope: Scope) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yield events that go out together, and whether they are the last ones."""
         try:
             async for pieces in self._pieces:
                 chunks = [
@@ -120,15 +120,16 @@ class AnswerStream(Response):
                     for chunk in self._answer.on_piece(index, piece)
                 ]
                 if chunks:
-                    yield b"".join(chunks)
-            yield b"".join([*map(_event, self._answer.ending()), _DONE])
+                    yield b"".join(chunks), False
+            last = b"".join([*map(_event, self._answer.ending()), _DONE])
         except Exception as error:
             # The status is sent already: the error travels as an event, and no [DONE] follows it.
             if not isinstance(error, Refusal):
                 logger.exception("a stream failed")
             refusal = as_refusal(error)
             scope["state"]["failure"] = refusal.message
-            yield _event(json.dumps(refusal.body).encode())
+            last = _event(json.dumps(refusal.body).encode())
+        yield last, True
 
 
 def _event(chunk: BaseModel | bytes) -> bytes:
