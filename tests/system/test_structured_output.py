@@ -263,8 +263,8 @@ def test_a_request_waits_for_its_grammar_and_others_overtake_it(folder: Path):
 
 
 def test_closing_ends_the_threads_of_the_grammars(folder: Path):
-    def threads() -> set[str]:
-        return {one.name for one in threading.enumerate() if "toolkit-grammar" in one.name}
+    def threads() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if "toolkit-grammar" in one.name}
 
     before = threads()
     with LLM(str(folder), max_model_len=128) as llm:

@@ -63,8 +63,8 @@ class TokenBytes:
         self._special_ids = _special_ids(backend)
         self._known: dict[int, VocabularyToken] = {}
         # A tokenizer written in Python raises on tokens beyond its vocabulary.
-        vocabulary = getattr(backend, "get_vocab", dict)() if self._rust is None else {}
-        self._num_known = max(vocabulary.values(), default=math.inf) + 1
+        get_vocab = getattr(backend, "get_vocab", dict) if self._rust is None else dict
+        self._num_known = max(get_vocab().values(), default=math.inf) + 1
 
     @property
     def is_exact(self) -> bool:
