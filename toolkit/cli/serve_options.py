@@ -26,12 +26,14 @@ __all__ = [
     "Kernels",
     "KvCacheMemoryGb",
     "MaxBodyMb",
+    "MaxChoices",
     "MaxConcurrentRequests",
     "MaxLogprobs",
     "MaxN",
     "MaxNumBatchedTokens",
     "MaxNumSeqs",
     "MaxPromptTokens",
+    "MaxStoredResponses",
     "NumKvBlocks",
     "NumThreads",
     "Port",
@@ -107,7 +109,9 @@ MaxConcurrentRequests = Annotated[int, _limit("Calls at once; more get a 429.")]
 RequestTimeout = Annotated[float | None, _limit("Longest call in seconds; no limit by default.")]
 MaxPromptTokens = Annotated[int | None, _limit("Longest prompt; what the model takes by default.")]
 MaxN = Annotated[int, _limit("Most answers to a prompt.")]
+MaxChoices = Annotated[int, _limit("Most answers of a call, over all its prompts.")]
 MaxLogprobs = Annotated[int, _limit("Most alternatives per token.")]
+MaxStoredResponses = Annotated[int, _limit("Answers of /v1/responses that are kept.")]
 GraceS = Annotated[
     float, _limit("Seconds that answers may go on after a signal; a second one ends them.")
 ]

@@ -84,8 +84,8 @@ class _Answering:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             MutableHeaders(scope=message)["x-request-id"] = self._client_id or self.api_id
-        elif not message.get("more_body"):
-            self.log()  # whoever has the answer finds the line
+        elif not message.get("more_body") or "failure" in self._scope["state"]:
+            self.log()  # whoever has the answer, or the event that ends a stream, finds the line
         await self._send(message)
 
     def log(self) -> None:

@@ -81,6 +81,8 @@ class ServerHandle(ABC):
     def is_running(self) -> bool:
         """Whether calls are answered."""
 
+    # ---- end
+
     @abstractmethod
     def stop(self, *, grace_s: float | None = None) -> None:
         """Free the port; running answers get some seconds to end, then are aborted. Idempotent."""
