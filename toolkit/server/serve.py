@@ -9,6 +9,8 @@ from inspect import signature
 from os import PathLike, fspath
 from typing import Any
 
+import torch
+
 from toolkit.errors import InvalidConfig
 from toolkit.llm import LLM
 from toolkit.server.handle import Server
@@ -64,7 +66,8 @@ def serve(
         hooks: Activation hooks by name, likewise.
         process: Whether the server gets a process of its own, which ends with this one at the
             latest: then no cell slows it down. The handle is alike, but ``.engine`` is a view by
-            HTTP: its tables and snapshots can be read, its objects cannot be touched.
+            HTTP: its tables and snapshots can be read, its objects cannot be touched. It takes
+            one thread fewer than this process would, unless ``num_threads`` is given.
         llm_settings: Settings of the ``LLM`` that is made from a folder or hub id.
 
     ``ServerSettings`` explains the others.
@@ -112,7 +115,9 @@ def serve(
             "or hub id that it was made from, with its settings"
         )
     model = None if llm_or_model is None else fspath(llm_or_model)
-    return ServerProcess(model, settings, llm_settings)
+    # One core is left to the cells: sharing it would slow every thread of the engine down.
+    num_threads = max(1, torch.get_num_threads() - 1)
+    return ServerProcess(model, settings, {"num_threads": num_threads, **llm_settings})
 
 
 def start(
