@@ -129,6 +129,15 @@ def test_a_greedy_answer_ends_though_the_model_repeats_itself(llm: LLM):
         check_answer(output, schema)
 
 
+def test_the_bundled_model_answers_in_form():
+    """Its vocabulary fills the last word of a mask."""
+    with LLM(max_model_len=512) as llm:
+        assert llm.engine.sampler.vocab_size % 32 == 0
+        asked = [params({"json": POINT}, seed) for seed in range(4)]
+        for output in llm.generate(["Where is it?"] * 4, asked, progress=False):
+            check_answer(output, POINT)
+
+
 def test_chat_takes_openais_response_format(llm: LLM):
     messages = [{"role": "user", "content": "Where?"}]
     form = {"type": "json_schema", "json_schema": {"name": "point", "schema": POINT}}

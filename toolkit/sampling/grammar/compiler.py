@@ -146,7 +146,9 @@ class GrammarCompiler:
     def _compile(self, source: str, ends: bool) -> CompiledGrammar:
         target = self._model
         matcher = target.matcher(source)
-        first_mask = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint32)
+        # It may have a word more than there are tokens for.
+        packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint32)
+        first_mask = packed[: target.table.num_words]
         return CompiledGrammar(
             table=target.table,
             costs=target.costs,
