@@ -7,7 +7,7 @@ from typing import Any
 from toolkit.conformance.probe import Probe
 from toolkit.conformance.verdicts import NotSupported
 
-__all__ = ["cut_points", "greedy_answer"]
+__all__ = ["cut_points", "greedy_answer", "greedy_completion"]
 
 _PROMPTS = (
     "Count from one to twenty in words.",
@@ -17,7 +17,7 @@ _PROMPTS = (
     "Hello, how are you today?",
 )
 # Enough for a stop string that is not at an edge.
-_MIN_CHARACTERS = 12
+_MIN_CHARACTERS = 8
 
 
 def greedy_answer(probe: Probe) -> tuple[dict[str, Any], str]:
@@ -35,7 +35,19 @@ def greedy_answer(probe: Probe) -> tuple[dict[str, Any], str]:
         texts = [probe.chat(**fields)["choices"][0]["message"]["content"] for _ in range(2)]
         if texts[0] != texts[1]:
             raise NotSupported("two answers at temperature 0 differ, so a cut cannot be judged")
-        if len(texts[0]) >= _MIN_CHARACTERS:
+        if len(texts[0]) >= _MIN_CHARACTERS and cut_points(texts[0]):
+            return fields, texts[0]
+    raise NotSupported("the model's answers are too short to cut")
+
+
+def greedy_completion(probe: Probe) -> tuple[dict[str, Any], str]:
+    """Do the same for a text completion."""
+    for prompt in ("Once upon a time", "One, two, three,", "The cat", *_PROMPTS):
+        fields: dict[str, Any] = {"prompt": prompt, "temperature": 0, "max_tokens": 32}
+        texts = [probe.completion(**fields)["choices"][0]["text"] for _ in range(2)]
+        if texts[0] != texts[1]:
+            raise NotSupported("two answers at temperature 0 differ, so a cut cannot be judged")
+        if len(texts[0]) >= _MIN_CHARACTERS and cut_points(texts[0]):
             return fields, texts[0]
     raise NotSupported("the model's answers are too short to cut")
 

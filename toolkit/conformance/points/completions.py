@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from openai.types import Completion
 
 from toolkit.conformance.check import Points
-from toolkit.conformance.greedy import cut_points
+from toolkit.conformance.greedy import cut_points, greedy_completion
 from toolkit.conformance.probe import Probe
 from toolkit.conformance.shapes import require_keys, require_shape
-from toolkit.conformance.verdicts import NotSupported, expect
+from toolkit.conformance.verdicts import expect
 
 __all__ = ["POINTS"]
 
@@ -121,15 +119,11 @@ def _suffix(probe: Probe) -> None:
     why="few-shot prompts stop at a blank line",
 )
 def _stop(probe: Probe) -> None:
-    full = probe.completion(temperature=0, max_tokens=32)["choices"][0]["text"]
-    cuts = cut_points(full) if len(full) > 12 else []
-    if not cuts or full != probe.completion(temperature=0, max_tokens=32)["choices"][0]["text"]:
-        raise NotSupported("the model gives no text at temperature 0 that could be cut")
-    for stop in cuts:
-        fields: dict[str, Any] = {"temperature": 0, "max_tokens": 32, "stop": [stop]}
+    fields, full = greedy_completion(probe)
+    for stop in cut_points(full):
         texts = [
-            probe.completion(**fields)["choices"][0]["text"],
-            probe.completion_stream(**fields).text(),
+            probe.completion(**fields, stop=[stop])["choices"][0]["text"],
+            probe.completion_stream(**fields, stop=[stop]).text(),
         ]
         wanted = full[: full.index(stop)]
         expect(texts == [wanted] * 2, f"stop {stop!r} of {full!r} gave {texts!r}")
