@@ -146,7 +146,9 @@ class GrammarCompiler:
     def _compile(self, source: str, ends: bool) -> CompiledGrammar:
         target = self._model
         matcher = target.matcher(source)
+        # llguidance adds a word where the vocabulary fills the last one.
         first_mask = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint32)
+        first_mask = first_mask[: target.table.num_words]
         return CompiledGrammar(
             table=target.table,
             costs=target.costs,
