@@ -164,6 +164,22 @@ def test_developer_stays_for_a_template_that_knows_it():
     assert render_chat(TOKENIZER, [message], chat_template=template) == "developer"
 
 
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_earlier_reasoning_reaches_the_template_under_either_name(field: str):
+    template = "{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% endfor %}"
+    message = {"role": "assistant", "content": "Yes.", field: "Hm. "}
+    assert render_chat(TOKENIZER, [message], chat_template=template) == "Hm. Yes."
+
+
+@pytest.mark.parametrize("tools", [["x"], [7], [{"function": 7}]])
+def test_tools_of_a_wrong_shape_are_an_invalid_request_or_shown_as_they_are(tools: Any):
+    for name in ("gemma", "llama"):
+        try:
+            assert render(name, [{"role": "user", "content": "a"}], tools=tools)
+        except InvalidRequest:
+            continue
+
+
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", None, 7, []])
 def test_a_part_that_is_no_text_is_refused_by_its_type(kind: Any):
     parts = [{"type": "text", "text": "see"}, {"type": kind, "image_url": {"url": "x"}}]

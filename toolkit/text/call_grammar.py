@@ -18,8 +18,8 @@ from toolkit.text.turn_style import ThinkTags
 __all__ = ["Grammar", "answer_grammar", "json_rule"]
 
 _SYMBOL = re.compile(r'("[^"]*"|[{}\[\]]|, |: )')
-# A model that cannot end its thoughts shall not fill the context with them.
-_MAX_THOUGHT = 8000
+# Whoever samples by the grammar sees to it that the answer closes: it needs no bound here.
+_THOUGHT = "/(?s:.*)/"
 
 
 class Grammar:
@@ -107,14 +107,13 @@ def _call(grammar: Grammar, layout: CallLayout, tool: Tool, name: str) -> str:
 
 
 def _add_thought(grammar: Grammar, tags: ThinkTags, special_ids: Mapping[str, int]) -> None:
-    thinking = f"/(?s:.{{0,{_MAX_THOUGHT}}})/"
     if tags.close in special_ids:
         # Text never matches a special token, so there is no telling apart to do.
         grammar.add("thought", f"thinking {grammar.literal(tags.close)} BREAK")
-        grammar.add("thinking", thinking)
+        grammar.add("thinking", _THOUGHT)
     else:
         grammar.add("thought", "thinking BREAK")
-        grammar.add("thinking", thinking, options=f"[suffix={_quoted(tags.close)}]")
+        grammar.add("thinking", _THOUGHT, options=f"[suffix={_quoted(tags.close)}]")
     grammar.add("BREAK", r"/\n{0,2}/")
 
 

@@ -102,9 +102,9 @@ def render_chat(
         "continue_final_message": continue_final_message,
         "tokenize": False,
     }
-    traits = _traits(tokenizer, template)
-    said = _in_its_terms(said, traits, tools or ())
     try:
+        traits = _traits(tokenizer, template)
+        said = _in_its_terms(said, traits, tools or ())
         return _treated(tokenizer, said, template, traits, options)
     except Exception as error:
         raise InvalidRequest(

@@ -61,6 +61,8 @@ def _normal(message: Any, place: str) -> Message:
         normal["tool_calls"] = calls
     if not normal["content"] and isinstance(message.get("refusal"), str):
         normal["content"] = message["refusal"]
+    if isinstance(message.get("reasoning"), str):  # vLLM's newer name; templates read the older
+        normal.setdefault("reasoning_content", message["reasoning"])
     return normal
 
 
