@@ -56,6 +56,11 @@ class Ask:
         return params.beam_width if isinstance(params, BeamSearchParams) else params.n
 
     @property
+    def has_form(self) -> bool:
+        """Whether a grammar must be compiled, which takes a millisecond, or a thousand."""
+        return isinstance(self.params, SamplingParams) and bool(self.params.structured_outputs)
+
+    @property
     def num_choices(self) -> int:
         """Samples of all prompts."""
         return self.num_samples * len(self.prompts)
@@ -147,7 +152,8 @@ class Generation:
         self._running.add(self)
         num_tokens = sum(map(len, self._ask.prompts))
         try:
-            if num_tokens * self._ask.num_samples < _FEW_TOKENS and self._engine.is_running:
+            is_quick = num_tokens * self._ask.num_samples < _FEW_TOKENS and not self._ask.has_form
+            if is_quick and self._engine.is_running:
                 self._add_all(sink)
             else:
                 await to_thread.run_sync(self._add_all, sink)
