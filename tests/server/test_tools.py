@@ -480,6 +480,7 @@ def test_a_turn_that_is_continued_inside_of_its_reasoning_goes_on_there(thinking
     assert (message.content, message.reasoning_content) == ("Yes.", "hm.")
 
 
+@pytest.mark.slow
 def test_a_forced_call_follows_the_reasoning_that_the_prompt_began(thinking: Server) -> None:
     fields = {"tools": TOOLS, "tool_choice": NAMED, "seed": 1}
     (choice,) = ask(thinking, **fields).choices

@@ -30,6 +30,9 @@ _KINDS = (b"0", b"a", b"A", b".", b'"', b")", b"]", b"}", b"\n", b" ")
 # Whoever takes a token so often in a row does not come to an end that way; a string of so many
 # characters that a schema asks for does.
 _MAX_SAME = 1200
+# Each way gets so long, whatever those before it took: in free text that a tag ends the first two
+# find nothing for long, and the third finds the tag at once.
+_LEAST_S = 0.1
 # Of a character that has begun, which no word can follow.
 _MAX_CHARACTER_TOKENS = 3
 
@@ -85,7 +88,8 @@ class EndingFinder:
             deadline_s: When to give up, on the clock of ``time.monotonic``.
         """
         for place, way in enumerate(self._ways):
-            path = way(matcher.deep_copy(), limit, deadline_s)
+            least_s = time.monotonic() + _LEAST_S
+            path = way(matcher.deep_copy(), limit, max(deadline_s, least_s))
             if path is not None:
                 self._ways.insert(0, self._ways.pop(place))
                 return path
