@@ -408,3 +408,17 @@ def test_a_call_that_is_refused_while_the_server_stops_hangs_nowhere(llm: LLM) -
         assert not stopping.is_alive()
         with pytest.raises(openai.APIConnectionError):
             client.models.list()
+
+
+@pytest.mark.slow
+def test_a_kernel_that_ends_while_it_serves_ends_quietly_and_at_once() -> None:
+    program = (
+        "from toolkit import serve\n"
+        "server = serve(port=0, num_kv_blocks=128, grace_s=600)\n"
+        "ask = {'model': server.model_name, 'prompt': [1], 'max_tokens': 500, 'stream': True}\n"
+        "client = server.client()\n"
+        "stream = client.completions.create(**ask, extra_body={'ignore_eos': True})\n"
+        "next(stream)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
