@@ -75,7 +75,11 @@ class SamplingBatch:
         # Whether a greedy row's largest logit may no longer be the model's own: of the steps, the
         # cut-offs and the temperature leave greedy rows alone.
         self.shapes_logits = bool(
-            len(self.bias) or self.masked or self.penalised or self.with_processors
+            len(self.bias)
+            or self.masked
+            or self.constrained
+            or self.penalised
+            or self.with_processors
         )
         self.scored = self._rows(p.logprobs is not None for p in params)
         self.num_top = [
@@ -115,7 +119,8 @@ class SamplingBatch:
             p.allowed_token_ids is not None
             or bool(request.bad_word_ids)
             or p.min_tokens > 0
-            or p.structured_outputs is not None
+            # A grammar by itself always leaves a token.
+            or (p.structured_outputs is not None and bool(p.logits_processors))
             for p, request in zip(params, requests, strict=True)
         )
 

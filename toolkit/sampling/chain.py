@@ -32,7 +32,7 @@ class ChainState:
         num_outputs: Output tokens that each row has.
         seen: What the penalised rows have seen, in their order; None when there are none.
         banned_now: Rows and tokens: bad words that would be complete.
-        in_grammar: [constrained rows, vocab] bool, what their grammars allow; None when there are
+        off_grammar: [constrained rows, vocab] bool, what their grammars forbid; None when there are
             none.
     """
 
@@ -41,7 +41,7 @@ class ChainState:
     num_outputs: Sequence[int]
     seen: SeenTokens | None
     banned_now: tuple[Sequence[int], Sequence[int]] = ((), ())
-    in_grammar: Tensor | None = None
+    off_grammar: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -94,10 +94,9 @@ def _hold_back_stops(logits: Tensor, state: ChainState) -> Tensor:
 
 def _keep_grammar(logits: Tensor, state: ChainState) -> Tensor:
     rows = state.batch.constrained
-    if state.in_grammar is None:
+    if state.off_grammar is None:
         return logits
-    kept = rows.select(logits).masked_fill(~state.in_grammar, -torch.inf)
-    return rows.put(logits, kept)
+    return rows.put(logits, rows.select(logits).masked_fill_(state.off_grammar, -torch.inf))
 
 
 def _penalise(logits: Tensor, state: ChainState) -> Tensor:

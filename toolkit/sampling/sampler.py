@@ -154,23 +154,23 @@ class Sampler:
             found = sequences.banned_after(batch.requests[row].token_ids, num_outputs[row])
             banned_rows += [row] * len(found)
             banned_ids += found
-        in_grammar = self._in_grammar(batch, num_outputs, errors)
+        off_grammar = self._off_grammar(batch, num_outputs, errors)
         banned_now = (banned_rows, banned_ids)
-        return ChainState(batch, self._ops, num_outputs, seen, banned_now, in_grammar)
+        return ChainState(batch, self._ops, num_outputs, seen, banned_now, off_grammar)
 
-    def _in_grammar(
+    def _off_grammar(
         self, batch: SamplingBatch, num_outputs: Sequence[int], errors: dict[int, BaseException]
     ) -> Tensor | None:
-        """Return what the grammars of the constrained rows allow; a broken one fails its row."""
+        """Return what the grammars of the constrained rows forbid; a broken one fails its row."""
         if not batch.constrained:
             return None
         assert self.grammars is not None  # else the requests would have been refused
         numbers = batch.constrained.numbers
-        allowed, failed = self.grammars.allowed(
+        forbidden, failed = self.grammars.forbidden(
             [batch.requests[row] for row in numbers], [num_outputs[row] for row in numbers]
         )
         errors |= {numbers[place]: error for place, error in failed.items()}
-        return allowed.to(self.device)
+        return forbidden.to(self.device)
 
     def _advance_grammars(
         self, tokens: Tensor, batch: SamplingBatch, errors: dict[int, BaseException]
@@ -182,15 +182,15 @@ class Sampler:
         numbers = [row for row in batch.constrained.numbers if row not in errors]
         if not numbers or self.grammars is None:
             return frozenset()
-        results = self.grammars.accept(
-            [batch.requests[row] for row in numbers], tokens[numbers].tolist()
-        )
+        chosen = tokens[numbers].tolist()
+        results = self.grammars.accept([batch.requests[row] for row in numbers], chosen)
         last_rows = set()
-        for row, result in zip(numbers, results, strict=True):
+        for row, token_id, result in zip(numbers, chosen, results, strict=True):
             if isinstance(result, Exception):
                 errors[row] = result
                 continue
-            tokens[row] = result.token_id
+            if result.token_id != token_id:
+                tokens[row] = result.token_id
             if result.is_last:
                 last_rows.add(row)
         return frozenset(last_rows)

@@ -1,13 +1,13 @@
 """The grammars of the requests that run, as the sampler uses them: masks in, tokens out.
 
-After a token was chosen, what may follow it is worked out on a thread of its own, in Rust and
-without the interpreter's lock, while the model computes the next logits.
+After a token was chosen, what may follow it is worked out in Rust: where that takes long, on
+threads of its own and without the interpreter's lock, while the model computes the next logits.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -25,8 +25,13 @@ from toolkit.structured_outputs import StructuredOutputsParams
 
 __all__ = ["GrammarRows"]
 
-# Threads that fill masks: a row takes some 20 us, so more would only take cores from the model.
+_Compute = Callable[[Sequence[Any], NDArray[np.uint32]], None]
+
+# Threads that fill masks; more would only take cores from the model.
 _MAX_THREADS = 4
+# Masks of fewer tokens than this, in all rows, are filled at once: that takes about 5 us for 4,096,
+# and another thread takes longer to begin, and then stands in the way of those of the model.
+_FEW_TOKENS = 300_000
 
 
 class GrammarRows:
@@ -56,10 +61,10 @@ class GrammarRows:
         self._grammars[request.id] = grammar
         return grammar
 
-    def allowed(
+    def forbidden(
         self, requests: Sequence[Request], num_outputs: Sequence[int]
     ) -> tuple[Tensor, dict[int, BaseException]]:
-        """Return what each request may sample next, [requests, vocab] bool, and errors by place.
+        """Return what each request may not sample next, [requests, vocab] bool; errors by place.
 
         Args:
             requests: Whose rows these are; all have grammars.
@@ -75,6 +80,7 @@ class GrammarRows:
             except Exception as error:
                 errors[place] = error
                 masks[place] = 0xFFFFFFFF  # so that the steps go on for the others
+        np.invert(masks, out=masks)
         bits = np.unpackbits(masks.view(np.uint8), axis=1, count=vocab_size, bitorder="little")
         return torch.from_numpy(bits).view(torch.bool), errors
 
@@ -94,8 +100,10 @@ class GrammarRows:
             results.append(accepted)
             if not accepted.is_last:
                 going_on.append(state)
-        if going_on:
-            pending = self._filler.submit(self._fill, going_on)
+        if len(going_on) * self._compiler.vocab_size < _FEW_TOKENS:
+            self._fill(going_on, self._masks_here)
+        elif going_on:
+            pending = self._filler.submit(self._fill, going_on, self._masks_in_parallel)
             for state in going_on:
                 state.pending = pending
         return results
@@ -127,17 +135,24 @@ class GrammarRows:
             )
         return state.mask
 
-    def _fill(self, states: Sequence[GrammarState]) -> None:
+    def _fill(self, states: Sequence[GrammarState], compute: _Compute) -> None:
         """Fill the masks of several states, and look how far their ends are."""
-        shape = (len(states), self._compiler.num_words)
-        masks: NDArray[np.uint32] = np.empty(shape, dtype=np.uint32)
+        masks: NDArray[np.uint32] = np.empty(
+            (len(states), self._compiler.num_words), dtype=np.uint32
+        )
+        compute([state.matcher for state in states], masks)
+        for state, mask in zip(states, masks, strict=True):
+            state.take_mask(mask)
+
+    def _masks_here(self, matchers: Sequence[Any], masks: NDArray[np.uint32]) -> None:
+        address, num_bytes = masks.ctypes.data, masks.strides[0]
+        for row, matcher in enumerate(matchers):
+            matcher.unsafe_compute_mask_ptr(address + row * num_bytes, num_bytes)
+
+    def _masks_in_parallel(self, matchers: Sequence[Any], masks: NDArray[np.uint32]) -> None:
         if self._threads is None:
             self._threads = LLExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
-        rows = [(state.matcher, place) for place, state in enumerate(states)]
+        rows = [(matcher, row) for row, matcher in enumerate(matchers)]
         self._threads.unsafe_compute_mask_ptr(
-            rows, masks.ctypes.data, masks.strides[0], len(states)
+            rows, masks.ctypes.data, masks.strides[0], len(matchers)
         )
-        for state, mask in zip(states, masks, strict=True):
-            state.mask = mask
-            state.hide_eos()
-            state.look_ahead()

@@ -44,7 +44,7 @@ class GrammarState:
         if request.params.max_tokens is None and compiled.ends:
             self._closing = Closing(compiled.new_finder(), request.max_tokens)
             self._closing.look_ahead(self.matcher, 0)
-        self.hide_eos()
+        self._hide_eos()
 
     def accept(self, token_id: int) -> Accepted:
         """Go on by a sampled token, or by another where the budget for the answer ends.
@@ -74,12 +74,14 @@ class GrammarState:
         self.check()
         return Accepted(chosen, is_last)
 
-    def look_ahead(self) -> None:
-        """Find the way to the end, where that is due."""
+    def take_mask(self, mask: NDArray[np.uint32]) -> None:
+        """Keep what may come next, and find the way to the end where that is due."""
+        self.mask = mask
+        self._hide_eos()
         if self._closing is not None:
             self._closing.look_ahead(self.matcher, self.num_tokens)
 
-    def hide_eos(self) -> None:
+    def _hide_eos(self) -> None:
         """Take the end-of-sequence tokens out of the mask for a request that goes on after them."""
         for token_id in self._eos_token_ids if self._hides_eos else ():
             self.mask[token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
