@@ -51,7 +51,7 @@ def _unknown(value: Any, place: str = "") -> list[str]:
 def require_response(payload: dict[str, Any]) -> dict[str, Any]:
     """Fail unless a payload is a whole response; return it."""
     require_valid(Response, payload)
-    assert ALWAYS <= payload.keys()
+    assert payload.keys() >= ALWAYS
     return payload
 
 
