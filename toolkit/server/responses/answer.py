@@ -19,7 +19,7 @@ from toolkit.server.logprobs import TokenEntry, chat_entries
 from toolkit.server.responses.envelope import Envelope, as_usage
 from toolkit.server.responses.output import Event, Logprobs, Output
 from toolkit.server.turns import ChatTurn
-from toolkit.text import ReasoningDelta, Tokenizer
+from toolkit.text import Tokenizer
 
 __all__ = ["ResponseAnswer"]
 
@@ -77,8 +77,8 @@ class ResponseAnswer:
     def ending(self) -> Iterator[bytes]:
         """Yield the last event, which holds the finished response, and keep that."""
         response = self._final_response()
-        self._finished(response)
-        yield self._response_event(f"response.{response.status}", response)
+        body = self._finished(response)
+        yield self._framed(f"response.{response.status}", b'"response":' + body)
 
     def failing(self, refusal: Refusal) -> Iterator[bytes]:
         """Yield the events of an answer that cannot be finished."""
@@ -96,8 +96,6 @@ class ResponseAnswer:
             params = self._generation.requests[0].params
             self._choice = ChatChoice(self._turn, self._tokenizer, params, streams=streams)
         for delta in self._choice.push(part):
-            if isinstance(delta, ReasoningDelta) and not self._turn.shows_reasoning:
-                continue
             entries = self._logprobs(self._choice.take_entries())
             yield from self._output.take(delta, entries)
         if part.finish_reason is not None:
