@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ from openai.types.responses import ResponseItemList
 
 from tests.server.responses.events import require_response, require_valid
 from tests.server.responses.talking import ADD, call_text, saying
+from toolkit.engine.events import Aborted, TokenSampled
 from toolkit.llm import LLM
 from toolkit.server import Server, serve
 
@@ -240,3 +243,24 @@ def test_ids_agree_everywhere(server: Server, client: openai.OpenAI) -> None:
     assert row["endpoint"] == "/v1/responses"
     assert row["tags.tenant"] == "a"
     assert any(made.id in line for line in server.logs)
+
+
+def test_leaving_a_stream_ends_the_request_and_leaves_nothing_behind(
+    client: openai.OpenAI, llm: LLM
+) -> None:
+    aborted: list[Aborted] = []
+    gone = threading.Event()
+    # A token takes a millisecond at least, so that the client can leave before the last.
+    slowing = llm.engine.on(TokenSampled, lambda event: time.sleep(0.001))
+    listening = llm.engine.on(Aborted, lambda event: (aborted.append(event), gone.set()))
+    stream = client.responses.create(
+        model="tiny", input="Hello", stream=True, extra_body={"ignore_eos": True}
+    )
+    created = next(iter(stream))
+    stream.close()
+    assert gone.wait(5)
+    slowing()
+    listening()
+    assert aborted[0].by == "disconnect"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(created.response.id)

@@ -84,6 +84,16 @@ def test_a_response_that_is_too_big_is_not_kept() -> None:
     assert store.num_bytes == 0
 
 
+def test_a_response_takes_the_place_of_one_with_its_id() -> None:
+    store = make_store()
+    store.put(make("a"))
+    newer = make("a", size=20)
+    store.put(newer)
+    assert store.get("a") is newer
+    assert store.num_bytes == newer.num_bytes
+    store.check()
+
+
 def test_items_are_found_while_their_response_is_there() -> None:
     store = make_store(max_responses=1)
     store.put(make("a"))

@@ -108,6 +108,8 @@ class ResponseStore:
     def put(self, response: StoredResponse) -> None:
         """Keep a response; others may have to go, and if it is too big, so does this one."""
         with self._lock:
+            if response.id in self._responses:
+                self._remove(response.id)
             self._responses[response.id] = response
             for item in _own_items(response):
                 self._homes[item["id"]] = response.id
