@@ -111,6 +111,7 @@ def response(body: Json) -> Json | Events:
         "object": "response",
         "created_at": 1,
         "status": "completed",
+        "error": None,
         "model": "tiny",
         "output": [message],
         "parallel_tool_calls": True,

@@ -161,7 +161,7 @@ def test_an_unknown_model_is_a_404_that_lists_the_served_names(client: openai.Op
 
 
 def test_an_unknown_path_lists_the_paths(http: httpx.Client) -> None:
-    error = error_of(http.post("/v1/responses", json={}), status=404)
+    error = error_of(http.post("/v1/audio/speech", json={}), status=404)
     assert "POST /v1/chat/completions" in error["message"]
 
 

@@ -17,6 +17,7 @@ from toolkit.server.protocol import (
     DetokenizeRequest,
     TokenizeRequest,
 )
+from toolkit.server.responses.protocol import ResponsesRequest
 
 BODIES: dict[str, tuple[type, dict[str, Any]]] = {
     "/v1/completions": (CompletionRequest, {"prompt": "a", "max_tokens": 2}),
@@ -24,6 +25,7 @@ BODIES: dict[str, tuple[type, dict[str, Any]]] = {
         ChatRequest,
         {"messages": [{"role": "user", "content": "a"}], "max_tokens": 2},
     ),
+    "/v1/responses": (ResponsesRequest, {"input": "a", "max_output_tokens": 2}),
     "/tokenize": (TokenizeRequest, {"prompt": "a"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [65]}),
 }

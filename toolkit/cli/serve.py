@@ -47,6 +47,7 @@ def serve(
     max_choices: options.MaxChoices = 2048,
     max_logprobs: options.MaxLogprobs = 20,
     max_stored_responses: options.MaxStoredResponses = 1000,
+    max_stored_mb: options.MaxStoredMb = 256,
     grace_s: options.GraceS = 5.0,
     embedding_pooling: options.EmbeddingPooling = "last",
     max_model_len: MaxModelLen = None,
@@ -102,6 +103,7 @@ def serve(
         max_choices=max_choices,
         max_logprobs=max_logprobs,
         max_stored_responses=max_stored_responses,
+        max_stored_bytes=int(max_stored_mb * _MIB),
         grace_s=grace_s,
         embedding_pooling=embedding_pooling,
     )

@@ -33,6 +33,7 @@ __all__ = [
     "MaxNumBatchedTokens",
     "MaxNumSeqs",
     "MaxPromptTokens",
+    "MaxStoredMb",
     "MaxStoredResponses",
     "NumKvBlocks",
     "NumThreads",
@@ -112,6 +113,7 @@ MaxN = Annotated[int, _limit("Most answers to a prompt.")]
 MaxChoices = Annotated[int, _limit("Most answers of a call, over all its prompts.")]
 MaxLogprobs = Annotated[int, _limit("Most alternatives per token.")]
 MaxStoredResponses = Annotated[int, _limit("Answers of /v1/responses that are kept.")]
+MaxStoredMb = Annotated[float, _limit("What these may take, in MiB.")]
 GraceS = Annotated[
     float, _limit("Seconds that answers may go on after a signal; a second one ends them.")
 ]

@@ -74,7 +74,7 @@ class Stream:
             except ValueError as error:
                 raise Failed("an event is no JSON", payload) from error
             expect(isinstance(chunk, dict), "an event is no JSON object", payload)
-            expect("error" not in chunk, "the stream broke off with an error", payload)
+            expect(chunk.get("error") is None, "the stream broke off with an error", payload)
             chunks.append(chunk)
         return chunks
 
@@ -189,7 +189,7 @@ class Probe:
         """
         if answer.status == 200:
             expect(isinstance(answer.json, dict), "the answer is no JSON object", answer.text)
-            expect("error" not in answer.json, "an error inside a 200 answer", answer.text)
+            expect(answer.json.get("error") is None, "an error inside a 200 answer", answer.text)
             return dict(answer.json)
         if optional and answer.status in _REFUSED:
             raise NotSupported(f"{optional}: {answer.status}: {answer.error['message'][:200]}")

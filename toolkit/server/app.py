@@ -32,6 +32,7 @@ from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.limits import BodyLimit, ConcurrencyLimit, TimeLimit
 from toolkit.server.metrics import ServerMetrics, load, metrics
 from toolkit.server.paths import RootPath
+from toolkit.server.responses import ResponseStore, add_stored_routes, create_response
 from toolkit.server.served import VERSION, ServedModel
 from toolkit.server.settings import ServerSettings
 from toolkit.server.tokenize import detokenize, tokenize
@@ -62,6 +63,9 @@ def build_app(
     app.state.settings = settings
     app.state.running = running
     app.state.metrics = ServerMetrics(served)
+    app.state.responses = ResponseStore(
+        max_responses=settings.max_stored_responses, max_bytes=settings.max_stored_bytes
+    )
     app.get("/health")(health)
     app.get("/ping")(health)
     app.post("/ping")(health)
@@ -74,10 +78,12 @@ def build_app(
         ("/v1/chat/completions", chat_completions),
         ("/v1/completions", completions),
         ("/v1/embeddings", embeddings),
+        ("/v1/responses", create_response),
         ("/tokenize", tokenize),
         ("/detokenize", detokenize),
     ):
         app.post(path, dependencies=[Depends(require_text)])(endpoint)
+    add_stored_routes(app)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     add_dev_routes(app, EngineSwitch(served.engine), documented=settings.dev)

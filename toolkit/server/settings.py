@@ -23,6 +23,7 @@ _COUNTS = (
     "max_choices",
     "max_n",
     "max_stored_responses",
+    "max_stored_bytes",
 )
 
 
@@ -53,6 +54,7 @@ class ServerSettings:
         max_choices: Most answers of one call, over all its prompts.
         max_logprobs: Most alternatives shown per token.
         max_stored_responses: Answers of /v1/responses kept for ``previous_response_id``.
+        max_stored_bytes: What these may take, with the conversations before them; the oldest go.
         grace_s: How long running answers may go on when the server is stopped.
         strict: Whether fields without effect are errors instead of a response header.
         dev: Whether the endpoints that look into the engine and change it are served.
@@ -92,6 +94,7 @@ class ServerSettings:
     max_choices: int = 2048
     max_logprobs: int = 20  # OpenAI's limit for chats, vLLM's for both
     max_stored_responses: int = 1000
+    max_stored_bytes: int = 256 * MIB
     grace_s: float = 5.0
     strict: bool = False
     dev: bool = False

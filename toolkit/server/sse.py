@@ -22,7 +22,6 @@ __all__ = ["AnswerStream", "StreamedAnswer", "TextTemplates"]
 
 logger = logging.getLogger(__name__)
 
-_DONE = b"data: [DONE]\n\n"
 # Stands for the text in a template: JSON escapes it to something that no field contains.
 _TEXT = "\x00text\x00"
 
@@ -73,6 +72,8 @@ class AnswerStream(Response):
     """
 
     media_type = "text/event-stream"
+    done = b"data: [DONE]\n\n"
+    """What stands behind the last chunk."""
 
     def __init__(
         self,
@@ -104,6 +105,16 @@ class AnswerStream(Response):
         if writing.done() and not writing.cancelled():
             writing.result()
 
+    def framed(self, chunk: BaseModel | bytes) -> bytes:
+        """Return a chunk as it travels."""
+        if isinstance(chunk, BaseModel):
+            chunk = chunk.model_dump_json(exclude_unset=True).encode()
+        return b"data: %b\n\n" % chunk
+
+    def failure(self, refusal: Refusal) -> bytes:
+        """Return the last event of a stream that failed."""
+        return self.framed(json.dumps(refusal.body).encode())
+
     async def _write(self, scope: Scope, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
@@ -115,24 +126,18 @@ class AnswerStream(Response):
         try:
             async for pieces in self._pieces:
                 chunks = [
-                    _event(chunk)
+                    self.framed(chunk)
                     for index, piece in pieces
                     for chunk in self._answer.on_piece(index, piece)
                 ]
                 if chunks:
                     yield b"".join(chunks), False
-            last = b"".join([*map(_event, self._answer.ending()), _DONE])
+            last = b"".join([*map(self.framed, self._answer.ending()), self.done])
         except Exception as error:
             # The status is sent already: the error travels as an event, and no [DONE] follows it.
             if not isinstance(error, Refusal):
                 logger.exception("a stream failed")
             refusal = as_refusal(error)
             scope["state"]["failure"] = refusal.message
-            last = _event(json.dumps(refusal.body).encode())
+            last = self.failure(refusal)
         yield last, True
-
-
-def _event(chunk: BaseModel | bytes) -> bytes:
-    if isinstance(chunk, BaseModel):
-        chunk = chunk.model_dump_json(exclude_unset=True).encode()
-    return b"data: %b\n\n" % chunk
