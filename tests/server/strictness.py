@@ -1,100 +1,105 @@
-"""Whether an answer has the fields of openai's types, all of them, and documented extras alone."""
+"""Whether an answer is of openai's types to the letter: all fields, and documented extras alone.
+
+openai's own models take what they do not know and fill in what is missing: a client is to survive
+a newer server. Here each of them is copied into one that forbids both.
+"""
 
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Mapping
-from copy import deepcopy
-from typing import Any, get_args
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 from toolkit.server.extras import EXTRAS, NULLS
 
 # What OpenAI sends always, though its package's types let it be absent; a chunk has no usage
 # unless it was asked for.
-ALWAYS = {
-    "chat.completion": {"usage", "system_fingerprint", "choices[].logprobs"},
-    "chat.completion.chunk": {"system_fingerprint", "choices[].logprobs"},
-    "text_completion": {"system_fingerprint", "choices[].logprobs"},
+ALWAYS: Mapping[str, frozenset[str]] = {
+    "ChatCompletion": frozenset({"usage", "system_fingerprint", "choices[].logprobs"}),
+    "ChatCompletionChunk": frozenset({"system_fingerprint", "choices[].logprobs"}),
+    "Completion": frozenset({"system_fingerprint", "choices[].logprobs"}),
 }
-# In place of a null that the types do not allow.
-STAND_INS = {"finish_reason": "stop", "token_logprobs[]": 0.0, "top_logprobs[]": {}}
+_STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
 
-def require_strict(endpoint: str, model: type[BaseModel], payload: dict[str, Any]) -> set[str]:
-    """Fail unless a payload is of the type and holds nothing undocumented; return its extras."""
-    payload = deepcopy(payload)
-    for place in NULLS.get(endpoint, {}):
-        _fill_nulls(payload, place.split("."))
-    model.model_validate_json(json.dumps(payload), strict=True)
-    extras = undeclared(model, payload)
-    undocumented = extras - set(EXTRAS.get(endpoint, {}))
-    assert not undocumented, f"not in EXTRAS: {undocumented}"
-    present = _places(payload)
-    for place in ALWAYS.get(str(payload.get("object")), ()):
-        if place in present or (place.startswith("choices") and not payload["choices"]):
-            continue
-        raise AssertionError(f"{place} is missing")
-    return extras
+def require_strict(endpoint: str, kind: Any, payload: Any) -> set[str]:
+    """Fail unless a payload is of the type and holds nothing undocumented; return its extras.
+
+    Raises:
+        ValidationError: a field is missing, unknown or of another type; it says which.
+    """
+    strict_type(endpoint, kind).validate_json(json.dumps(payload))
+    return places(payload) & set(EXTRAS.get(endpoint, {}))
 
 
-def undeclared(kind: Any, value: Any, place: str = "") -> set[str]:
-    """The places in a value that its type does not know."""
+@cache
+def strict_type(endpoint: str, kind: Any) -> TypeAdapter[Any]:
+    """The type's strict copy, with what the endpoint documents beyond it."""
+    return TypeAdapter(_Copy(endpoint, kind).of(kind, "", ()))
+
+
+def places(value: Any, place: str = "") -> set[str]:
+    """Where a value holds something, as ``choices[].text``."""
+    found = {place}
     if isinstance(value, list):
-        inner = next((arg for arg in _flat(kind) if _is_list(arg)), None)
-        item = get_args(inner)[0] if inner is not None else Any
-        return {found for each in value for found in undeclared(item, each, place + "[]")}
-    model = next((arg for arg in _flat(kind) if _is_model(arg)), None)
-    if not isinstance(value, Mapping) or model is None:
-        return set()
-    found: set[str] = set()
-    for name, each in value.items():
-        inside = f"{place}.{name}" if place else name
-        if name in model.model_fields:
-            found |= undeclared(model.model_fields[name].annotation, each, inside)
-        else:
-            found.add(inside)
+        for each in value:
+            found |= places(each, place + "[]")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            found |= places(each, _inside(place, name))
     return found
 
 
-def _flat(kind: Any) -> list[Any]:
-    """A type, and the members of a union or an annotation."""
-    if _is_model(kind) or _is_list(kind):
-        return [kind]
-    return [inner for arg in get_args(kind) for inner in _flat(arg)]
+class _Copy:
+    """Copies one answer's type and everything in it, place by place: extras belong to places."""
+
+    def __init__(self, endpoint: str, kind: Any) -> None:
+        self._extras = EXTRAS.get(endpoint, {})
+        self._nulls = NULLS.get(endpoint, {})
+        self._always = ALWAYS.get(getattr(kind, "__name__", ""), frozenset())
+
+    def of(self, kind: Any, place: str, around: tuple[Any, ...]) -> Any:
+        """Return a strict copy of the type that stands at a place."""
+        copy = self._copy(kind, place, around)
+        return copy | None if place in self._nulls else copy
+
+    def _copy(self, kind: Any, place: str, around: tuple[Any, ...]) -> Any:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            # What contains itself is strict once: deeper down its own type has to do.
+            return kind if kind in around else self._model(kind, place, (*around, kind))
+        origin, args = get_origin(kind), get_args(kind)
+        if hasattr(kind, "__value__"):  # a named alias
+            return self._copy(kind.__value__, place, around)
+        if origin is Annotated:  # openai's notes mean nothing to pydantic
+            return self._copy(args[0], place, around)
+        if origin in (Union, types.UnionType):
+            return Union[tuple(self._copy(arg, place, around) for arg in args)]  # noqa: UP007
+        if origin is list:
+            return list[self.of(args[0], place + "[]", around)]  # type: ignore[misc]
+        if origin is dict:
+            return dict[args[0], self.of(args[1], place + "{}", around)]  # type: ignore[misc]
+        return kind
+
+    def _model(self, model: type[BaseModel], place: str, around: tuple[Any, ...]) -> Any:
+        fields: dict[str, Any] = {}
+        for name, field in model.model_fields.items():
+            sent = field.alias or name
+            inside = _inside(place, sent)
+            is_required = field.is_required() or inside in self._always
+            fields[name] = (
+                self.of(field.annotation, inside, around),
+                Field(... if is_required else None, alias=sent),
+            )
+        for extra in self._extras:
+            where, _, name = extra.rpartition(".")
+            if where == place:
+                fields[name] = (Any, None)
+        return create_model(model.__name__, __config__=_STRICT, **fields)
 
 
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _is_list(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is list
-
-
-def _places(value: Any, place: str = "") -> set[str]:
-    if isinstance(value, list):
-        return {found for each in value for found in _places(each, place + "[]")}
-    if not isinstance(value, Mapping):
-        return set()
-    found = set()
-    for name, each in value.items():
-        inside = f"{place}.{name}" if place else name
-        found |= {inside} | _places(each, inside)
-    return found
-
-
-def _fill_nulls(value: Any, path: list[str]) -> None:
-    """Put something that the types allow in the place of a documented null."""
-    head, *rest = path
-    name = head.removesuffix("[]")
-    if not isinstance(value, dict) or name not in value:
-        return
-    if rest:
-        for each in value[name] if head.endswith("[]") else [value[name]]:
-            _fill_nulls(each, rest)
-    elif head.endswith("[]"):
-        value[name] = [STAND_INS[head] if each is None else each for each in value[name] or ()]
-    elif value[name] is None:
-        value[name] = STAND_INS[head]
+def _inside(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
