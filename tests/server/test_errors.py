@@ -134,6 +134,7 @@ def test_a_missing_field_is_named(http: httpx.Client, missing: str) -> None:
         (b"", "application/json"),
         (b"[]", "application/json"),
         (b"\xff\xfe", "application/json"),
+        ('{"messages": [{"role": "user", "content": "a"}]}'.encode("utf-16"), "application/json"),
         (b'{"messages": []}', "text/plain"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "application/json"),
     ],

@@ -158,8 +158,10 @@ async def show_model(name: str, http: HttpRequest) -> dict[str, Any]:
 
 
 async def require_text(http: HttpRequest) -> None:
-    """Refuse what Python takes for JSON: half a surrogate pair, which is no text, and NaN."""
+    """Refuse what Python takes for JSON: UTF-16, NaN, half a surrogate pair, which is no text."""
     body = await http.body()
+    if not json.detect_encoding(body).startswith("utf-8"):
+        raise Refusal("the body is not valid JSON: it is not written in UTF-8")
     may_lack_text = b"\\ud" in body.lower()
     if not may_lack_text and b"NaN" not in body and b"Infinity" not in body:
         return

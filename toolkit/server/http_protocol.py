@@ -1,7 +1,8 @@
-"""HTTP on one connection, as uvicorn speaks it, with two things added.
+"""HTTP on one connection, as uvicorn speaks it, with three things added.
 
 What is no HTTP at all is refused in OpenAI's shape; a client that opens a connection, or begins a
-call, and then sends nothing more does not hold it for ever.
+call, and then sends nothing more does not hold it for ever; a client that would rather speak
+HTTP/2, as Java's does by default, gets its answer over HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from toolkit.server.failures import Refusal
@@ -23,6 +25,7 @@ class Connection(HttpToolsProtocol):
     """One client's connection."""
 
     _header_timer: asyncio.TimerHandle | None = None
+    _takes_over: bool = False
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a call, but not for ever."""
@@ -34,15 +37,38 @@ class Connection(HttpToolsProtocol):
         self._cancel_header_timer()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._parsed(data)
+        except httptools.HttpParserError as error:
+            message = f"this is no HTTP/1.1 request: {error}"
+            self.logger.warning(message)
+            self.send_400_response(message)
+
     def on_message_begin(self) -> None:
         """Wait for the rest of the headers."""
-        super().on_message_begin()
-        self._await_headers()
+        if not self._takes_over:
+            super().on_message_begin()
+            self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the address."""
+        if not self._takes_over:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        if not self._takes_over:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the call."""
-        self._cancel_header_timer()
-        super().on_headers_complete()
+        if not self._takes_over:
+            self._cancel_header_timer()
+            super().on_headers_complete()
 
     def shutdown(self) -> None:
         """Close, after the answer in progress if there is one."""
@@ -62,6 +88,30 @@ class Connection(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _parsed(self, data: bytes) -> bytes:
+        """Parse, and return what comes behind a wish to upgrade.
+
+        With such a wish the parser takes the end of the headers for the end of HTTP, and its work
+        for done. Clients, though, send their bodies and read an answer when they are not granted
+        it. So another parser takes over there: it is told how long the body is, and no more.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as wish:
+            framing = [
+                b"%b: %b\r\n" % header
+                for header in self.headers
+                if header[0] in (b"content-length", b"transfer-encoding")
+            ]
+            self.parser = httptools.HttpRequestParser(self)
+            if framing:
+                self.cycle.more_body = True
+                self._takes_over = True
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+                self._takes_over = False
+            return data[wish.args[0] :]
+        return b""
 
     def _await_headers(self) -> None:
         self._cancel_header_timer()
