@@ -13,7 +13,11 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from toolkit.llm import LLM
 from toolkit.server import Server, serve
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # The suite tries pydantic's old models too, and langchain says what it does about them.
+    pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema:UserWarning"),
+]
 
 MODEL = "toolkit-demo"
 ALIAS = "toolkit-demo-alias"
@@ -46,6 +50,8 @@ class TestChatOpenAI(ChatModelIntegrationTests):
             "max_tokens": 256,
             "max_retries": 0,
             "stream_usage": True,
+            # langchain keeps its connections from one event loop to the next, where they are dead.
+            "default_headers": {"connection": "close"},
         }
 
     @property
