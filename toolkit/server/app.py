@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import Depends, FastAPI, Response
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -31,6 +30,7 @@ from toolkit.server.generation import ClientGone, Generation
 from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.limits import BodyLimit, ConcurrencyLimit, TimeLimit
 from toolkit.server.metrics import ServerMetrics, load, metrics
+from toolkit.server.openapi import ERRORS, documented_answers
 from toolkit.server.paths import RootPath
 from toolkit.server.responses import ResponseStore, add_stored_routes, create_response
 from toolkit.server.served import VERSION, ServedModel
@@ -58,7 +58,12 @@ def build_app(
         log: Takes a line per call.
         running: Holds the calls that the engine works for.
     """
-    app = FastAPI(title=f"LLM Serving Toolkit: {served.root}", version=VERSION, lifespan=_open)
+    app = FastAPI(
+        title=f"LLM Serving Toolkit: {served.root}",
+        version=VERSION,
+        lifespan=_open,
+        responses=dict(ERRORS),
+    )
     app.state.served = served
     app.state.settings = settings
     app.state.running = running
@@ -69,11 +74,14 @@ def build_app(
     app.get("/health")(health)
     app.get("/ping")(health)
     app.post("/ping")(health)
-    app.get("/metrics")(metrics)
+    app.get("/metrics", response_class=Response, responses=documented_answers("/metrics"))(metrics)
     app.get("/load")(load)
     app.get("/version")(toolkit_version)
-    app.get("/v1/models")(list_models)
-    app.get("/v1/models/{name:path}")(show_model)
+    app.get("/v1/models", response_model=None, responses=documented_answers("/v1/models"))(
+        list_models
+    )
+    one = "/v1/models/{name:path}"
+    app.get(one, response_model=None, responses=documented_answers(one))(show_model)
     for path, endpoint in (
         ("/v1/chat/completions", chat_completions),
         ("/v1/completions", completions),
@@ -82,7 +90,9 @@ def build_app(
         ("/tokenize", tokenize),
         ("/detokenize", detokenize),
     ):
-        app.post(path, dependencies=[Depends(require_text)])(endpoint)
+        app.post(path, dependencies=[Depends(require_text)], responses=documented_answers(path))(
+            endpoint
+        )
     add_stored_routes(app)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
@@ -131,12 +141,16 @@ async def _open(app: FastAPI) -> AsyncIterator[None]:
         app.state.metrics.close()
 
 
-async def health(http: HttpRequest) -> Response:
+async def health(http: HttpRequest) -> dict[str, str]:
     """Say whether requests would run."""
-    engine = http.app.state.served.engine
-    if engine.is_started:
-        return JSONResponse({"status": "ok"})
-    return JSONResponse({"status": "the engine does not run"}, status_code=503)
+    if not http.app.state.served.engine.is_started:
+        raise Refusal(
+            "the engine does not run",
+            status=503,
+            kind="server_error",
+            code="engine_unavailable",
+        )
+    return {"status": "ok"}
 
 
 async def toolkit_version() -> dict[str, str]:

@@ -12,7 +12,7 @@ from toolkit.server.protocol import DetokenizeRequest, TokenizeRequest
 from toolkit.server.served import ServedModel
 from toolkit.text import Tokenizer
 
-__all__ = ["TokenizeAnswer", "detokenize", "tokenize"]
+__all__ = ["DetokenizeAnswer", "TokenizeAnswer", "detokenize", "tokenize"]
 
 
 class TokenizeAnswer(BaseModel):
