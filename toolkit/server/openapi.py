@@ -77,7 +77,13 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorAnswer, "description": "The server failed, or cannot answer now."},
 }
 
-_EVENTS: Mapping[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENT = {
+    "type": "object",
+    "description": "One event of a stream.",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON; last, [DONE]."}},
+    "required": ["data"],
+}
+_EVENTS: Mapping[str, Any] = {"text/event-stream": {"schema": _EVENT}}
 _SERIES: Mapping[str, Any] = {"text/plain": {}, "application/openmetrics-text": {}}
 _ANSWERS: Mapping[str, dict[str, Any]] = {
     "/metrics": {"content": _SERIES, "description": "All series, in Prometheus' formats."},
