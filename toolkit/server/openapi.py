@@ -8,6 +8,7 @@ from typing import Any, Literal
 from openai.types import Completion, CompletionChoice, CreateEmbeddingResponse, Embedding, Model
 from openai.types.chat import ChatCompletion
 from openai.types.completion_choice import Logprobs
+from openai.types.responses import Response as OpenAIResponse
 from pydantic import BaseModel
 
 from toolkit.server.tokenize import DetokenizeAnswer, TokenizeAnswer
@@ -92,6 +93,8 @@ _ANSWERS: Mapping[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": ChatCompletion, "content": _EVENTS},
     "/v1/completions": {"model": TextCompletion, "content": _EVENTS},
     "/v1/embeddings": {"model": Vectors},
+    "/v1/responses": {"model": OpenAIResponse, "content": _EVENTS},
+    "/v1/responses/{response_id:path}": {"model": OpenAIResponse},
     "/tokenize": {"model": TokenizeAnswer},
     "/detokenize": {"model": DetokenizeAnswer},
 }
