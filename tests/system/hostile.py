@@ -18,6 +18,7 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
     },
     "/v1/completions": {"model": "toolkit-demo", "prompt": "Hello", "max_tokens": 3},
     "/v1/embeddings": {"model": "toolkit-demo", "input": "Hello"},
+    "/v1/responses": {"model": "toolkit-demo", "input": "Hello", "max_output_tokens": 3},
     "/tokenize": {"model": "toolkit-demo", "prompt": "Hello"},
     "/detokenize": {"model": "toolkit-demo", "tokens": [65]},
 }
@@ -120,6 +121,10 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
         "cache_salt prompt_logprobs allowed_token_ids truncate_prompt_tokens guided_regex"
     ).split(),  # type: ignore[dict-item]
     "/v1/embeddings": "input encoding_format dimensions pooling cache_salt".split(),  # type: ignore[dict-item]
+    "/v1/responses": (
+        "input model instructions previous_response_id text tools tool_choice max_output_tokens "
+        "include reasoning stream truncation top_logprobs store"
+    ).split(),  # type: ignore[dict-item]
     "/tokenize": "prompt messages tools".split(),  # type: ignore[dict-item]
     "/detokenize": "tokens model".split(),  # type: ignore[dict-item]
 }
@@ -339,6 +344,34 @@ _NEARLY: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "an unknown encoding": {"encoding_format": "morse"},
         "an unknown pooling": {"pooling": "whirl"},
         "an unknown model": {"model": "text-embedding-4"},
+    },
+    "/v1/responses": {
+        "an item that is none": {"input": [None]},
+        "an item of an unknown type": {"input": [{"type": "wish"}]},
+        "an item without content": {"input": [{"role": "user"}]},
+        "a part of an unknown type": {"input": [{"role": "user", "content": [{"type": "x"}]}]},
+        "an output of no call": {
+            "input": [{"type": "function_call_output", "call_id": "1", "output": "a"}]
+        },
+        "a call of half an argument": {
+            "input": [
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"},
+                {"type": "function_call_output", "call_id": "1", "output": "a"},
+            ]
+        },
+        "a reference to nothing": {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        "many items": {"input": [{"role": "user", "content": "a"}] * 20_000},
+        "a response that never was": {"previous_response_id": "resp_1"},
+        "a format of an unknown type": {"text": {"format": {"type": "xml"}}},
+        "a schema without a schema": {"text": {"format": {"type": "json_schema", "name": "a"}}},
+        "a schema without an end": {
+            "text": {"format": {"type": "json_schema", "name": "a", "schema": _ENDLESS}}
+        },
+        "a tool of the server's": {"tools": [{"type": "web_search"}]},
+        "a tool without a name": {"tools": [{"type": "function"}]},
+        "a choice of an unknown tool": {"tool_choice": {"type": "function", "name": "g"}},
+        "work in the background": {"background": True},
+        "an unknown model": {"model": "gpt-5"},
     },
     "/tokenize": {
         "a prompt and messages": {"messages": [{"role": "user", "content": "a"}]},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis.strategies import SearchStrategy
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -19,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.system.aftermath import require_at_rest
+from tests.system.hostile import GOOD
 from toolkit.llm import LLM
 from toolkit.server import serve
 
@@ -31,16 +33,31 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-# How many calls of each kind, right ones and wrong ones.
+# How many calls of each kind: all as the description says, one thing not so, and a good body with
+# a few fields beside, most of which are answered.
 WITH_BODIES = {
     "/v1/chat/completions": 250,
     "/v1/completions": 250,
     "/v1/embeddings": 200,
+    "/v1/responses": 200,
     "/tokenize": 200,
     "/detokenize": 200,
 }
-WITHOUT = ["/health", "/ping", "/metrics", "/load", "/version", "/v1/models", "/v1/models/{name}"]
-SENT: Counter[str] = Counter()
+WITHOUT = [
+    "get /health",
+    "get /ping",
+    "post /ping",
+    "get /metrics",
+    "get /load",
+    "get /version",
+    "get /v1/models",
+    "get /v1/models/{name}",
+    "get /v1/responses/{response_id}",
+    "get /v1/responses/{response_id}/input_items",
+    "post /v1/responses/{response_id}/cancel",
+    "delete /v1/responses/{response_id}",
+]
+SENT: Counter[int] = Counter()
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +73,61 @@ def api(llm: LLM) -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
-def call_at_random(operation: Any, mode: GenerationMode, num_calls: int) -> None:
-    """Send so many calls, and hold each answer against the description."""
+def with_few_fields(case: Case, path: str, random: Random) -> Case:
+    """A call with a good body and up to two fields of another one."""
+    names = sorted(case.body) if isinstance(case.body, dict) else []
+    fields = random.sample(names, min(len(names), 2))
+    case.body = {**GOOD[path], **{name: case.body[name] for name in fields}}
+    return case
+
+
+def call_at_random(calls: SearchStrategy[Case], num_calls: int) -> Counter[int]:
+    """Send so many calls, and hold each answer against the description; return the statuses."""
+    statuses: Counter[int] = Counter()
 
     @settings(max_examples=num_calls, suppress_health_check=list(HealthCheck))
-    @given(case=operation.as_strategy(generation_mode=mode))
+    @given(case=calls)
     def call(case: Case) -> None:
         answer = case.call_and_validate(checks=CHECKS, timeout=60)
-        SENT[case.operation.label] += 1
+        statuses[answer.status_code] += 1
         assert answer.headers["x-request-id"]
 
     call()
+    SENT.update(statuses)
+    return statuses
 
 
-@pytest.mark.parametrize(
-    ("path", "mode"), list(product(WITH_BODIES, (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)))
-)
-def test_calls_with_a_body(api: Any, path: str, mode: GenerationMode) -> None:
-    call_at_random(api[path]["post"], mode, WITH_BODIES[path])
+@pytest.mark.parametrize("path", WITH_BODIES)
+def test_calls_as_described(api: Any, path: str) -> None:
+    calls = api[path]["post"].as_strategy(generation_mode=GenerationMode.POSITIVE)
+    call_at_random(calls, WITH_BODIES[path])
 
 
-@pytest.mark.parametrize("path", WITHOUT)
-def test_calls_without_a_body(api: Any, path: str) -> None:
-    call_at_random(api[path]["get"], GenerationMode.POSITIVE, 50)
+@pytest.mark.parametrize("path", WITH_BODIES)
+def test_calls_not_as_described(api: Any, path: str) -> None:
+    calls = api[path]["post"].as_strategy(generation_mode=GenerationMode.NEGATIVE)
+    statuses = call_at_random(calls, WITH_BODIES[path])
+    assert statuses[400] > statuses[200]
+
+
+@pytest.mark.parametrize("path", WITH_BODIES)
+def test_good_calls_with_a_few_fields(api: Any, path: str) -> None:
+    calls = api[path]["post"].as_strategy(generation_mode=GenerationMode.POSITIVE)
+    randoms = strategies.randoms(use_true_random=False)
+    few = strategies.builds(with_few_fields, calls, strategies.just(path), randoms)
+    statuses = call_at_random(few, WITH_BODIES[path])
+    assert statuses[200] > WITH_BODIES[path] / 5
+
+
+@pytest.mark.parametrize("called", WITHOUT)
+def test_calls_without_a_body(api: Any, called: str) -> None:
+    method, path = called.split()
+    call_at_random(api[path][method].as_strategy(), 50)
 
 
 def test_all_of_the_description_was_called(api: Any) -> None:
-    assert set(api) == {*WITH_BODIES, *WITHOUT}
+    described = {f"{method} {path}" for path in api for method in api[path]}
+    assert described == {*WITHOUT, *(f"post {path}" for path in WITH_BODIES)}
     assert SENT.total() >= NUM_CASES, SENT
 
 

@@ -212,6 +212,8 @@ async def _on_invalid_body(http: HttpRequest, error: Exception) -> Response:
 
 async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # FastAPI's, where parsing fails in a way it does not foresee
+        return Refusal("the body is not valid JSON in UTF-8").response(http.scope)
     if error.status_code not in (404, 405):
         return Refusal(str(error.detail), status=error.status_code).response(http.scope)
     served = ", ".join(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from openai.types import Completion, CompletionChoice, CreateEmbeddingResponse, Embedding, Model
 from openai.types.chat import ChatCompletion
 from openai.types.completion_choice import Logprobs
+from openai.types.responses import Response as OpenAIResponse
 from pydantic import BaseModel
 
 from toolkit.server.tokenize import DetokenizeAnswer, TokenizeAnswer
@@ -77,7 +78,13 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorAnswer, "description": "The server failed, or cannot answer now."},
 }
 
-_EVENTS: Mapping[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENT = {
+    "type": "object",
+    "description": "One event of a stream.",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON; last, [DONE]."}},
+    "required": ["data"],
+}
+_EVENTS: Mapping[str, Any] = {"text/event-stream": {"schema": _EVENT}}
 _SERIES: Mapping[str, Any] = {"text/plain": {}, "application/openmetrics-text": {}}
 _ANSWERS: Mapping[str, dict[str, Any]] = {
     "/metrics": {"content": _SERIES, "description": "All series, in Prometheus' formats."},
@@ -86,6 +93,8 @@ _ANSWERS: Mapping[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": ChatCompletion, "content": _EVENTS},
     "/v1/completions": {"model": TextCompletion, "content": _EVENTS},
     "/v1/embeddings": {"model": Vectors},
+    "/v1/responses": {"model": OpenAIResponse, "content": _EVENTS},
+    "/v1/responses/{response_id:path}": {"model": OpenAIResponse},
     "/tokenize": {"model": TokenizeAnswer},
     "/detokenize": {"model": DetokenizeAnswer},
 }

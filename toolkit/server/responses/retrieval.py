@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Response
 from fastapi import Request as HttpRequest
 
 from toolkit.server.failures import Refusal
+from toolkit.server.openapi import documented_answers
 from toolkit.server.responses.store import ResponseStore, StoredResponse
 
 __all__ = ["add_stored_routes", "not_found"]
@@ -20,7 +21,7 @@ def add_stored_routes(app: FastAPI) -> None:
     """Let clients come back for the responses in ``app.state.responses``."""
     app.get(f"{_PATH}/input_items")(input_items)
     app.post(f"{_PATH}/cancel")(cancel_response)
-    app.get(_PATH)(retrieve_response)
+    app.get(_PATH, responses=documented_answers(_PATH))(retrieve_response)
     app.delete(_PATH)(delete_response)
 
 
