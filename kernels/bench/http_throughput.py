@@ -24,7 +24,7 @@ from toolkit.demo import WEIGHTS
 
 NUM_STREAMS = (1, 16, 64)
 NUM_PROMPT_TOKENS = 32
-NUM_OUTPUT_TOKENS = 128
+NUM_OUTPUT_TOKENS = 256
 
 
 def prompts(count: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ __all__ = ["Fanout", "PieceStream", "joined"]
 
 # Of the event loop's thread: after a round of writing that took t seconds of processor time, the
 # next begins t (1 / share - 1) later. A single stream is written at once.
-_PROCESSOR_SHARE = 0.2
+_PROCESSOR_SHARE = 0.1
 # Longest that a piece waits for others: text still flows, whatever the load.
 _MAX_WAIT_S = 0.05
 
