@@ -77,6 +77,6 @@ def test_a_number_is_no_text_and_a_text_no_number() -> None:
     require_strict("/v1/embeddings", CreateEmbeddingResponse, answer)
     with pytest.raises(ValidationError, match="model"):
         require_strict("/v1/embeddings", CreateEmbeddingResponse, answer | {"model": 1})
+    usage = {"prompt_tokens": "1", "total_tokens": 1}
     with pytest.raises(ValidationError, match="prompt_tokens"):
-        usage = {"prompt_tokens": "1", "total_tokens": 1}
         require_strict("/v1/embeddings", CreateEmbeddingResponse, answer | {"usage": usage})
