@@ -1,7 +1,7 @@
 """Every answer and every chunk of a live run is of openai's types to the letter.
 
-The matrix: endpoint, whole or streamed, one sample or two, log-probabilities or none, and a form
-of the answer or none. Weights are random, so an answer's content is whatever it is.
+The matrix: endpoint, whole or streamed, one sample or two, log-probabilities or none, a form
+of the answer or none, tools or none. Weights are random, so an answer's content is whatever it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import httpx
 import pytest
 from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
 from tests.server.strictness import places, require_strict
@@ -22,6 +23,7 @@ from toolkit.server.extras import EXTRAS
 CHATS = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 SCHEMA = {
     "type": "object",
@@ -39,6 +41,14 @@ FORMS: dict[str, dict[str, Any]] = {
         }
     },
     "choice": {"structured_outputs": {"choice": ["yes", "no"]}},
+}
+FUNCTION = {"name": "meet", "description": "Meet somebody.", "parameters": SCHEMA, "strict": True}
+TOOLS: dict[str, dict[str, Any]] = {
+    "auto": {"tool_choice": "auto"},
+    "required": {"tool_choice": "required"},
+    "one": {"tool_choice": "required", "parallel_tool_calls": False},
+    "named": {"tool_choice": {"type": "function", "function": {"name": "meet"}}},
+    "none": {"tool_choice": "none"},
 }
 STREAMS: dict[str, dict[str, Any]] = {
     "whole": {},
@@ -100,6 +110,7 @@ def require_usage(chunks: list[dict[str, Any]], body: dict[str, Any]) -> None:
         assert last["choices"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "stream", "n", "logprobs"),
     list(
@@ -128,6 +139,36 @@ def test_chats(
     require_usage(chunks, body)
     has_logprobs = any(choice["logprobs"] for chunk in chunks for choice in chunk["choices"])
     assert has_logprobs == bool(logprobs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choice", "stream", "n", "logprobs"), list(product(TOOLS, STREAMS, (1, 2), LOGPROBS))
+)
+def test_chats_with_tools(
+    http: httpx.Client, choice: str, stream: str, n: int, logprobs: dict[str, Any]
+) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "Hello"}],
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "max_tokens": 60,
+        "n": n,
+        **logprobs,
+        **TOOLS[choice],
+        **STREAMS[stream],
+    }
+    chunks = answers(http, CHATS, body)
+    for chunk in chunks:
+        kind = ChatCompletionChunk if "stream" in body else ChatCompletion
+        assert not require_strict(CHATS, kind, chunk) - {"choices[].stop_reason"}
+    require_one_end(chunks, n)
+    require_usage(chunks, body)
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    calls = [(one.get("message") or one["delta"]).get("tool_calls") for one in choices]
+    if choice in ("required", "one", "named"):
+        assert any(calls)
+    if choice == "none":
+        assert not any(calls)
 
 
 @pytest.mark.slow
@@ -177,6 +218,48 @@ def test_embeddings(http: httpx.Client, given: Any, fields: dict[str, Any]) -> N
     answer = http.post(EMBEDDINGS, json={"model": "tiny", "input": given, **fields})
     assert answer.status_code == 200, answer.text
     assert not require_strict(EMBEDDINGS, CreateEmbeddingResponse, answer.json())
+
+
+RESPONSE_FORMS: dict[str, dict[str, Any]] = {
+    "free": {},
+    "schema": {
+        "text": {
+            "format": {"type": "json_schema", "name": "person", "schema": SCHEMA, "strict": True}
+        }
+    },
+    "tools": {"tools": [{"type": "function", **FUNCTION}]},
+    "required": {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "required"},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "logprobs", "limit"), list(product(RESPONSE_FORMS, (False, True), (4, 60)))
+)
+def test_responses(http: httpx.Client, form: str, logprobs: bool, limit: int) -> None:
+    body: dict[str, Any] = {
+        "model": "tiny",
+        "input": "Hello",
+        "max_output_tokens": limit,
+        **RESPONSE_FORMS[form],
+    }
+    if logprobs:
+        body |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    answer = http.post(RESPONSES, json=body)
+    assert answer.status_code == 200, answer.text
+    whole = answer.json()
+    require_strict(RESPONSES, Response, whole)
+    kept = http.get(f"{RESPONSES}/{whole['id']}").json()
+    assert kept == whole
+    kinds = []
+    for event in http.post(RESPONSES, json=body | {"stream": True}).text.split("\n\n")[:-1]:
+        name, _, payload = event.partition("\n")
+        chunk = json.loads(payload.removeprefix("data: "))
+        assert name == f"event: {chunk['type']}"
+        require_strict(RESPONSES, ResponseStreamEvent, chunk)
+        assert chunk["sequence_number"] == len(kinds)
+        kinds.append(chunk["type"])
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] in ("response.completed", "response.incomplete")
 
 
 def test_models(http: httpx.Client) -> None:

@@ -17,7 +17,14 @@ pytestmark = [
     pytest.mark.slow,
     # The suite tries pydantic's old models too, and langchain says what it does about them.
     pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema:UserWarning"),
+    # langchain writes out what openai parsed, whose type says that nothing was.
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
 ]
+
+# Calls are well formed and forms are kept; which arguments are meant takes more than the bundled
+# model's five million parameters.
+needs_reason = pytest.mark.xfail(reason="needs a model that reasons")
+both_outputs = pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
 
 MODEL = "toolkit-demo"
 ALIAS = "toolkit-demo-alias"
@@ -101,3 +108,38 @@ class TestChatOpenAI(ChatModelIntegrationTests):
         for piece in model.stream(question):
             whole = piece if whole is None else whole + piece
         return whole
+
+    @needs_reason
+    @both_outputs
+    def test_tool_calling(self, model: BaseChatModel) -> None:
+        super().test_tool_calling(model)
+
+    @needs_reason
+    async def test_tool_calling_async(self, model: BaseChatModel) -> None:
+        await super().test_tool_calling_async(model)
+
+    @needs_reason
+    @both_outputs
+    def test_agent_loop(self, model: BaseChatModel) -> None:
+        super().test_agent_loop(model)
+
+    @needs_reason
+    def test_json_mode(self, model: BaseChatModel) -> None:
+        super().test_json_mode(model)
+
+    @needs_reason
+    def test_unicode_tool_call_integration(self, model: BaseChatModel, **options: Any) -> None:
+        super().test_unicode_tool_call_integration(model, **options)
+
+
+class TestResponses(TestChatOpenAI):
+    """The same over /v1/responses."""
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**super().chat_model_params, "use_responses_api": True}
+
+    def test_it_is_this_endpoint_that_answers(self, model: BaseChatModel) -> None:
+        (server,) = _SERVERS
+        model.invoke("Hello")
+        assert "POST /v1/responses 200" in server.logs[-1]
