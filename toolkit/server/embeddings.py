@@ -11,11 +11,12 @@ from fastapi import Response
 from openai.types import CreateEmbeddingResponse, Embedding
 from openai.types.create_embedding_response import Usage
 
-from toolkit.errors import InvalidParameter, InvalidRequest, PromptTooLong
+from toolkit.errors import InvalidRequest
 from toolkit.pooling_params import Pooling, PoolingParams
 from toolkit.request import Request
 from toolkit.server.call import Call, in_thread_if_long, whole_body
 from toolkit.server.generation import Ask, Generation
+from toolkit.server.prompts import LengthLimit, shortened
 from toolkit.server.protocol import EmbeddingRequest
 from toolkit.server.served import ServedModel
 from toolkit.server.settings import ServerSettings
@@ -82,8 +83,7 @@ class _Inputs:
         self._body = body
         self._tokenizer = served.tokenizer
         self._vocab_size = len(served.tokenizer)
-        asked = settings.max_prompt_tokens
-        self._limit = served.max_model_len if asked is None else min(asked, served.max_model_len)
+        self._limit = LengthLimit(served, settings, num_output=0)
         given = body.input
         if not given:
             raise InvalidRequest("input is empty: give text or token ids", param="input")
@@ -113,7 +113,10 @@ class _Inputs:
         if not given:
             raise InvalidRequest(f"{param} is empty: give text or token ids", param=param)
         token_ids: Sequence[int]
+        room = self._body.truncate_prompt_tokens
         if isinstance(given, str):
+            if room is None:
+                self._limit.require_plausible(given, param)
             add_special = self._body.add_special_tokens is not False
             token_ids = self._tokenizer.encode(given, add_special_tokens=add_special)
             if not token_ids:
@@ -121,13 +124,10 @@ class _Inputs:
         else:
             token_ids = given
             self._require_known(token_ids, param)
-        token_ids = self._truncated(token_ids)
-        if len(token_ids) > self._limit:
-            raise PromptTooLong(
-                f"{param} has {len(token_ids)} tokens; {self._limit} are the most: shorten it, or "
-                "send truncate_prompt_tokens=-1",
-                param=param,
-            )
+        if room is not None:
+            room = self._limit.num_tokens if room == -1 else room
+            token_ids = shortened(token_ids, room, self._body.truncation_side)
+        self._limit.require_fit(len(token_ids), param)
         return token_ids
 
     def _require_known(self, token_ids: Sequence[int], param: str) -> None:
@@ -140,22 +140,6 @@ class _Inputs:
                 "is made with check_embedding_ctx_length=False, with which it sends text",
                 param=param,
             )
-
-    def _truncated(self, token_ids: Sequence[int]) -> Sequence[int]:
-        room = self._body.truncate_prompt_tokens
-        if room is None:
-            return token_ids
-        if room == 0:
-            raise InvalidParameter(
-                "truncate_prompt_tokens=0 leaves nothing: keep a token, or give -1 to keep what "
-                "has room",
-                param="truncate_prompt_tokens",
-            )
-        room = self._limit if room == -1 else room
-        if len(token_ids) <= room:
-            return token_ids
-        is_right = self._body.truncation_side == "right"
-        return token_ids[:room] if is_right else token_ids[-room:]
 
 
 def _parts(
