@@ -34,9 +34,14 @@ def rows_html(columns: Sequence[str], rows: Iterable[Sequence[str]], *, note: st
     head = "".join(f'<th style="{_CELL};opacity:.7">{escape(name)}</th>' for name in columns)
     body = "".join(
         '<tr style="background:transparent">'
-        + "".join(f'<td style="{_CELL}">{escape(value)}</td>' for value in row)
+        + "".join(f'<td style="{_CELL}">{_breakable(value)}</td>' for value in row)
         + "</tr>"
         for row in rows
     )
     below = f'<div style="opacity:.7">{escape(note)}</div>' if note else ""
     return f'<div><table style="{_TABLE}"><tr>{head}</tr>{body}</table>{below}</div>'
+
+
+def _breakable(value: str) -> str:
+    """Let a long row of labels, which has no spaces, go on in the next line after a comma."""
+    return escape(value).replace(",", ",<wbr>")

@@ -120,6 +120,16 @@ def test_the_snapshot_renders_as_a_table(server: Server) -> None:
         table["vllm:no_such_metric"]
 
 
+def test_the_table_begins_with_what_is_served_and_breaks_long_rows_of_labels(
+    server: Server,
+) -> None:
+    table = server.metrics
+    prefixes = [line.partition(":")[0] for line in repr(table).splitlines()]
+    assert prefixes[0] == "vllm"
+    assert prefixes[-1].startswith("process_")
+    assert ",<wbr>enable_prefix_caching=" in table._repr_html_()
+
+
 @pytest.mark.slow
 def test_the_metrics_of_a_server_process_come_by_http(model_folder: Path) -> None:
     with serve(str(model_folder), port=0, served_model_name="tiny", process=True) as apart:

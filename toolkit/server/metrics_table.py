@@ -14,6 +14,7 @@ __all__ = ["MetricsTable"]
 
 # The same on every series of a server, so no key needs them.
 _CONSTANT_LABELS = frozenset(("model_name", "engine"))
+_OF_PROCESS = ("python_", "process_")
 
 
 class _Row(NamedTuple):
@@ -53,7 +54,8 @@ class MetricsTable(Mapping[str, float]):
         return len(self._values)
 
     def _rows(self) -> Iterator[_Row]:
-        for family in self._families:
+        """Return a row per series: first what is served, last what the process takes for it."""
+        for family in sorted(self._families, key=lambda one: one.name.startswith(_OF_PROCESS)):
             if family.type == "histogram":
                 for sample in family.samples:
                     if sample.name.endswith("_count"):
@@ -71,7 +73,9 @@ class MetricsTable(Mapping[str, float]):
         return "\n".join(f"{row.name:<{width}}  {row.value}" for row in rows)
 
     def _repr_html_(self) -> str:
-        return rows_html(("metric", "value", "what"), self._rows())
+        table = rows_html(("metric", "value", "what"), self._rows())
+        # There are some sixty rows: a cell scrolls through them.
+        return f'<div style="max-height:24em;overflow:auto">{table}</div>'
 
 
 def _key(sample: Sample) -> str:
