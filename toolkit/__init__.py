@@ -38,14 +38,19 @@ _HOMES = {
     "serve": "toolkit.server",
 }
 
+# Rooms that are used by their own name, as in toolkit.conformance.run(url).
+_ROOMS = ("conformance",)
+
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"toolkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*globals(), *__all__, *_ROOMS]

@@ -237,3 +237,9 @@ def test_after_the_engine_closed_the_answer_is_503(broken: Server) -> None:
     answer = httpx.post(f"{broken.url}/v1/completions", json={"prompt": [1]})
     assert error_of(answer, status=503)["code"] == "engine_unavailable"
     assert httpx.get(f"{broken.url}/health").status_code == 503
+
+
+def test_a_path_without_v1_is_told_what_it_lacks(http: httpx.Client) -> None:
+    answer = http.post("/chat/completions", json={})
+    assert answer.status_code == 404
+    assert "/v1/chat/completions is: a client's base_url ends with /v1" in answer.text

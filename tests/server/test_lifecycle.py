@@ -422,3 +422,29 @@ def test_a_kernel_that_ends_while_it_serves_ends_quietly_and_at_once() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+def test_what_is_wrong_with_the_engine_shows_in_the_servers_state(model_folder: Path) -> None:
+    with LLM(str(model_folder), num_kv_blocks=16) as llm, serve(llm, port=0) as server:
+        with llm.engine.paused():
+            assert "paused" in repr(server)
+        assert repr(server).endswith("running)")
+        llm.close()
+        assert "engine was closed" in repr(server)
+
+
+def test_a_request_that_fails_leaves_its_traceback_in_the_log(model_folder: Path) -> None:
+    def divides(logits: object, at: object) -> None:
+        raise ZeroDivisionError("by a student")
+
+    with serve(str(model_folder), port=0, num_kv_blocks=16, processors={"d": divides}) as server:
+        with server.client(max_retries=0) as client, pytest.raises(openai.InternalServerError):
+            client.completions.create(
+                model=server.model_name, prompt="a", extra_body={"processors": ["d"]}
+            )
+        assert any("in divides" in line for line in server.logs)
+
+
+def test_hooks_that_could_not_run_are_refused_at_once(model_folder: Path) -> None:
+    with pytest.raises(InvalidConfig, match="hooks are not available"):
+        serve(str(model_folder), port=0, hooks={"a": print})

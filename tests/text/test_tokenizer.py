@@ -88,7 +88,7 @@ class SlowBackend:
 
     eos_token_id = None
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, verbose: bool = True) -> list[int]:
         return list(text.encode())
 
     def decode(self, token_ids, skip_special_tokens: bool = True) -> str:

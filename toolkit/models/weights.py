@@ -57,9 +57,7 @@ def load_decoder(
     places = find_places(decoder, family.names)
     tensors = unpack_mxfp4(item for file in files for item in read_tensors(file))
     num_targets = len({place.target for place in places.values()})
-    with tqdm(
-        total=num_targets, desc="Loading", unit="tensor", disable=not progress, leave=False
-    ) as bar:
+    with tqdm(total=num_targets, desc="Loading", unit="tensor", disable=not progress) as bar:
         _fill(decoder, places, family, tensors, bar)
     decoder.pack(quantization)
     return decoder

@@ -216,18 +216,29 @@ async def _on_http_error(http: HttpRequest, error: Exception) -> Response:
         return Refusal("the body is not valid JSON in UTF-8").response(http.scope)
     if error.status_code not in (404, 405):
         return Refusal(str(error.detail), status=error.status_code).response(http.scope)
-    served = ", ".join(
-        f"{method} {route.path.replace(':path', '')}"
-        for route in http.app.routes
-        if isinstance(route, APIRoute) and route.path.startswith("/v1")
-        for method in sorted(route.methods or ())
-    )
     return Refusal(
-        f"{http.method} {http.url.path} is not served here; served: {served}",
+        f"{http.method} {http.url.path} is not served here; {_advice(http, error)}",
         status=error.status_code,
         code="unknown_url" if error.status_code == 404 else "method_not_allowed",
         headers=error.headers,
     ).response(http.scope)
+
+
+def _advice(http: HttpRequest, error: HTTPException) -> str:
+    """Say what is served instead: the right method, the same path under /v1, or all paths."""
+    methods = (error.headers or {}).get("allow")
+    if error.status_code == 405 and methods:
+        return f"use {methods}"
+    routes = [route for route in http.app.routes if isinstance(route, APIRoute)]
+    if f"/v1{http.url.path}" in {route.path for route in routes}:
+        return f"/v1{http.url.path} is: a client's base_url ends with /v1"
+    served = ", ".join(
+        f"{method} {route.path.replace(':path', '')}"
+        for route in routes
+        if route.include_in_schema
+        for method in sorted(route.methods or ())
+    )
+    return f"served: {served}; GET /docs describes them"
 
 
 _HANDLERS = {

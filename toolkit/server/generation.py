@@ -7,6 +7,7 @@ the engine on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,10 +23,12 @@ from toolkit.beam_search_params import BeamSearchParams
 from toolkit.engine import Engine
 from toolkit.engine.streams import PieceSink
 from toolkit.request import OutputPiece, PoolingParams, Request, RequestOrigin, SamplingParams
-from toolkit.server.failures import as_refusal
+from toolkit.server.failures import Refusal, as_refusal
 from toolkit.server.fanout import Fanout, PieceStream
 
 __all__ = ["Ask", "ClientGone", "Generation", "disconnect"]
+
+logger = logging.getLogger(__name__)
 
 # Below this many prompt tokens, validating and queueing takes less time than changing threads.
 _FEW_TOKENS = 4096
@@ -115,7 +118,7 @@ class Generation:
             gone.cancel()
             self.abandon()
         if sink.failed is not None:
-            raise as_refusal(sink.failed.error)
+            raise _told(sink.failed.error)
 
     def abandon(self) -> None:
         """End the call: abort what is unfinished, without waiting for the step in progress."""
@@ -193,7 +196,7 @@ class Generation:
                 pieces = [replace(piece, finish_reason=None) for piece in pieces]
             yield [(first[piece.request_id] + piece.index, piece) for piece in pieces]
             if failed is not None:
-                raise as_refusal(failed.error)
+                raise _told(failed.error)
 
 
 class _EndSignal:
@@ -217,6 +220,14 @@ class _EndSignal:
         # RuntimeError: the event loop closed while the request ran, so nobody waits any more.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.ended.set)
+
+
+def _told(error: BaseException | None) -> Refusal:
+    """Return how a request's end is told to the client; what nobody foresaw goes into the log."""
+    refusal = as_refusal(error)
+    if refusal.status == 500:
+        logger.error("a request failed", exc_info=error)
+    return refusal
 
 
 async def disconnect(receive: Receive) -> None:

@@ -106,9 +106,8 @@ class Server(ServerHandle):
         """Say what is held, for ``toolkit.live()``; the memory is its LLM's. None once stopped."""
         if not self.is_running:
             return None
-        return Holding(
-            kind="server", name=self.model_name, state=self._requests, where=self.address.place
-        )
+        state = self._requests if self._state == "running" else self._state
+        return Holding(kind="server", name=self.model_name, state=state, where=self.address.place)
 
     # ---- end
 
@@ -134,6 +133,14 @@ class Server(ServerHandle):
         self._http.hurry()
 
     # ---- looks
+
+    @property
+    def _state(self) -> str:
+        if not self.is_running:
+            return "stopped"
+        if self.engine.is_closed:
+            return "running, but its engine was closed: stop it"
+        return "running, its engine paused" if self.engine.is_paused else "running"
 
     @property
     def _requests(self) -> str:

@@ -64,7 +64,7 @@ def serve(
         api_key: What clients must send under /v1, or several such; by default anything will do.
         served_model_name: The name, or names, that clients ask for; "*" accepts any name.
         processors: Logits processors by name, for ``extra_body={"processors": [names]}``.
-        hooks: Activation hooks by name, likewise.
+        hooks: Activation hooks by name, likewise; none are available in this version.
         process: Whether the server gets a process of its own, which ends with this one at the
             latest: then no cell slows it down. The handle is alike, but ``.engine`` is a view by
             HTTP: its tables and snapshots can be read, its objects cannot be touched. It takes
@@ -78,6 +78,8 @@ def serve(
         ToolkitError: the port is taken, or the model cannot be loaded.
     """
     _require_known(llm_settings)
+    if hooks:
+        raise InvalidConfig("hooks: activation hooks are not available in this version")
     settings = ServerSettings(
         host=host,
         port=port,

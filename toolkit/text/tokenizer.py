@@ -91,7 +91,8 @@ class Tokenizer:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise InvalidRequest(f"the text is not valid Unicode: {error}") from error
-        return list(self.backend.encode(text, add_special_tokens=add_special_tokens))
+        # Not verbose: how long a prompt may be is the engine's to say, and it does.
+        return list(self.backend.encode(text, add_special_tokens=add_special_tokens, verbose=False))
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Turn token ids into text, as the tokenizer's decoder writes it.
