@@ -143,3 +143,9 @@ def test_endpoints_of_a_router_have_labels_of_their_own(llm: LLM) -> None:
         assert httpx.get(f"{server.url}/engine/record/steps").status_code == 200
         counted = [name for name in server.metrics if name.startswith("toolkit:http_requests")]
     assert [name.split('"')[1] for name in counted] == ["/engine/state", "/engine/record/{table}"]
+
+
+def test_a_name_without_its_labels_is_told_what_there_is(server: Server) -> None:
+    with pytest.raises(KeyError, match="labels included; there is vllm:request_success_total{"):
+        server.metrics["vllm:request_success_total"]
+    assert "vllm:nothing" not in server.metrics

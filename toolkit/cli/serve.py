@@ -133,7 +133,8 @@ def serve(
         orders.take_signals()
         server.log.echo(_to_stderr, calls=access_log)
         _announce(server)
-        orders.obey(server, lambda: out.print("stopping; answers may end first", style="dim"))
+        grace = f"stopping: running answers get {server.settings.grace_s:g} s; again ends them now"
+        orders.obey(server, lambda: out.print(grace, style="dim"))
 
 
 def _announce(server: Any) -> None:

@@ -45,6 +45,10 @@ class MetricsTable(Mapping[str, float]):
         }
 
     def __getitem__(self, name: str) -> float:
+        if name not in self._values:
+            alike = [other for other in self._values if name in other][:5]
+            hint = f"; there is {', '.join(alike)}" if alike else ""
+            raise KeyError(f"no series is called {name!r}, labels included{hint}")
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
