@@ -146,6 +146,6 @@ def test_endpoints_of_a_router_have_labels_of_their_own(llm: LLM) -> None:
 
 
 def test_a_name_without_its_labels_is_told_what_there_is(server: Server) -> None:
-    with pytest.raises(KeyError, match="labels included; there is vllm:request_success_total{"):
+    with pytest.raises(KeyError, match=r"labels included; there is vllm:request_success_total\{"):
         server.metrics["vllm:request_success_total"]
     assert "vllm:nothing" not in server.metrics
