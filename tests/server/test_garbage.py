@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def run(script: str) -> None:
     """Run a script in a new interpreter; an assertion that fails there fails here."""
@@ -12,6 +14,7 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_old_objects_are_set_aside_until_the_last_server_stops() -> None:
     run("""
 import gc
@@ -26,6 +29,7 @@ assert gc.get_freeze_count() == 0
 """)
 
 
+@pytest.mark.slow
 def test_new_cycles_are_collected_meanwhile_and_old_ones_afterwards() -> None:
     run("""
 import gc, weakref
