@@ -81,7 +81,7 @@ class OpenCall:
         self._name: str | None = None
         self._is_shown = False
         self._index: int | None = None
-        self._begun: Span | None = None  # its arguments so far
+        self._begun: tuple[int, int] | None = None  # where its arguments stand, so far
 
     def is_of(self, name: Any) -> bool:
         """Say which function is called; return whether it may be."""
@@ -92,7 +92,7 @@ class OpenCall:
 
     def show(self, start: int, end: int) -> None:
         """Show arguments, which stand at [start, end) so far, if this turn is streamed."""
-        self._begun = Span(start, end)
+        self._begun = (start, end)
         if self._log.streams:
             self._show(start, end)
 
