@@ -46,7 +46,8 @@ class ServerSettings:
         ssl_keyfile: A PEM file with the key, if it is not in the same file.
         ssl_keyfile_password: What the key is encrypted with.
         max_body_bytes: Longest body of one call, counted as it arrives.
-        body_timeout_s: A client that sends nothing of its body for so long is refused.
+        body_timeout_s: A client that sends nothing of its body for so long is refused, and one
+            whose body takes ten times as long.
         max_concurrent_requests: Calls under /v1 that may run at once; more get a 429.
         request_timeout_s: Calls that take longer are ended and aborted; None: no limit.
         max_prompt_tokens: Longest prompt; None: what the model takes.
