@@ -108,13 +108,20 @@ def test_each_call_of_a_connection_has_room_for_its_own_headers(connection: sock
         assert answer(connection) == (200, {"status": "ok"})
 
 
+def drip_for_20_s(connection: socket.socket, drip: bytes) -> None:
+    paced = threading.Event()
+    begun_s = time.monotonic()
+    while time.monotonic() - begun_s < 20:
+        connection.sendall(drip)
+        paced.wait(0.05)
+
+
 @pytest.mark.parametrize("before", [b"", HEALTH % b""])
 @pytest.mark.parametrize("drip", [b"x", b"\r\n"])
 def test_a_connection_without_the_end_of_headers_is_closed_whatever_drips(
     llm: LLM, monkeypatch: pytest.MonkeyPatch, before: bytes, drip: bytes
 ) -> None:
     monkeypatch.setattr(http_protocol, "_HEADER_TIMEOUT_S", 0.3)
-    paced = threading.Event()
     with (
         serve(llm, port=0) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
@@ -122,12 +129,9 @@ def test_a_connection_without_the_end_of_headers_is_closed_whatever_drips(
         connection.sendall(before)
         if before:
             assert answer(connection)[0] == 200
-        begun_s = time.monotonic()
+        connection.sendall(b"GET /health HTTP/1.1\r\n" if drip == b"x" else b"\r\n")
         with pytest.raises(ConnectionError):
-            connection.sendall(b"GET /health HTTP/1.1\r\n" if drip == b"x" else b"\r\n")
-            while time.monotonic() - begun_s < 20:
-                connection.sendall(drip)
-                paced.wait(0.05)
+            drip_for_20_s(connection, drip)
 
 
 def test_after_a_wish_for_a_websocket_a_server_stops(llm: LLM) -> None:

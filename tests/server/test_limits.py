@@ -222,6 +222,7 @@ def test_calls_beyond_the_limit_are_told_to_come_again(limited: Server, llm: LLM
             streams = [client.completions.create(**ASK, stream=True) for _ in range(2)]
             answer = httpx.post(url, json=ASK)
             error = error_of(answer, 429)
+            error_of(httpx.post(f"{limited.url}/tokenize", json={"prompt": "a"}), 429)
             assert error["code"] == "rate_limit_exceeded"
             assert answer.headers["retry-after"] == "1"
             with pytest.raises(openai.RateLimitError):

@@ -179,6 +179,7 @@ def test_a_constant_that_json_lacks_is_refused_anywhere(http: httpx.Client, cons
         ({"logit_bias": {"1.5": 1}}, "logit_bias"),
         ({"logit_bias": {"1": True}}, "logit_bias"),
         ({"min_tokens": -1}, "min_tokens"),
+        ({"bad_words": ["a"] * 4097}, "bad_words"),
         ({"n": 129}, "n"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
         ({"prompt_logprobs": 21}, "prompt_logprobs"),

@@ -106,7 +106,7 @@ class BodyLimit:
 
 
 class ConcurrencyLimit:
-    """Refuses calls under /v1 while as many run as may run at once.
+    """Refuses calls that cost something while as many run as may run at once.
 
     Args:
         app: Answers.
@@ -142,7 +142,7 @@ class ConcurrencyLimit:
 
 
 class TimeLimit:
-    """Ends calls under /v1 that take too long; whatever ran for them is aborted.
+    """Ends calls that cost something and take too long; whatever ran for them is aborted.
 
     Args:
         app: Answers; it is cancelled when the time is over.
@@ -206,8 +206,8 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def _asks_for_tokens(scope: Scope) -> bool:
-    return (
-        scope["type"] == "http"
-        and scope["method"] == "POST"
-        and route_path(scope).startswith("/v1/")
-    )
+    """Say whether a call may take long: its answer is computed, or its text tokenised."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    path = route_path(scope)
+    return path.startswith("/v1/") or path in ("/tokenize", "/detokenize")

@@ -56,7 +56,8 @@ class SamplingFields(BaseModel):
     skip_special_tokens: Flag | None = None
     logit_bias: dict[int, Number] | None = None
     allowed_token_ids: TokenIds | None = None
-    bad_words: list[Text] | None = None
+    # Each becomes tokens, in two ways, and is looked at in every step.
+    bad_words: Annotated[list[Text], Field(max_length=4096)] | None = None
     prompt_logprobs: CountOfTop | None = None
 
 

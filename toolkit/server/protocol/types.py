@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
-
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from toolkit.sampling_params import MAX_LOGPROBS
@@ -85,11 +84,28 @@ def _refused(why: str) -> PydanticCustomError:
     return PydanticCustomError("too_large", "{why}", {"why": why})
 
 
+_KEYS = {"maxProperties": _MAX_KEYS, "propertyNames": {"maxLength": _MAX_KEY_LENGTH}}
+_SHORT_TEXT = {"type": "string", "maxLength": _MAX_VALUE_LENGTH}
+_SHORT_NUMBER = {"type": "number", "minimum": -(2**63), "maximum": 2**63 - 1}
+_SHORT = {"anyOf": [_SHORT_TEXT, _SHORT_NUMBER, {"type": "boolean"}, {"type": "null"}]}
+
 # What describes a call: few, short and flat values.
-Metadata = Annotated[dict[str, Any], AfterValidator(_require_few_short)]
-TextMetadata = Annotated[dict[Text, Text], AfterValidator(_require_few_short)]
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_require_few_short),
+    WithJsonSchema({"type": "object", "additionalProperties": _SHORT, **_KEYS}),
+]
+TextMetadata = Annotated[
+    dict[Text, Text],
+    AfterValidator(_require_few_short),
+    WithJsonSchema({"type": "object", "additionalProperties": _SHORT_TEXT, **_KEYS}),
+]
 # What processors are told; of any shape, but not of any size.
-Arguments = Annotated[dict[str, Any], AfterValidator(_require_few)]
+Arguments = Annotated[
+    dict[str, Any],
+    AfterValidator(_require_few),
+    WithJsonSchema({"type": "object", "additionalProperties": True, **_KEYS}),
+]
 # Who calls: kept like metadata.
 User = Annotated[StrictStr, Field(max_length=_MAX_VALUE_LENGTH)]
 TokenIds = list[Annotated[StrictInt, Field(ge=0)]]
