@@ -52,6 +52,26 @@ def test_a_key_guards_them_like_v1(llm: LLM) -> None:
             assert http.get("/is_paused").json() == {"is_paused": False}
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("path", ["/pause", "/reset_prefix_cache", "/v1/responses/resp_1/cancel"])
+def test_a_web_page_from_elsewhere_changes_nothing(
+    dev: httpx.Client, llm: LLM, path: str, origin: str
+) -> None:
+    answer = dev.post(path, headers={"origin": origin})
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "origin_not_allowed"
+    assert not llm.engine.is_paused
+
+
+def test_pages_of_the_server_and_allowed_ones_change_things(llm: LLM, dev: httpx.Client) -> None:
+    own = str(dev.base_url).rstrip("/")
+    assert dev.post("/resume", headers={"origin": own}).status_code == 200
+    page = {"origin": "https://page.example"}
+    for allowed in (page["origin"], "*"):
+        with serve(llm, port=0, dev=True, allowed_origins=allowed) as server:
+            assert httpx.post(f"{server.url}/resume", headers=page).status_code == 200
+
+
 def test_a_paused_engine_answers_after_it_is_resumed(dev: httpx.Client, llm: LLM) -> None:
     assert dev.post("/pause").json() == {"is_paused": True}
     assert dev.post("/pause").json() == {"is_paused": True}  # once is enough, and one resume too

@@ -153,6 +153,7 @@ def test_input_that_is_none_is_refused(http: httpx.Client, sent: Any, param: str
         ("priority", 1.5),
         ("cache_salt", ""),
         ("metadata", []),
+        ("metadata", {"a": "x" * 513}),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(http: httpx.Client, field: str, value: Any) -> None:

@@ -198,6 +198,33 @@ def test_any_of_several_keys_opens_v1_and_probes_need_none(llm: LLM) -> None:
         assert httpx.post(f"{server.url}/ping").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+        ("GET", "/load"),
+        ("POST", "/v1/responses"),
+        ("GET", "/nothing"),
+    ],
+)
+def test_all_but_probes_and_the_description_need_a_key(llm: LLM, method: str, path: str) -> None:
+    with serve(llm, port=0, api_key="k") as server:
+        assert httpx.request(method, f"{server.url}{path}").status_code == 401
+        with server.address.http_client() as http:
+            assert http.request(method, path).status_code != 401
+        for open_path in ("/metrics", "/docs", "/openapi.json"):
+            assert httpx.get(f"{server.url}{open_path}").status_code == 200
+
+
+def test_what_a_client_sends_reaches_no_terminal_unescaped(llm: LLM) -> None:
+    with serve(llm, port=0) as server:
+        httpx.get(f"{server.url}/%1b[31mRED%1b]0;t%07%0aFAKE%c2%9b2J%e2%80%aex")
+        (line,) = [each for each in server.logs if "RED" in each]
+    assert line.isprintable()
+    assert "\\x1b[31mRED\\x1b]0;t\\x07FAKE\\x9b2J\\u202ex" in line
+
+
 @pytest.mark.parametrize("key", ["", ["a", ""], [1]])
 def test_an_empty_key_is_refused(llm: LLM, key: object) -> None:
     with pytest.raises(InvalidConfig, match="api_key"):

@@ -7,14 +7,16 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import anyio
 import httpx
 import openai
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from toolkit.engine.events import Aborted, Finished
 from toolkit.llm import LLM
 from toolkit.server import Server, serve
-from toolkit.server.limits import nesting_exceeds
+from toolkit.server.limits import BodyLimit, nesting_exceeds
 
 MAX_BYTES = 4000
 PATH = "/v1/completions"
@@ -110,7 +112,7 @@ def test_the_connection_lives_on_after_a_body_that_was_too_long(limited: Server)
 
 def test_a_chunked_body_counts_as_it_comes(limited: Server) -> None:
     with RawConnection(limited) as connection:
-        data = json.dumps({**ASK, "user": "x" * MAX_BYTES}).encode()
+        data = json.dumps({**ASK, "safety_identifier": "x" * MAX_BYTES}).encode()
         connection.send("transfer-encoding: chunked\r\n", chunked(data))
         error_of(connection.answer(), 413)
         connection.send("transfer-encoding: chunked\r\n", chunked(json.dumps(ASK).encode(), 7))
@@ -118,8 +120,8 @@ def test_a_chunked_body_counts_as_it_comes(limited: Server) -> None:
 
 
 def test_a_body_of_the_longest_length_is_taken(limited: Server) -> None:
-    room = MAX_BYTES - len(json.dumps({**ASK, "user": ""}).encode())
-    headers, data = plain({**ASK, "user": "x" * room})
+    room = MAX_BYTES - len(json.dumps({**ASK, "safety_identifier": ""}).encode())
+    headers, data = plain({**ASK, "safety_identifier": "x" * room})
     assert len(data) == MAX_BYTES
     with RawConnection(limited) as connection:
         connection.send(headers, data)
@@ -153,6 +155,29 @@ def test_a_body_that_comes_slowly_but_steadily_is_taken(limited: Server) -> None
             connection.send_raw(bytes([byte]))
         connection.send_raw(data[14:])
         assert connection.answer().status_code == 200
+
+
+async def test_a_body_that_drips_may_not_take_for_ever() -> None:
+    drips = 0
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        nonlocal drips
+        drips += 1
+        await anyio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        pytest.fail("the body has no end")
+
+    scope = {"type": "http", "method": "POST", "headers": [], "state": {}}
+    await BodyLimit(app, max_bytes=MAX_BYTES, timeout_s=0.05)(scope, receive, send)
+    assert drips > 2
+    assert sent[0]["status"] == 408
+    assert b"0.5 s" in sent[1]["body"]
 
 
 def test_what_is_no_http_is_refused_in_openais_shape(limited: Server) -> None:
@@ -197,6 +222,7 @@ def test_calls_beyond_the_limit_are_told_to_come_again(limited: Server, llm: LLM
             streams = [client.completions.create(**ASK, stream=True) for _ in range(2)]
             answer = httpx.post(url, json=ASK)
             error = error_of(answer, 429)
+            error_of(httpx.post(f"{limited.url}/tokenize", json={"prompt": "a"}), 429)
             assert error["code"] == "rate_limit_exceeded"
             assert answer.headers["retry-after"] == "1"
             with pytest.raises(openai.RateLimitError):

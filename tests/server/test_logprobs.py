@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from collections.abc import Collection
+from typing import Any
 
+import httpx
 import openai
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
@@ -101,6 +105,54 @@ def test_logprobs_without_top_logprobs_are_allowed(client: openai.OpenAI) -> Non
     assert [entry.top_logprobs for entry in answer.choices[0].logprobs.content] == [[], []]
 
 
+FORMS = {
+    "choice": {"structured_outputs": {"choice": ["yes", "no"]}},
+    "regex": {"structured_outputs": {"regex": "[0-9]{3} love"}},
+    "schema": {"guided_json": {"type": "object", "properties": {"a": {"type": "boolean"}}}},
+    "ended by EOS": {"structured_outputs": {"regex": "[ab]{1,9}"}},
+    "with its stop": {
+        "structured_outputs": {"choice": ["yes", "no"]},
+        "include_stop_str_in_output": True,
+    },
+    "which is a stop string": {"structured_outputs": {"choice": ["yes"]}, "stop": ["es"]},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_the_token_that_completes_a_form_has_its_entry(
+    http: httpx.Client, path: str, form: str, stream: bool
+) -> None:
+    is_chat = path.startswith("/v1/chat")
+    asked: dict[str, Any] = (
+        {"messages": MESSAGES, "logprobs": True} if is_chat else {"prompt": "Hello", "logprobs": 1}
+    )
+    answer = http.post(path, json={**asked, "seed": 1, **FORMS[form], "stream": stream})
+    assert answer.status_code == 200, answer.text
+    if stream:
+        events = answer.text.split("\n\n")
+        parts = [json.loads(each.removeprefix("data: ")) for each in events[:-2]]
+    else:
+        parts = [answer.json()]
+    choices = [choice for part in parts for choice in part["choices"]]
+    found = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    assert choices[-1]["finish_reason"] == "stop"
+    if is_chat:
+        text = "".join(
+            choice.get("delta", choice.get("message")).get("content") or "" for choice in choices
+        )
+        spelled = b"".join(bytes(e["bytes"]) for part in found for e in part["content"]).decode()
+    else:
+        text = "".join(choice["text"] for choice in choices)
+        tokens = [token for part in found for token in part["tokens"]]
+        spelled = "".join(tokens)
+        if form == "which is a stop string":  # a token's name is whole, even if its text was cut
+            assert spelled.startswith(text)
+            return
+    assert spelled == text
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_completions_have_their_own_shape(client: openai.OpenAI, stream: bool) -> None:
     answer = client.completions.create(
@@ -186,12 +238,14 @@ def test_a_token_that_is_cut_by_a_stop_string_has_the_bytes_before_it() -> None:
     assert entry.bytes == b"Hel"
 
 
-@pytest.mark.parametrize(("include_stop", "num_entries"), [(False, 1), (True, 2)])
-def test_a_stop_token_has_an_entry_if_the_text_has_it(include_stop: bool, num_entries: int) -> None:
+@pytest.mark.parametrize(("hidden", "num_entries"), [({5}, 1), ((), 2)])
+def test_a_stop_token_has_an_entry_if_the_text_has_it(
+    hidden: Collection[int], num_entries: int
+) -> None:
     """Even where its byte would complete the text's last character."""
-    visible = VisibleTokens(sentencepiece_tokenizer().spelling(), include_stop=include_stop)
+    visible = VisibleTokens(sentencepiece_tokenizer().spelling(), hidden_stop_ids=hidden)
     assert visible.take(piece(4, text="")) == []
-    shown = "é" if include_stop else "\N{REPLACEMENT CHARACTER}"
+    shown = "\N{REPLACEMENT CHARACTER}" if hidden else "é"
     entries = visible.take(dataclasses.replace(piece(5, text=shown, ends="stop"), stop_reason=5))
     assert len(entries) == num_entries
     assert b"".join(entry.bytes for entry in entries).decode(errors="replace") == shown

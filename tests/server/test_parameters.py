@@ -179,6 +179,7 @@ def test_a_constant_that_json_lacks_is_refused_anywhere(http: httpx.Client, cons
         ({"logit_bias": {"1.5": 1}}, "logit_bias"),
         ({"logit_bias": {"1": True}}, "logit_bias"),
         ({"min_tokens": -1}, "min_tokens"),
+        ({"bad_words": ["a"] * 4097}, "bad_words"),
         ({"n": 129}, "n"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
         ({"prompt_logprobs": 21}, "prompt_logprobs"),
@@ -208,6 +209,43 @@ def test_metadata_user_and_xargs_become_tags(client: openai.OpenAI, llm: LLM) ->
     (row,) = requests[requests.api_id == "chatcmpl-tagged"].to_dict("records")
     tags = {name: value for name, value in row.items() if name.startswith("tags.")}
     assert {"tags.user": "ann", "tags.tenant": "a", "tags.strength": 2}.items() <= tags.items()
+
+
+TOO_LARGE = [
+    ("metadata", {f"key {i}": "a" for i in range(17)}),
+    ("metadata", {"k" * 65: "a"}),
+    ("metadata", {"key": "a" * 513}),
+    ("metadata", {"key": 10**600}),
+    ("metadata", {"key": ["a"]}),
+    ("metadata", {"key": {"a": "b"}}),
+    ("vllm_xargs", {f"key {i}": "a" for i in range(17)}),
+    ("vllm_xargs", {"k" * 65: "a"}),
+    ("vllm_xargs", {"key": ["a"] * 5000}),
+    ("user", "a" * 513),
+]
+AS_LARGE_AS_ALLOWED = [
+    ("metadata", {"k" * 62 + f"{i:02}": "a" * 512 for i in range(16)}),
+    ("metadata", {"text": "a", "count": 2**63, "rate": 0.5, "is_new": True, "none": None}),
+    ("vllm_xargs", {"words": ["a", 1, {"b": [2]}], "long": "a" * 8000}),
+    ("user", "a" * 512),
+]
+
+
+@pytest.mark.parametrize("base", [CHAT, COMPLETION])
+@pytest.mark.parametrize(("name", "value"), TOO_LARGE)
+def test_what_the_record_keeps_of_a_call_is_bounded(
+    http: httpx.Client, base: dict[str, Any], name: str, value: Any
+) -> None:
+    assert error_of(post(http, base | {name: value}))["param"] == name
+
+
+@pytest.mark.parametrize("base", [CHAT, COMPLETION])
+@pytest.mark.parametrize(("name", "value"), AS_LARGE_AS_ALLOWED)
+def test_what_describes_a_call_may_be_as_long_as_openai_allows(
+    http: httpx.Client, base: dict[str, Any], name: str, value: Any
+) -> None:
+    answer = post(http, base | {name: value})
+    assert answer.status_code == 200, answer.text
 
 
 def test_an_id_of_the_client_is_the_answers(http: httpx.Client, server: Server) -> None:

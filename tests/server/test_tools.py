@@ -323,6 +323,47 @@ def ask(server: Server, **fields: Any) -> Any:
         return joined(answer) if fields.get("stream") else answer
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"), [({"stop": ["}"]}, "stop"), ({"max_tokens": 52}, "length")]
+)
+def test_a_call_that_is_cut_is_told_alike_whole_and_streamed(
+    hermes: Server, limit: dict[str, Any], reason: str
+) -> None:
+    """Its arguments are no JSON, so the reason never tells the client to make the call."""
+    fields = {"tools": TOOLS, **limit, **say(CALL)}
+    (choice,) = ask(hermes, **fields).choices
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "add"
+    assert '{"a": 1, "b": 2'.startswith(call.function.arguments)
+    assert call.function.arguments
+    assert choice.message.content is None
+    assert choice.finish_reason == reason
+    whole, _ = ask(hermes, stream=True, **fields)
+    assert [each[1:] for each in whole["calls"].values()] == [["add", call.function.arguments]]
+    assert (whole["content"], whole["reason"]) == ("", reason)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_logprobs_of_a_forced_call_are_those_of_all_its_tokens(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    fields = {"tools": [declare("f", a="boolean")], "tool_choice": "required", "logprobs": True}
+    answer = client.chat.completions.create(
+        model="tiny",
+        messages=ASK,
+        seed=1,
+        stream=stream,
+        extra_body={"return_token_ids": True},
+        **fields,
+    )
+    choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]
+    num_tokens = sum(len(choice.model_extra.get("token_ids") or ()) for choice in choices)
+    entries = [e for choice in choices if choice.logprobs for e in choice.logprobs.content]
+    assert choices[-1].finish_reason == "tool_calls"
+    assert num_tokens == len(entries)
+    assert b"".join(bytes(entry.bytes) for entry in entries).endswith(b"}]")
+
+
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
 
 

@@ -37,6 +37,7 @@ BAD_TOOLS = {
     "a name with a dot": ([declare("a.b")], "tools[0].function.name"),
     "a long name": ([declare("a" * 65)], "tools[0].function.name"),
     "a name twice": ([declare("a"), declare("a")], "tools[1].function.name"),
+    "too many": ([declare(f"a{i}") for i in range(1025)], "tools"),
     "parameters that are no object": (
         [declare("a", parameters=[1])],
         "tools[0].function.parameters",

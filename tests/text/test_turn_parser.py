@@ -166,15 +166,30 @@ def test_a_malformed_call_is_content(text: str):
     assert said(parse(list(text), "<tool_call>")) == (text, "", [])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '<tool_call>{"name": "add", "arguments": {"a": oops}}</tool_call>',
-        '<tool_call>{"name": "add", "arguments": {"a": ',
-    ],
-)
-def test_a_whole_answer_tells_only_calls_that_parse(text: str):
+def test_a_whole_answer_tells_no_malformed_call():
+    text = '<tool_call>{"name": "add", "arguments": {"a": oops}}</tool_call>'
     assert said(parse(text, "<tool_call>", streams=False)) == (text, "", [])
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("whole", ["", '<tool_call>{"name": "add", "arguments": {}}</tool_call>\n'])
+@pytest.mark.parametrize("arguments", ["{", '{"a": ', '{"a": "x'])
+def test_a_call_that_is_cut_off_is_told_as_far_as_it_got(arguments: str, whole: str, streams: bool):
+    parser = TurnParser(TurnStyle.of("<tool_call>"), tools=TOOLS, streams=streams)
+    text = f'{whole}<tool_call>{{"name": "add", "arguments": {arguments}'
+    turn = Turn.of([*parser.push(text), *parser.finish()])
+    assert said(turn) == ("", "", [("add", "{}")] * bool(whole) + [("add", arguments)])
+    assert parser.has_broken_call
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_call_that_came_to_its_end_is_not_broken(streams: bool):
+    parser = TurnParser(TurnStyle.of("<tool_call>"), tools=TOOLS, streams=streams)
+    for character in '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_':
+        parser.push(character)
+    parser.finish()
+    assert parser.num_calls == 1
+    assert not parser.has_broken_call
 
 
 def test_a_stream_keeps_what_it_told_and_the_rest_of_a_malformed_call_is_content():
@@ -285,9 +300,11 @@ def test_cuts_change_nothing(text: str, cuts: list[int], template: str):
 
 @given(TEXTS, st.sampled_from([*TEMPLATES.values()]))
 def test_nothing_is_lost_and_whole_answers_hold_only_calls_that_parse(text: str, template: str):
-    turn = parse(text, template, streams=False)
-    for call in turn.tool_calls:
-        assert call.name in TOOLS
+    parser = TurnParser(TurnStyle.of(template), tools=TOOLS, streams=False)
+    turn = Turn.of([*parser.push(text), *parser.finish()])
+    assert {call.name for call in turn.tool_calls} <= set(TOOLS)
+    # The end of the text may cut the last one off.
+    for call in turn.tool_calls[: -1 if parser.has_broken_call else None]:
         assert isinstance(json.loads(call.arguments), dict)
     if not turn.tool_calls:
         assert turn.content == text

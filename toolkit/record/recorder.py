@@ -7,7 +7,7 @@ since ``started_at``.
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +36,8 @@ __all__ = ["Record"]
 _StepTokens = tuple[int, float, float, tuple[str, ...], "array[int]", "array[int]"]
 
 LEVELS = ("requests", "tokens")
+# Tags become columns, and each has a cell in every row: clients may invent no more than these.
+MAX_TAG_COLUMNS = 100
 # About 100 bytes a row: 200 MB of tokens at the most.
 MAX_TOKEN_ROWS = 2_000_000
 MAX_STEP_ROWS = 1_000_000
@@ -112,11 +114,11 @@ class Record:
 
     @property
     def requests(self) -> pd.DataFrame:
-        """A row per sample, unfinished ones included."""
+        """A row per sample, unfinished ones included; the most frequent tags have columns."""
         live = [request_row(request, self._started_s) for request in list(self._live.values())]
         rows = sorted([*list(self._finished), *live], key=_arrival)
-        tags = sorted({name for row in rows for name in row if name.startswith("tags.")})
-        columns = [*REQUEST_COLUMNS, *tags]
+        tags = Counter(name for row in rows for name in row if name.startswith("tags."))
+        columns = [*REQUEST_COLUMNS, *sorted(name for name, _ in tags.most_common(MAX_TAG_COLUMNS))]
         return _frame([tuple(row.get(name) for name in columns) for row in rows], columns)
 
     @property

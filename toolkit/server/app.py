@@ -31,6 +31,7 @@ from toolkit.server.identity import Identity, KeyCheck
 from toolkit.server.limits import BodyLimit, ConcurrencyLimit, TimeLimit
 from toolkit.server.metrics import ServerMetrics, load, metrics
 from toolkit.server.openapi import ERRORS, documented_answers
+from toolkit.server.origins import OriginCheck
 from toolkit.server.paths import RootPath
 from toolkit.server.responses import ResponseStore, add_stored_routes, create_response
 from toolkit.server.served import VERSION, ServedModel
@@ -109,6 +110,7 @@ def _add_layers(app: FastAPI, settings: ServerSettings, log: Callable[[str], obj
         BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
     )
     app.add_middleware(ConcurrencyLimit, max_requests=settings.max_concurrent_requests)
+    app.add_middleware(OriginCheck, allowed_origins=settings.allowed_origins)
     app.add_middleware(
         KeyCheck,
         api_keys=settings.api_keys,

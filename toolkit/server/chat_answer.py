@@ -157,11 +157,10 @@ class ChatAnswer:
     # ---- parts of both
 
     def _new_choice(self, *, streams: bool) -> ChatChoice:
-        params = self._generation.requests[0].params
         return ChatChoice(
             self._turn,
             self._tokenizer,
-            params,
+            self._generation.requests[0],
             streams=streams,
             keeps_token_ids=streams and bool(self._body.return_token_ids),
         )

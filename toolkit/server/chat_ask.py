@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from toolkit.server.call import Call, in_thread_if_long
+from toolkit.beam_search_params import BeamSearchParams
+from toolkit.request import SamplingParams
+from toolkit.server.call import Call, in_thread_if_long, num_characters
 from toolkit.server.generation import Ask
 from toolkit.server.parameters import chat_params, named_hooks, require_few_choices
 from toolkit.server.prompts import Prompt, PromptEncoder
@@ -33,6 +35,14 @@ class ChatAsk(NamedTuple):
     turn: ChatTurn
 
 
+class _Prepared(NamedTuple):
+    """What a body comes to."""
+
+    prompt: Prompt
+    turn: ChatTurn
+    params: SamplingParams | BeamSearchParams
+
+
 async def ask_for_chat(
     body: ChatRequest,
     call: Call,
@@ -54,18 +64,16 @@ async def ask_for_chat(
     Raises:
         InvalidRequest: a field is wrong, or the prompt does not fit.
     """
-    params = chat_params(body, served.default_params, settings)
-    require_few_choices(1, body.n or 1, settings)
-    turn = ChatTurn.of(body, served.tokenizer)
     write = prompt_of or PromptEncoder(served, settings).chat_prompt
-    prompt = await in_thread_if_long(
-        sum(len(str(message.get("content"))) for message in body.messages),
-        lambda: write(body, turn.template_options(body)),
+    length = num_characters(
+        body.messages, body.tools, body.tool_choice, body.documents, body.chat_template_kwargs
     )
-    turn = turn.after(_ending(prompt, body, served))
+    prompt, turn, params = await in_thread_if_long(
+        length, lambda: _prepared(body, served, settings, write)
+    )
     ask = Ask(
         prompts=[prompt.token_ids],
-        params=turn.sampling(params),
+        params=params,
         origin=call.origin,
         arrival_s=call.arrival_s,
         priority=body.priority or 0,
@@ -75,6 +83,17 @@ async def ask_for_chat(
         tokenize_s=[prompt.tokenize_s],
     )
     return ChatAsk(ask, turn)
+
+
+def _prepared(
+    body: ChatRequest, served: ServedModel, settings: ServerSettings, write: PromptOf
+) -> _Prepared:
+    params = chat_params(body, served.default_params, settings)
+    require_few_choices(1, body.n or 1, settings)
+    turn = ChatTurn.of(body, served.tokenizer)
+    prompt = write(body, turn.template_options(body))
+    turn = turn.after(_ending(prompt, body, served))
+    return _Prepared(prompt, turn, turn.sampling(params))
 
 
 def last_content(body: ChatRequest) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from toolkit.request import CompletionOutput, OutputPiece, SamplingParams
-from toolkit.server.logprobs import TokenEntry, VisibleTokens
+from toolkit.request import CompletionOutput, OutputPiece, Request
+from toolkit.server.logprobs import TokenEntry, VisibleTokens, hidden_stop_ids
 from toolkit.server.turns import ChatTurn
 from toolkit.text import ContentDelta, Spelling, Tokenizer
 from toolkit.text.turn_deltas import TurnDelta
@@ -20,7 +20,7 @@ class ChatChoice:
     Args:
         turn: Tells how to take the text apart.
         tokenizer: Spells the tokens.
-        params: How the sample was drawn, and what of it is text.
+        request: Says how the sample was drawn, and what of it is text.
         streams: Whether deltas go out before the turn is known to its end.
         keeps_token_ids: Whether the tokens are asked for.
     """
@@ -29,14 +29,15 @@ class ChatChoice:
         self,
         turn: ChatTurn,
         tokenizer: Tokenizer,
-        params: SamplingParams,
+        request: Request,
         *,
         streams: bool,
         keeps_token_ids: bool = False,
     ) -> None:
         self._turn = turn
         self._tokenizer = tokenizer
-        self._params = params
+        self._params = request.params
+        self._hidden_stop_ids = hidden_stop_ids(request)
         self._keeps_token_ids = keeps_token_ids
         self._parser = None if turn.is_plain else turn.parser(streams=streams)
         self._thought = _ThoughtTokens(self._spelling()) if turn.style.think is not None else None
@@ -50,8 +51,9 @@ class ChatChoice:
             self._token_ids += part.token_ids
         if part.logprobs is not None:
             if self._visible is None:
-                has_stop = self._params.include_stop_str_in_output
-                self._visible = VisibleTokens(self._spelling(), include_stop=has_stop)
+                self._visible = VisibleTokens(
+                    self._spelling(), hidden_stop_ids=self._hidden_stop_ids
+                )
             self._entries += self._visible.take(part)
         if self._parser is None:
             return [ContentDelta(part.text)] if part.text else []
@@ -82,8 +84,11 @@ class ChatChoice:
 
     def finish_reason(self, reason: str | None) -> str | None:
         """Return OpenAI's reason for the end."""
-        num_calls = self._parser.num_calls if self._parser is not None else 0
-        return self._turn.finish_reason(reason, num_calls)
+        parser = self._parser
+        if parser is None:
+            return reason
+        made_calls = parser.num_calls > 0 and not parser.has_broken_call
+        return self._turn.finish_reason(reason, made_calls=made_calls)
 
     @property
     def num_reasoning_tokens(self) -> int:

@@ -16,6 +16,7 @@ from toolkit.server.logprobs import (
     TokenEntry,
     VisibleTokens,
     completion_entries,
+    hidden_stop_ids,
     prompt_entries,
     prompt_logprobs,
 )
@@ -202,7 +203,7 @@ class CompletionAnswer:
         params = request.params
         return VisibleTokens(
             self._tokenizer.spelling(skip_special_tokens=params.skip_special_tokens),
-            include_stop=params.include_stop_str_in_output,
+            hidden_stop_ids=hidden_stop_ids(request),
         )
 
 

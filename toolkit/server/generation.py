@@ -59,6 +59,11 @@ class Ask:
         return params.beam_width if isinstance(params, BeamSearchParams) else params.n
 
     @property
+    def has_bad_words(self) -> bool:
+        """Whether there are words to be tokenised, each in two ways."""
+        return isinstance(self.params, SamplingParams) and bool(self.params.bad_words)
+
+    @property
     def has_form(self) -> bool:
         """Whether a grammar must be compiled, which takes a millisecond, or a thousand."""
         return isinstance(self.params, SamplingParams) and bool(self.params.structured_outputs)
@@ -155,8 +160,9 @@ class Generation:
         self._running.add(self)
         num_tokens = sum(map(len, self._ask.prompts))
         try:
-            is_quick = num_tokens * self._ask.num_samples < _FEW_TOKENS and not self._ask.has_form
-            if is_quick and self._engine.is_running:
+            ask = self._ask
+            is_quick = num_tokens * ask.num_samples < _FEW_TOKENS
+            if is_quick and not (ask.has_form or ask.has_bad_words) and self._engine.is_running:
                 self._add_all(sink)
             else:
                 await to_thread.run_sync(self._add_all, sink)

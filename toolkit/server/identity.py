@@ -26,6 +26,10 @@ _PREFIXES = {
     "/v1/embeddings": "embd-",
     "/v1/responses": "resp_",
 }
+# What anybody may ask, with a key or without: for probes, and what /docs is made of.
+_OPEN_PATHS = frozenset(
+    ("/health", "/ping", "/version", "/metrics", "/docs", "/redoc", "/openapi.json")
+)
 # A client's own id is echoed and stored; a longer one is none.
 _MAX_ID_LENGTH = 256
 # A message may quote what the client sent; the log keeps its beginning.
@@ -102,14 +106,14 @@ class _Answering:
 
 
 class KeyCheck:
-    """Refuses calls under /v1, and those for development, that bring no API key.
+    """Refuses calls that bring no API key.
 
-    /health, /ping, /version and /metrics are open, as vLLM's are: probes bring no keys.
+    Open is what probes ask, who bring no keys, and the description of the endpoints.
 
     Args:
         app: Gets the calls that are let through.
-        api_keys: Any one of them is enough; without any, all calls under /v1 are let through.
-        dev: Whether whoever may call /v1 may also call the endpoints for development.
+        api_keys: Any one of them is enough; without any, all calls are let through.
+        dev: Whether whoever may call the others may also call the endpoints for development.
         control_key: Opens these to whoever has it, in any case.
     """
 
@@ -137,7 +141,7 @@ class KeyCheck:
     def _refusal(self, scope: Scope) -> Refusal | None:
         path = route_path(scope)
         is_dev = is_dev_path(path)
-        if not is_dev and not path.startswith("/v1"):
+        if path in _OPEN_PATHS:
             return None
         sent = _sent_key(scope)
         if is_dev and _is_among(sent, self._control):

@@ -18,6 +18,8 @@ __all__ = ["BodyLimit", "ConcurrencyLimit", "TimeLimit", "nesting_exceeds"]
 # Lists and objects inside each other. Far deeper than any request of a client, and few enough for
 # the recursion of whatever reads a part of the body later: validation, templates, grammars.
 _MAX_DEPTH = 128
+# So many times as long as a pause may be, a whole body may take.
+_PAUSES_PER_BODY = 10
 # An answer that ran out of time tells its reader so, if the reader takes it within this time.
 _FAREWELL_S = 1.0
 
@@ -28,7 +30,7 @@ class BodyLimit:
     Args:
         app: Gets the body in one piece.
         max_bytes: Longest body, counted as it arrives; what headers announce is refused at once.
-        timeout_s: Longest time without a byte.
+        timeout_s: Longest time without a byte; all of the body may take ten times as long.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
@@ -63,11 +65,13 @@ class BodyLimit:
         parts: list[bytes] = []
         num_bytes = 0
         more = True
+        end_s = anyio.current_time() + _PAUSES_PER_BODY * self._timeout_s
         while more:
-            with anyio.move_on_after(self._timeout_s) as pause:
+            left_s = end_s - anyio.current_time()
+            with anyio.move_on_after(min(self._timeout_s, left_s)) as pause:
                 message = await receive()
             if pause.cancelled_caught:
-                raise self._too_slow(num_bytes)
+                raise self._too_slow(num_bytes, is_steady=left_s < self._timeout_s)
             if message["type"] == "http.disconnect":
                 return None
             parts.append(message.get("body", b""))
@@ -88,9 +92,13 @@ class BodyLimit:
             code="request_too_large",
         )
 
-    def _too_slow(self, num_bytes: int) -> Refusal:
+    def _too_slow(self, num_bytes: int, *, is_steady: bool) -> Refusal:
+        whole_s = _PAUSES_PER_BODY * self._timeout_s
         return Refusal(
-            f"the body stopped after {num_bytes} bytes; nothing came for {self._timeout_s:g} s",
+            f"the body had {num_bytes} bytes after {whole_s:g} s, the longest that it may take"
+            if is_steady
+            else f"the body stopped after {num_bytes} bytes; "
+            f"nothing came for {self._timeout_s:g} s",
             status=408,
             code="request_timeout",
             headers={"connection": "close"},  # whatever comes yet is half a body
@@ -98,7 +106,7 @@ class BodyLimit:
 
 
 class ConcurrencyLimit:
-    """Refuses calls under /v1 while as many run as may run at once.
+    """Refuses calls that cost something while as many run as may run at once.
 
     Args:
         app: Answers.
@@ -134,7 +142,7 @@ class ConcurrencyLimit:
 
 
 class TimeLimit:
-    """Ends calls under /v1 that take too long; whatever ran for them is aborted.
+    """Ends calls that cost something and take too long; whatever ran for them is aborted.
 
     Args:
         app: Answers; it is cancelled when the time is over.
@@ -198,8 +206,8 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def _asks_for_tokens(scope: Scope) -> bool:
-    return (
-        scope["type"] == "http"
-        and scope["method"] == "POST"
-        and route_path(scope).startswith("/v1/")
-    )
+    """Say whether a call may take long: its answer is computed, or its text tokenised."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    path = route_path(scope)
+    return path.startswith("/v1/") or path in ("/tokenize", "/detokenize")

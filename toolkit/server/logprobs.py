@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenLogprob, TopLogprob
@@ -25,6 +25,7 @@ __all__ = [
     "VisibleTokens",
     "chat_entries",
     "completion_entries",
+    "hidden_stop_ids",
     "prompt_entries",
     "prompt_logprobs",
 ]
@@ -75,12 +76,13 @@ class VisibleTokens:
 
     Args:
         spelling: Gives the bytes of the sample's tokens.
-        include_stop: Whether a token that ended the text is part of it.
+        hidden_stop_ids: Tokens that end a text without being part of it. Any other one that ends
+            it is its last: one that completes a grammar, for example.
     """
 
-    def __init__(self, spelling: Spelling, *, include_stop: bool = False) -> None:
+    def __init__(self, spelling: Spelling, *, hidden_stop_ids: Collection[int] = ()) -> None:
         self._spelling = spelling
-        self._include_stop = include_stop
+        self._hidden_stop_ids = hidden_stop_ids
         self._characters = _Characters()
         self._num_sent = 0
         self._unspelled: deque[Mapping[int, Logprob]] = deque()
@@ -104,8 +106,10 @@ class VisibleTokens:
 
     def _ids_in_text(self, part: CompletionOutput | OutputPiece) -> Sequence[int]:
         """Return the tokens of a part that the text has; one that stopped the request is out."""
-        is_stop_token = part.finish_reason == "stop" and not isinstance(part.stop_reason, str)
-        return part.token_ids[:-1] if is_stop_token and not self._include_stop else part.token_ids
+        token_ids = part.token_ids
+        if part.finish_reason != "stop" or isinstance(part.stop_reason, str) or not token_ids:
+            return token_ids
+        return token_ids[:-1] if token_ids[-1] in self._hidden_stop_ids else token_ids
 
     def _is_sent(self, waiting: _Waiting) -> bool:
         is_newest = waiting is self._waiting[-1]
@@ -157,6 +161,15 @@ class _Characters:
         # Python's decoder waits with surrogates, though the second byte cannot continue the first.
         is_surrogate = open_bytes[:1] == b"\xed" and open_bytes[1:] >= b"\xa0"
         return self.num_whole - (not open_bytes) + is_surrogate
+
+
+def hidden_stop_ids(request: Request) -> frozenset[int]:
+    """Return the tokens that end a request's text without being part of it."""
+    params = request.params
+    if params.include_stop_str_in_output:
+        return frozenset()
+    own = frozenset() if params.ignore_eos else request.eos_token_ids
+    return own.union(params.stop_token_ids or ())
 
 
 def prompt_entries(tokenizer: Tokenizer, request: Request, text: str) -> list[TokenEntry]:

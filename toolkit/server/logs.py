@@ -29,6 +29,21 @@ class LogLines(list[str]):
         )
 
 
+def _printable(line: str) -> str:
+    """Return a line in which what is not to be seen is escaped, but for its breaks.
+
+    Lines quote what clients send, and a terminal obeys what begins with an escape character.
+    """
+    if line.isprintable():
+        return line
+    return "".join(
+        each
+        if each.isprintable() or each in "\n\t"
+        else each.encode("unicode_escape").decode("ascii")
+        for each in line
+    )
+
+
 class LogTail(logging.Handler):
     """Keeps the newest lines of one server; several servers may run in one process.
 
@@ -86,6 +101,7 @@ class LogTail(logging.Handler):
         super().close()
 
     def _keep(self, line: str, echo: Callable[[str], object] | None) -> None:
+        line = _printable(line)
         self._lines.append(line)
         if echo is not None:
             echo(line)

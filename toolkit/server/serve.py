@@ -61,7 +61,7 @@ def serve(
 
     Args:
         llm_or_model: An ``LLM``, or what it takes: a folder, a hub id, None for the demo model.
-        api_key: What clients must send under /v1, or several such; by default anything will do.
+        api_key: What clients must send, or several such; by default anything will do.
         served_model_name: The name, or names, that clients ask for; "*" accepts any name.
         processors: Logits processors by name, for ``extra_body={"processors": [names]}``.
         hooks: Activation hooks by name, likewise; none are available in this version.

@@ -35,7 +35,8 @@ class ServerSettings:
         host: Address to listen on; "0.0.0.0" is every network that the machine is in.
         port: Port to listen on; 0 finds a free one.
         uds: A Unix socket's path to listen on, in place of host and port.
-        api_keys: What clients must send under /v1: any one of these; empty: anything will do.
+        api_keys: What clients must send: any one of these; empty: anything will do. Open in any
+            case are the probes (/health, /ping, /version, /metrics) and /docs.
         served_names: The names that clients ask for; empty: the model's own; "*" takes any.
         allowed_origins: Web pages whose scripts may call (CORS); "*" is any; empty: none.
         allowed_methods: HTTP methods that those may use.
@@ -46,8 +47,10 @@ class ServerSettings:
         ssl_keyfile: A PEM file with the key, if it is not in the same file.
         ssl_keyfile_password: What the key is encrypted with.
         max_body_bytes: Longest body of one call, counted as it arrives.
-        body_timeout_s: A client that sends nothing of its body for so long is refused.
-        max_concurrent_requests: Calls under /v1 that may run at once; more get a 429.
+        body_timeout_s: A client that sends nothing of its body for so long is refused, and one
+            whose body takes ten times as long.
+        max_concurrent_requests: Calls under /v1, /tokenize and /detokenize that may run at once;
+            more get a 429.
         request_timeout_s: Calls that take longer are ended and aborted; None: no limit.
         max_prompt_tokens: Longest prompt; None: what the model takes.
         max_n: Most answers to one prompt.

@@ -7,7 +7,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from toolkit.errors import InvalidRequest
-from toolkit.server.call import Call, in_thread_if_long
+from toolkit.server.call import Call, in_thread_if_long, num_characters
 from toolkit.server.protocol import DetokenizeRequest, TokenizeRequest
 from toolkit.server.served import ServedModel
 from toolkit.text import Tokenizer
@@ -35,7 +35,7 @@ async def tokenize(body: TokenizeRequest, http: HttpRequest) -> Response:
     served: ServedModel = http.app.state.served
     call = Call.of(http, body)
     token_ids = await in_thread_if_long(
-        len(body.prompt or "") + sum(len(str(turn.get("content"))) for turn in body.messages or ()),
+        num_characters(body.prompt, body.messages, body.tools, body.chat_template_kwargs),
         lambda: _token_ids(served.tokenizer, body),
     )
     strings = served.tokenizer.pieces(token_ids) if body.return_token_strs else None

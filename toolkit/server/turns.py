@@ -95,13 +95,14 @@ class ChatTurn:
             streams=streams,
         )
 
-    def finish_reason(self, reason: str | None, num_calls: int) -> str | None:
+    def finish_reason(self, reason: str | None, *, made_calls: bool) -> str | None:
         """Return OpenAI's reason: "tool_calls" for calls, "stop" for one that was named.
 
-        An answer that was cut says so, with calls or without.
+        An answer that was cut says so: with calls or without, and also where a stop string cut
+        the last call, whose arguments are no JSON then.
         """
-        made_calls = num_calls > 0 and self.choice.mode != "named"
-        return "tool_calls" if made_calls and reason == "stop" else reason
+        is_told = made_calls and self.choice.mode != "named"
+        return "tool_calls" if is_told and reason == "stop" else reason
 
     def sampling(
         self, params: SamplingParams | BeamSearchParams

@@ -29,7 +29,7 @@ class CallLog:
         new_id: Makes the ids.
         max_calls: Calls beyond these are read and dropped; None: no limit.
         streams: Whether arguments are shown as they come; else a call is shown when it is known to
-            be well formed.
+            be well formed, or when the text ends inside of it.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class CallLog:
         # The text up to here was made into calls; nothing of it is content.
         self.settled = 0
         self.num_calls = 0
+        # Calls whose arguments were shown and have not come to their end.
+        self.num_open = 0
         self._send = send
         self._new_id = new_id
         self._max_calls = max_calls
@@ -79,6 +81,7 @@ class OpenCall:
         self._name: str | None = None
         self._is_shown = False
         self._index: int | None = None
+        self._begun: tuple[int, int] | None = None  # where its arguments stand, so far
 
     def is_of(self, name: Any) -> bool:
         """Say which function is called; return whether it may be."""
@@ -89,11 +92,17 @@ class OpenCall:
 
     def show(self, start: int, end: int) -> None:
         """Show arguments, which stand at [start, end) so far, if this turn is streamed."""
-        if not self._log.streams or self._name is None:
+        self._begun = (start, end)
+        if self._log.streams:
+            self._show(start, end)
+
+    def _show(self, start: int, end: int) -> None:
+        if self._name is None:
             return
         if not self._is_shown:
             self._is_shown = True
             self._index = self._log.begin(self._name)
+            self._log.num_open += self._index is not None
             self._log.settled = start
         shown_end = max(self._log.settled, start)
         self._log.more(self._index, self._log.source.text[shown_end:end])
@@ -124,12 +133,20 @@ class OpenCall:
             return False
         if not self._is_shown:
             self._log.begin(self._name, whole)
+        elif self._index is not None:
+            self._log.num_open -= 1
         self._log.settle()
         return True
 
     def give_up(self, scanner: JsonScanner) -> None:
-        """End a call that broke off; what was shown stays, and what follows is no content."""
-        if self._is_shown and not scanner.is_broken:
+        """End a call that broke off: if the text ended there, its beginning is shown.
+
+        What was shown stays, and what follows is no content.
+        """
+        if scanner.is_broken or self._begun is None:
+            return
+        self._show(*self._begun)
+        if self._is_shown:
             self._log.settled = len(self._log.source.text)
 
 

@@ -12,6 +12,8 @@ from toolkit.errors import InvalidRequest
 __all__ = ["Tool", "ToolChoice", "read_tool_choice", "read_tools"]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+# Far more than OpenAI's 128, and few enough to be read while others wait.
+_MAX_TOOLS = 1024
 _MODES = ("none", "auto", "required")
 # Where these stand, keys that are not among the properties may be meant.
 _OPEN_KEYWORDS = frozenset(
@@ -69,16 +71,22 @@ def read_tools(tools: Sequence[Any] | None) -> tuple[Tool, ...]:
     """Check OpenAI's tool definitions.
 
     Raises:
-        InvalidRequest: one is no function, has no proper name, or a name or schema is wrong.
+        InvalidRequest: one is no function, has no proper name, or a name or schema is wrong; or
+            there are too many.
     """
     if tools is not None and (isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence)):
         raise InvalidRequest("tools must be a list of tools", param="tools")
+    if tools is not None and len(tools) > _MAX_TOOLS:
+        raise InvalidRequest(
+            f"tools has {len(tools)} tools, and {_MAX_TOOLS} are allowed", param="tools"
+        )
     read = tuple(_read_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools or ()))
-    names = [tool.name for tool in read]
-    for index, name in enumerate(names):
-        if name in names[:index]:
+    known: set[str] = set()
+    for index, tool in enumerate(read):
+        if tool.name in known:
             place = f"tools[{index}].function.name"
-            raise InvalidRequest(f"{place}: {name!r} is declared twice", param=place)
+            raise InvalidRequest(f"{place}: {tool.name!r} is declared twice", param=place)
+        known.add(tool.name)
     return read
 
 
@@ -99,7 +107,7 @@ def read_tool_choice(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
     if not isinstance(choice, Mapping):
         raise _refused("must be text or an object")
     if choice.get("type") == "function":
-        return _chosen("named", [_declared(choice, tools)])
+        return _chosen("named", [_declared(choice, {tool.name: tool for tool in tools})])
     if choice.get("type") == "allowed_tools":
         return _read_allowed(choice.get("allowed_tools"), tools)
     raise _refused(
@@ -121,20 +129,20 @@ def _read_allowed(allowed: Any, tools: Sequence[Tool]) -> ToolChoice:
         )
     if allowed.get("mode") not in ("auto", "required"):
         raise _refused(f"has the mode {allowed.get('mode')!r:.40}; it must be auto or required")
-    names = {_declared(each, tools).name for each in listed}
+    by_name = {tool.name: tool for tool in tools}
+    names = {_declared(each, by_name).name for each in listed}
     return _chosen(allowed["mode"], [tool for tool in tools if tool.name in names])
 
 
-def _declared(choice: Any, tools: Sequence[Tool]) -> Tool:
+def _declared(choice: Any, by_name: Mapping[str, Tool]) -> Tool:
     """Return the tool that ``{"type": "function", "function": {"name": ...}}`` names."""
     function = choice.get("function") if isinstance(choice, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
         raise _refused('must name a function: {"type": "function", "function": {"name": ...}}')
-    for tool in tools:
-        if tool.name == name:
-            return tool
-    declared = ", ".join(tool.name for tool in tools) or "none"
+    if name in by_name:
+        return by_name[name]
+    declared = ", ".join(by_name) or "none"
     raise _refused(f"names {name!r:.80}, which is not among the tools ({declared})"[:1000])
 
 

@@ -26,7 +26,8 @@ class TurnParser:
         opens_in_reasoning: Whether the prompt has begun the reasoning already.
         max_calls: Calls beyond these are dropped.
         streams: Whether a call's arguments are told as they come. Else a call is told when it is
-            complete, so that all told are well formed; one that is cut off is content then.
+            known to be well formed. In both cases one that the end of the text cuts off is told
+            as far as it got, if its arguments have begun.
 
     >>> style = TurnStyle.of("<tool_call>")
     >>> parser = TurnParser(style, tools=["add"], streams=False)
@@ -70,6 +71,11 @@ class TurnParser:
     def num_calls(self) -> int:
         """Calls so far."""
         return self._log.num_calls
+
+    @property
+    def has_broken_call(self) -> bool:
+        """Whether a call that was told has not come to its end (yet): nobody can make it."""
+        return self._log.num_open > 0
 
     @property
     def content_start(self) -> int | None:

@@ -43,6 +43,8 @@ SCHEMA = {"type": "object", "properties": {}, "additionalProperties": False}
         ({"temperature": -1}, "temperature"),
         ({"truncation": "middle"}, "truncation"),
         ({"metadata": {"a": 1}}, "metadata"),
+        ({"metadata": {str(i): "" for i in range(17)}}, "metadata"),
+        ({"vllm_xargs": {"a": "x" * 9000}}, "vllm_xargs"),
         ({"reasoning": {"effort": "huge"}}, "reasoning"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format"),
         ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolkit.server.protocol.types import Text
+from toolkit.server.protocol.types import Text, User
 
 __all__ = ["Body"]
 
@@ -19,4 +19,4 @@ class Body(BaseModel):
     model: Text | None = None
     # It stands in headers and in the log: printable ASCII without a space.
     request_id: Annotated[Text, Field(pattern="^[!-~]{1,256}$")] | None = None
-    user: Text | None = None
+    user: User | None = None

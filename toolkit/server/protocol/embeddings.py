@@ -8,7 +8,7 @@ from pydantic import Field
 
 from toolkit.pooling_params import Pooling
 from toolkit.server.protocol.body import Body
-from toolkit.server.protocol.types import Flag, Int, Object, Text, TokenIds
+from toolkit.server.protocol.types import Flag, Int, Metadata, Text, TokenIds
 
 __all__ = ["EmbeddingRequest"]
 
@@ -31,7 +31,7 @@ class EmbeddingRequest(Body):
     # The tables of the record hold integers in as many bits.
     priority: Annotated[Int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     cache_salt: Annotated[Text, Field(min_length=1)] | None = None
-    metadata: Object | None = None
+    metadata: Metadata | None = None
 
     @property
     def tags(self) -> dict[str, Any]:

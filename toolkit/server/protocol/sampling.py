@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from toolkit.server.protocol.body import Body
 from toolkit.server.protocol.types import (
     MAX_INT,
+    Arguments,
     CountOfTop,
     Flag,
     Int,
+    Metadata,
     Number,
     Object,
     Positive,
@@ -54,7 +56,8 @@ class SamplingFields(BaseModel):
     skip_special_tokens: Flag | None = None
     logit_bias: dict[int, Number] | None = None
     allowed_token_ids: TokenIds | None = None
-    bad_words: list[Text] | None = None
+    # Each becomes tokens, in two ways, and is looked at in every step.
+    bad_words: Annotated[list[Text], Field(max_length=4096)] | None = None
     prompt_logprobs: CountOfTop | None = None
 
 
@@ -92,8 +95,8 @@ class AnswerRequest(SamplingFields, Body):
     # For the engine and its records.
     priority: Signed | None = None
     cache_salt: Annotated[Text, Field(min_length=1, max_length=1024)] | None = None
-    metadata: Object | None = None
-    vllm_xargs: Object | None = None
+    metadata: Metadata | None = None
+    vllm_xargs: Arguments | None = None
     processors: list[Text] | None = None
     hooks: list[Text] | None = None
 

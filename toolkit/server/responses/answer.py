@@ -93,8 +93,8 @@ class ResponseAnswer:
     def _grow(self, part: CompletionOutput | OutputPiece, *, streams: bool) -> Iterator[Event]:
         """Add what the engine made; yield what it did to the items."""
         if self._choice is None:
-            params = self._generation.requests[0].params
-            self._choice = ChatChoice(self._turn, self._tokenizer, params, streams=streams)
+            request = self._generation.requests[0]
+            self._choice = ChatChoice(self._turn, self._tokenizer, request, streams=streams)
         for delta in self._choice.push(part):
             entries = self._logprobs(self._choice.take_entries())
             yield from self._output.take(delta, entries)

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from toolkit.errors import InvalidRequest
 from toolkit.server.protocol import Body, SamplingFields
-from toolkit.server.protocol.types import CountOfTop, Flag, Object, Positive, Signed, Text
+from toolkit.server.protocol.types import (
+    Arguments,
+    CountOfTop,
+    Flag,
+    Object,
+    Positive,
+    Signed,
+    Text,
+    TextMetadata,
+)
 
 __all__ = ["Include", "ResponsesRequest", "require_supported"]
 
@@ -80,8 +89,8 @@ class ResponsesRequest(SamplingFields, Body):
     # For the engine and its records.
     priority: Signed | None = None
     cache_salt: Annotated[Text, Field(min_length=1, max_length=1024)] | None = None
-    metadata: dict[Text, Text] | None = None
-    vllm_xargs: Object | None = None
+    metadata: TextMetadata | None = None
+    vllm_xargs: Arguments | None = None
     processors: list[Text] | None = None
     hooks: list[Text] | None = None
 
