@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from tests.sampling.random_schemas import random_schema
+from tests.sampling.random_schemas import random_one_of, random_schema
 from toolkit import StructuredOutputsParams
 from toolkit.errors import InvalidParameter
 from toolkit.sampling.grammar import GrammarCompiler, Vocabulary
@@ -130,6 +130,73 @@ def test_a_oneof_told_apart_by_a_constant_property_is_enforced(compiler: Grammar
         jsonschema.validate(value, schema)
 
 
+A, AB = {"a": {"type": "integer"}}, {"a": {"type": "integer"}, "b": {"type": "integer"}}
+LONG = {"type": "string", "minLength": 1200}
+
+
+@pytest.mark.parametrize(
+    "alternatives",
+    [
+        [{"type": "object", "properties": A, "required": ["a"]},
+         {"type": "object", "properties": AB, "required": ["a", "b"]}],
+        [{"type": "object", "properties": A},
+         {"type": "object", "properties": AB, "required": ["b"]}],
+        [{"type": "array", "items": {"oneOf": [{"properties": A}, {"properties": AB}]}}],
+        [{"type": "string"}, LONG],  # a free string is bounded, but not by its schema
+        [{"type": "number"}, {"type": "number", "minimum": 1e19}],
+        [{"$anchor": "x", "type": "object"}, {"$ref": "#x"}],
+    ],
+)  # fmt: skip
+def test_alternatives_that_only_seem_to_exclude_each_other_are_refused(
+    compiler: GrammarCompiler, alternatives: list[Any]
+):
+    """Each is narrowed before it is enforced: that says nothing about the others."""
+    with pytest.raises(InvalidParameter, match="could hold at once cannot be enforced"):
+        grammar_of(compiler, {"oneOf": alternatives})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": [{"type": "object", "properties": A, "additionalProperties": False},
+                   {"type": "object", "properties": AB, "required": ["b"]}]},
+        {"type": "object", "required": ["k"], "oneOf": [
+            {"properties": {"k": {"const": 1}}}, {"properties": {"k": {"enum": [2, "x"]}}}]},
+        {"oneOf": [{"type": "object"}]},
+        {"oneOf": [{"const": 1}, {"const": True}, {"enum": ["1", None]}, {"type": "array"}]},
+    ],
+)  # fmt: skip
+def test_alternatives_that_exclude_each_other_are_enforced(compiler: GrammarCompiler, schema: Any):
+    for value in answers(compiler, schema):
+        jsonschema.validate(value, schema)
+
+
+def test_a_random_oneof_is_enforced_or_refused(compiler: GrammarCompiler):
+    num_refused = 0
+    for seed in range(200):
+        schema = random_one_of(seed)
+        try:
+            values = answers(compiler, schema, count=4)
+        except InvalidParameter:
+            num_refused += 1
+            continue
+        for value in values:
+            jsonschema.Draft202012Validator(schema).validate(value)
+    assert 20 < num_refused < 180
+
+
+def test_names_of_definitions_are_the_schemas_own(compiler: GrammarCompiler):
+    schema = {
+        "$defs": {"any-value": {"const": 3}, "any value": {"const": 4}},
+        "type": "array",
+        "prefixItems": [{"$ref": "#/$defs/any-value"}, {"$ref": "#/$defs/any%20value"}, {}],
+        "minItems": 3,
+    }
+    values = answers(compiler, schema)
+    assert {tuple(value[:2]) for value in values} == {(3, 4)}
+    assert len({json.dumps(value[2]) for value in values}) > 3
+
+
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
@@ -141,8 +208,8 @@ def test_a_oneof_told_apart_by_a_constant_property_is_enforced(compiler: Grammar
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, '"dependentRequired"'),
         ({"$ref": "#/$defs/a", "unevaluatedProperties": False, "$defs": {"a": {}}}, "unevaluated"),
         ({"$dynamicRef": "#a"}, '"$dynamicRef"'),
-        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "alternatives could hold at once"),
-        ({"oneOf": [KIND, {"type": "object", "required": ["b"]}]}, "alternatives could hold"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "could hold at once"),
+        ({"oneOf": [KIND, {"type": "object", "required": ["b"]}]}, "could hold at once"),
         ({"type": "object", "minProperties": 2}, "minProperties, where properties have free names"),
         ({"const": 12345678901234567890}, "a number beyond 2^53 in const cannot be"),
         ({"items": {"enum": [1, [1e30]]}}, "in enum cannot be enforced (at #/items of"),

@@ -41,8 +41,8 @@ _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLES = ("items", "additionalItems", "additionalProperties")
 # What bounds a string by itself.
 _STRING_BOUNDS = ("maxLength", "pattern", "format", "enum", "const")
-_ANY = "any value"
-_ANY_REF = {"$ref": "#/$defs/any%20value"}
+# Where the schema of a value of any type stands, with more of the last letter if a schema has it.
+_ANY = "any-value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def enforceable_schema(schema: Any, style: JsonStyle) -> dict[str, Any]:
     if schema is False:
         raise invalid_schema("no value fits the JSON schema false")
     root = dict(writer.write(schema, "#", 0))
-    root["$defs"] = {**root.get("$defs", {}), _ANY: writer.any_value()}
+    root["$defs"] = {**root.get("$defs", {}), writer.any_name: writer.any_value()}
     if style.whitespace_pattern is None:
         root["x-guidance"] = {"whitespace_flexible": False}
     else:
@@ -90,6 +90,10 @@ class _Writer:
         self._root = root
         self._style = style
         self._num_properties = 0
+        self.any_name = _ANY
+        while self.any_name in root.get("$defs", ()):
+            self.any_name += _ANY[-1]
+        self._any_ref = {"$ref": f"#/$defs/{self.any_name}"}
 
     def write(self, node: Any, path: str, depth: int, *, is_part: bool = False) -> Any:
         """Return a node as it can be enforced.
@@ -102,7 +106,7 @@ class _Writer:
                 open may be said by them.
         """
         if node is True:
-            return {} if is_part else dict(_ANY_REF)
+            return {} if is_part else dict(self._any_ref)
         if not isinstance(node, Mapping):
             return node
         if depth > _MAX_DEPTH:
@@ -113,11 +117,19 @@ class _Writer:
         self._check_numbers(written, path)
         keywords = written.keys() - _ANNOTATIONS
         if not keywords and not is_part:
-            return {**written, **_ANY_REF, **self._write_children(written, path, depth, False)}
+            return {**written, **self._any_ref, **self._write_children(written, path, depth, False)}
         is_combined = bool(keywords & {"$ref", "allOf", "anyOf", "oneOf"})
         parts_combine = "allOf" in keywords or len(keywords) > 1
         written |= self._write_children(written, path, depth, parts_combine)
-        if "oneOf" in written and are_disjoint(node["oneOf"], self._root):
+        if "oneOf" in written:
+            # By what the alternatives say, not by what is written for them: that is narrower, and
+            # a value which it leaves out of one alternative still has to be out of that one.
+            if not are_disjoint(node, self._root):
+                raise invalid_schema(
+                    "a oneOf whose alternatives could hold at once cannot be enforced (at "
+                    f"{path[:200]} of the JSON schema); tell them apart by a required property "
+                    "with a const, or use anyOf"
+                )
             # The same then, and what llguidance can follow.
             written = _with_any_of(written, path)
         if not is_combined and not is_part:
@@ -139,8 +151,8 @@ class _Writer:
                 "maximum": _MAX_FREE_NUMBER,
             },
             text,
-            {"type": "array", "items": _ANY_REF},
-            {"type": "object", **_any_properties()},
+            {"type": "array", "items": self._any_ref},
+            {"type": "object", **_any_properties(self._any_ref)},
         ]
         return {"anyOf": kinds}
 
@@ -189,9 +201,9 @@ class _Writer:
         if "array" in types and "items" not in node:
             has_places = "prefixItems" in node
             is_long = node.get("minItems", 0) > len(node["prefixItems"]) if has_places else True
-            node["items"] = dict(_ANY_REF) if is_long else False
+            node["items"] = dict(self._any_ref) if is_long else False
         if "object" in types and "additionalProperties" not in node:
-            _close_object(node)
+            _close_object(node, self._any_ref)
 
     def _check_min_properties(self, node: Mapping[str, Any], path: str) -> None:
         """Refuse a count of properties that a name written twice could seem to reach."""
@@ -252,7 +264,7 @@ def _bound_numbers(node: dict[str, Any]) -> None:
             node[names[0]] = bound
 
 
-def _close_object(node: dict[str, Any]) -> None:
+def _close_object(node: dict[str, Any], any_ref: dict[str, Any]) -> None:
     """Say which properties an object has beside those that its schema names."""
     named = node.get("properties", {})
     required = node.get("required", [])
@@ -260,16 +272,16 @@ def _close_object(node: dict[str, Any]) -> None:
     if "patternProperties" in node and not needs_others:
         node["additionalProperties"] = False
     elif "properties" not in node and not required:
-        node.update(_any_properties())
+        node.update(_any_properties(any_ref))
     elif needs_others:
-        node["additionalProperties"] = dict(_ANY_REF)
+        node["additionalProperties"] = dict(any_ref)
     else:
         node["additionalProperties"] = False
 
 
-def _any_properties() -> dict[str, Any]:
+def _any_properties(any_ref: dict[str, Any]) -> dict[str, Any]:
     name = f"^[^\\x00-\\x1f]{{0,{_MAX_FREE_NAME}}}$"
-    return {"patternProperties": {name: _ANY_REF}, "additionalProperties": False}
+    return {"patternProperties": {name: any_ref}, "additionalProperties": False}
 
 
 def _with_any_of(node: dict[str, Any], path: str) -> dict[str, Any]:
