@@ -13,6 +13,13 @@ from typing import Any
 
 from toolkit.errors import InvalidParameter
 from toolkit.sampling.grammar.alternatives import are_disjoint
+from toolkit.sampling.grammar.numbers import (
+    MAX_FREE_NUMBER,
+    bound_numbers,
+    check_numbers,
+    narrow_numbers,
+)
+from toolkit.sampling.grammar.patterns import check_patterns, narrow_format
 from toolkit.sampling.grammar.shapes import check_shape, invalid_schema
 
 __all__ = ["MAX_FREE_STRING_CHARACTERS", "JsonStyle", "enforceable_schema"]
@@ -21,17 +28,9 @@ __all__ = ["MAX_FREE_STRING_CHARACTERS", "JsonStyle", "enforceable_schema"]
 MAX_FREE_STRING_CHARACTERS = 1_000
 # Of a property's name that the schema leaves open.
 _MAX_FREE_NAME = 64
-# Numbers that no keyword bounds stay within what 64 bits hold, and have no exponent: a random
-# model would write digits until no parser takes them.
-_MAX_FREE_NUMBER = 9_000_000_000_000_000_000
-# Beyond it a number of JSON is not what a float holds, and llguidance holds floats.
-_MAX_EXACT_NUMBER = 1 << 53
 # llguidance reads no deeper, and takes seconds for more properties.
 _MAX_DEPTH = 100
 _MAX_PROPERTIES = 5_000
-_FORMATS = frozenset(
-    "date-time time date duration email hostname ipv4 ipv6 uuid uri".split()  # others annotate
-)
 _ANNOTATIONS = frozenset(
     "title description default examples deprecated readOnly writeOnly $comment $schema $id id "
     "$defs definitions $anchor discriminator nullable".split()
@@ -114,7 +113,10 @@ class _Writer:
         check_shape(node, path)
         written = {key: value for key, value in node.items() if key != "x-guidance"}
         _drop_what_says_nothing(written)
-        self._check_numbers(written, path)
+        check_numbers(written, path)
+        narrow_numbers(written)
+        check_patterns(written, path)
+        narrow_format(written)
         keywords = written.keys() - _ANNOTATIONS
         if not keywords and not is_part:
             return {**written, **self._any_ref, **self._write_children(written, path, depth, False)}
@@ -147,8 +149,8 @@ class _Writer:
             {"type": "boolean"},
             {
                 "type": "number",
-                "minimum": -_MAX_FREE_NUMBER,
-                "maximum": _MAX_FREE_NUMBER,
+                "minimum": -MAX_FREE_NUMBER,
+                "maximum": MAX_FREE_NUMBER,
             },
             text,
             {"type": "array", "items": self._any_ref},
@@ -197,7 +199,7 @@ class _Writer:
         if "string" in types and self._style.always_closes and is_free:
             node["maxLength"] = MAX_FREE_STRING_CHARACTERS + node.get("minLength", 0)
         if "number" in types or "integer" in types:
-            _bound_numbers(node)
+            bound_numbers(node)
         if "array" in types and "items" not in node:
             has_places = "prefixItems" in node
             is_long = node.get("minItems", 0) > len(node["prefixItems"]) if has_places else True
@@ -218,23 +220,9 @@ class _Writer:
         if self._num_properties > _MAX_PROPERTIES:
             raise invalid_schema(f"the schema has more than {_MAX_PROPERTIES} properties")
 
-    def _check_numbers(self, node: Mapping[str, Any], path: str) -> None:
-        """Refuse numbers that would not be kept as they are."""
-        for name in ("const", "enum"):
-            if name in node and _has_large_number(node[name], 0):
-                raise _unenforced(f"a number beyond 2^53 in {name}", path)
-        for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
-            bound = node.get(name)
-            if not isinstance(bound, int) or abs(bound) <= _MAX_EXACT_NUMBER:
-                continue
-            if abs(bound) > _MAX_FREE_NUMBER or int(float(bound)) != bound:
-                raise _unenforced(f"{name}, a number which no float holds,", path)
-
 
 def _drop_what_says_nothing(node: dict[str, Any]) -> None:
     """Take out keywords that llguidance does not know, where they hold for everything anyway."""
-    if node.get("format") not in _FORMATS:
-        node.pop("format", None)  # an annotation
     for name, empty in (
         ("uniqueItems", False),
         ("unevaluatedProperties", True),
@@ -252,16 +240,6 @@ def _drop_what_says_nothing(node: dict[str, Any]) -> None:
     if node.get("unevaluatedProperties") is False and not composes:
         del node["unevaluatedProperties"]
         node.setdefault("additionalProperties", False)
-
-
-def _bound_numbers(node: dict[str, Any]) -> None:
-    """Give a number a least and a largest value, where it has none."""
-    for names, bound in (
-        (("minimum", "exclusiveMinimum"), -_MAX_FREE_NUMBER),
-        (("maximum", "exclusiveMaximum"), _MAX_FREE_NUMBER),
-    ):
-        if not any(name in node for name in names):
-            node[names[0]] = bound
 
 
 def _close_object(node: dict[str, Any], any_ref: dict[str, Any]) -> None:
@@ -289,16 +267,6 @@ def _with_any_of(node: dict[str, Any], path: str) -> dict[str, Any]:
     if "anyOf" in node:
         raise _unenforced("oneOf beside anyOf", path)
     return {("anyOf" if name == "oneOf" else name): value for name, value in node.items()}
-
-
-def _has_large_number(value: Any, depth: int) -> bool:
-    if depth > _MAX_DEPTH:
-        raise invalid_schema(f"a value of the schema is nested more than {_MAX_DEPTH} deep")
-    if isinstance(value, list):
-        return any(_has_large_number(each, depth + 1) for each in value)
-    if isinstance(value, Mapping):
-        return any(_has_large_number(each, depth + 1) for each in value.values())
-    return isinstance(value, (int, float)) and abs(value) > _MAX_EXACT_NUMBER
 
 
 def _unenforced(what: str, path: str) -> InvalidParameter:
