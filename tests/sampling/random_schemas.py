@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-__all__ = ["random_schema"]
+__all__ = ["random_one_of", "random_schema"]
 
 PATTERNS = ("^[a-c]{1,4}$", "^(yes|no)!?$", "[0-9]{3}", "^\\d{2}-\\w+$", "a|b", "^x.*y$")
 FORMATS = ("date", "ipv4", "uuid", "email", "date-time", "hostname", "color")
@@ -118,6 +118,15 @@ class _Generator:
             ]
         }
 
+    def any_one_of(self, depth: int) -> dict[str, Any]:
+        """Alternatives drawn without regard to each other, under what holds for all of them."""
+        schema: dict[str, Any] = {"oneOf": [self.node(depth) for _ in range(2)]}
+        if self.draw.random() < 0.3:
+            schema["type"] = "object"
+        for alternative in schema["oneOf"] if self.draw.random() < 0.3 else ():
+            alternative.pop("type", None)
+        return schema if self.draw.random() < 0.7 else {"type": "array", "items": schema}
+
     def all_of(self, depth: int) -> dict[str, Any]:
         return {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 40}]}
 
@@ -140,3 +149,10 @@ class _Generator:
 def random_schema(seed: int) -> dict[str, Any]:
     """Return a schema of its own for each seed; each has values that fit it."""
     return _Generator(seed).root()
+
+
+def random_one_of(seed: int) -> dict[str, Any]:
+    """Return a schema with a oneOf whose alternatives may overlap, or leave no value at all."""
+    generator = _Generator(seed)
+    schema = generator.any_one_of(2)
+    return {**schema, "$defs": generator.definitions}

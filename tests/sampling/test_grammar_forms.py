@@ -96,8 +96,12 @@ def test_a_form_is_what_it_says(
         ({"grammar": 'start: %json {"not": {}}'}, '"not"'),
         ({"grammar": f"start: {'(' * 10_000}"}, "nested"),
         ({"structural_tag": {}}, "structures must be a list of objects"),
-        ({"structural_tag": {**TAGS, "triggers": ["<g"]}}, "no tag begins with the trigger"),
+        ({"structural_tag": {**TAGS, "triggers": ["<f=", "<g"]}}, "no tag begins with the trigger"),
         ({"structural_tag": {**TAGS, "triggers": ["<f=a"]}}, "no trigger begins the tag"),
+        (
+            {"structural_tag": {**TAGS, "triggers": [f"<f={n}" for n in range(101)]}},
+            "101 triggers, more than 100",
+        ),
         ({"structural_tag": {"format": {"type": "sequences"}}}, "of type 'sequences' is not known"),
         ({"structural_tag": {"format": 3}}, "a format must be an object"),
     ],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 
-from tests.sampling.random_schemas import random_schema
+from tests.sampling.random_schemas import random_one_of, random_schema
 from toolkit import StructuredOutputsParams
 from toolkit.errors import InvalidParameter
 from toolkit.sampling.grammar import GrammarCompiler, Vocabulary
@@ -23,6 +24,8 @@ VOCABULARY = Vocabulary(
 # How much likelier a byte is than others: what closes, and what can be read.
 WEIGHTS = np.array([1.5 if 32 < byte < 127 else 0.2 for byte in range(256)] + [40.0])
 WEIGHTS[[*b'"]}']] = 6.0
+# Of a model that hardly ever closes anything.
+OPEN_WEIGHTS = np.where(np.isin(np.arange(257), [*b'"]}', EOS]), 0.01, WEIGHTS)
 KIND = {"type": "object", "required": ["kind"]}
 
 
@@ -38,14 +41,16 @@ def grammar_of(compiler: GrammarCompiler, schema: Any, **options: Any) -> Compil
     return compiler.compile(params, always_closes=True).result()
 
 
-def answer(grammar: CompiledGrammar, seed: int, max_bytes: int = 300) -> str:
+def answer(
+    grammar: CompiledGrammar, seed: int, max_bytes: int = 300, weights: Any = WEIGHTS
+) -> str:
     """Draw an answer byte by byte; close it when it gets long."""
     matcher, draw = grammar.new_matcher(), random.Random(seed)
     written = bytearray()
     while len(written) < max_bytes:
         packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         ids = np.flatnonzero(np.unpackbits(packed, count=257, bitorder="little"))
-        byte = draw.choices(ids.tolist(), WEIGHTS[ids].tolist())[0]
+        byte = draw.choices(ids.tolist(), weights[ids].tolist())[0]
         if byte == EOS:
             break
         written.append(byte)
@@ -68,7 +73,7 @@ def answers(compiler: GrammarCompiler, schema: Any, count: int = 60, **options: 
 def test_answers_to_random_schemas_validate(compiler: GrammarCompiler, start: int):
     for seed in range(start, start + 50):
         schema = random_schema(seed)
-        validator = jsonschema.Draft202012Validator(schema)
+        validator = jsonschema.Draft202012Validator(schema, format_checker=FORMATS)
         for value in answers(compiler, schema, count=3):
             validator.validate(value)
 
@@ -102,6 +107,7 @@ def test_answers_to_random_schemas_validate(compiler: GrammarCompiler, start: in
         {"oneOf": [{"type": "integer"}, {"type": "string", "maxLength": 3}, {"const": True}]},
         {"type": "array", "uniqueItems": False, "items": {"enum": ["a"]}, "maxItems": 2},
         {"type": "object", "properties": {"a": {}}, "unevaluatedProperties": False},
+        {"type": "string", "pattern": "^(?:a|(b))[^\\]\\[-]\\u0041\\x41[\\d-]{1,2}?\\/x\\-$"},
         {"type": "string", "format": "color", "x-guidance": {"lenient": True}, "maxLength": 4},
         {}, True, {"type": "object"}, {"type": "array"}, {"title": "anything"},
     ],
@@ -130,6 +136,120 @@ def test_a_oneof_told_apart_by_a_constant_property_is_enforced(compiler: Grammar
         jsonschema.validate(value, schema)
 
 
+FORMATS = jsonschema.Draft202012Validator.FORMAT_CHECKER
+HOST_LABEL = re.compile("[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+@pytest.mark.parametrize(
+    "name", "date-time time date duration email hostname ipv4 ipv6 uuid uri".split()
+)
+def test_a_format_is_what_its_parsers_take(compiler: GrammarCompiler, name: str):
+    schema = {"type": "string", "format": name}
+    grammar = grammar_of(compiler, schema)
+    texts = [json.loads(answer(grammar, seed, 2000, OPEN_WEIGHTS)) for seed in range(100)]
+    assert [text for text in texts if not FORMATS.conforms(text, name)] == []
+    if name == "hostname":
+        assert max(map(len, texts)) <= 253
+        assert all(HOST_LABEL.fullmatch(each) for text in texts for each in text.split("."))
+    if name in ("date-time", "time"):
+        assert not any(":60" in text[:21] for text in texts)
+
+
+def test_a_format_holds_beside_a_pattern(compiler: GrammarCompiler):
+    schema = {"type": "string", "format": "hostname", "pattern": "^a.*[0-9]$", "maxLength": 300}
+    for text in answers(compiler, schema):
+        assert re.fullmatch("a.*[0-9]", text)
+        assert all(HOST_LABEL.fullmatch(each) for each in text.split("."))
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"exclusiveMinimum": 1, "exclusiveMaximum": 1.0000001},
+        {"exclusiveMinimum": 0, "exclusiveMaximum": 1e-7},
+        {"exclusiveMinimum": -1e-5, "maximum": 0},
+        {"minimum": 1, "exclusiveMinimum": True, "maximum": 1.001},
+        {"exclusiveMinimum": 1e15, "exclusiveMaximum": 1e15 + 10_000},
+        {"multipleOf": 0.5}, {"multipleOf": 2.5}, {"multipleOf": 0.125}, {"multipleOf": 7.0},
+        {"multipleOf": 0.25, "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"allOf": [{"multipleOf": 1.5}, {"type": "number"}]},
+    ],
+)  # fmt: skip
+def test_a_number_keeps_to_its_bounds_as_a_float(compiler: GrammarCompiler, bounds: Any):
+    is_draft4 = bounds.get("exclusiveMinimum") is True
+    kind = jsonschema.Draft4Validator if is_draft4 else jsonschema.Draft202012Validator
+    for schema in ({"type": "number", **bounds}, {"type": ["number", "null"], **bounds}):
+        for value in answers(compiler, schema, count=200):
+            kind(schema).validate(value)
+
+
+A, AB = {"a": {"type": "integer"}}, {"a": {"type": "integer"}, "b": {"type": "integer"}}
+LONG = {"type": "string", "minLength": 1200}
+
+
+@pytest.mark.parametrize(
+    "alternatives",
+    [
+        [{"type": "object", "properties": A, "required": ["a"]},
+         {"type": "object", "properties": AB, "required": ["a", "b"]}],
+        [{"type": "object", "properties": A},
+         {"type": "object", "properties": AB, "required": ["b"]}],
+        [{"type": "array", "items": {"oneOf": [{"properties": A}, {"properties": AB}]}}],
+        [{"type": "string"}, LONG],  # a free string is bounded, but not by its schema
+        [{"type": "number"}, {"type": "number", "minimum": 1e19}],
+        [{"$anchor": "x", "type": "object"}, {"$ref": "#x"}],
+    ],
+)  # fmt: skip
+def test_alternatives_that_only_seem_to_exclude_each_other_are_refused(
+    compiler: GrammarCompiler, alternatives: list[Any]
+):
+    """Each is narrowed before it is enforced: that says nothing about the others."""
+    with pytest.raises(InvalidParameter, match="could hold at once cannot be enforced"):
+        grammar_of(compiler, {"oneOf": alternatives})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": [{"type": "object", "properties": A, "additionalProperties": False},
+                   {"type": "object", "properties": AB, "required": ["b"]}]},
+        {"type": "object", "required": ["k"], "oneOf": [
+            {"properties": {"k": {"const": 1}}}, {"properties": {"k": {"enum": [2, "x"]}}}]},
+        {"oneOf": [{"type": "object"}]},
+        {"oneOf": [{"const": 1}, {"const": True}, {"enum": ["1", None]}, {"type": "array"}]},
+    ],
+)  # fmt: skip
+def test_alternatives_that_exclude_each_other_are_enforced(compiler: GrammarCompiler, schema: Any):
+    for value in answers(compiler, schema):
+        jsonschema.validate(value, schema)
+
+
+def test_a_random_oneof_is_enforced_or_refused(compiler: GrammarCompiler):
+    num_refused = 0
+    for seed in range(200):
+        schema = random_one_of(seed)
+        try:
+            values = answers(compiler, schema, count=4)
+        except InvalidParameter:
+            num_refused += 1
+            continue
+        for value in values:
+            jsonschema.Draft202012Validator(schema).validate(value)
+    assert 20 < num_refused < 180
+
+
+def test_names_of_definitions_are_the_schemas_own(compiler: GrammarCompiler):
+    schema = {
+        "$defs": {"any-value": {"const": 3}, "any value": {"const": 4}},
+        "type": "array",
+        "prefixItems": [{"$ref": "#/$defs/any-value"}, {"$ref": "#/$defs/any%20value"}, {}],
+        "minItems": 3,
+    }
+    values = answers(compiler, schema)
+    assert {tuple(value[:2]) for value in values} == {(3, 4)}
+    assert len({json.dumps(value[2]) for value in values}) > 3
+
+
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
@@ -141,13 +261,28 @@ def test_a_oneof_told_apart_by_a_constant_property_is_enforced(compiler: Grammar
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, '"dependentRequired"'),
         ({"$ref": "#/$defs/a", "unevaluatedProperties": False, "$defs": {"a": {}}}, "unevaluated"),
         ({"$dynamicRef": "#a"}, '"$dynamicRef"'),
-        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "alternatives could hold at once"),
-        ({"oneOf": [KIND, {"type": "object", "required": ["b"]}]}, "alternatives could hold"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "could hold at once"),
+        ({"oneOf": [KIND, {"type": "object", "required": ["b"]}]}, "could hold at once"),
         ({"type": "object", "minProperties": 2}, "minProperties, where properties have free names"),
         ({"const": 12345678901234567890}, "a number beyond 2^53 in const cannot be"),
         ({"items": {"enum": [1, [1e30]]}}, "in enum cannot be enforced (at #/items of"),
         ({"type": "integer", "minimum": 2**53 + 1}, "minimum, a number which no float holds"),
+        ({"type": "number", "multipleOf": 0.01}, "multipleOf 0.01, of which floats hold no"),
+        ({"type": "number", "maximum": 1e15 + 0.5}, "a number beyond 2^40 with a fraction"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+        ({"type": "string", "pattern": "^[[:alpha:]]$"}, "has '['"),
+        ({"type": "string", "pattern": "^[a-z&&[^aeiou]]$"}, "has '&&'"),
+        ({"type": "string", "pattern": "[a-z--b]"}, "has '--'"),
+        ({"type": "string", "pattern": "[]a]"}, "has '[]'"),
+        ({"type": "string", "pattern": "(?x) a"}, "has '(?x'"),
+        ({"type": "string", "pattern": "(?-u:a)"}, "has '(?-'"),
+        ({"type": "string", "pattern": "(?P<name>a)"}, "has '(?P'"),
+        ({"type": "string", "pattern": "a\\z"}, "has '\\\\z'"),
+        ({"type": "string", "pattern": "\\pL"}, "has '\\\\p'"),
+        ({"type": "string", "pattern": "\\x{41}"}, "has '\\\\x'"),
+        ({"type": "string", "pattern": "\\b{start}a"}, "has '\\\\b{'"),
+        ({"type": "string", "pattern": "a++"}, "has '++'"),
+        ({"type": "object", "patternProperties": {"\\Aa": {}}}, "has '\\\\A'"),
         ({"type": "string", "pattern": "(a)\\1"}, "backreferences are not supported"),
         ({"$ref": "https://example.com/schema"}, "retriev"),
         ({"$ref": "#/$defs/missing"}, "does not exist"),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,24 @@ from llguidance import LLMatcher, LLParserLimits
 from numpy.typing import NDArray
 
 from toolkit.errors import InvalidParameter
-from toolkit.sampling.grammar.ending import EndingFinder, TokenCosts, words_of
+from toolkit.sampling.grammar.effort import Effort
+from toolkit.sampling.grammar.ending import SEARCH_CALLS, EndingFinder, TokenCosts, words_of
 from toolkit.sampling.grammar.source import grammar_source
 from toolkit.sampling.grammar.vocabulary import TokenTable, Vocabulary, byte_table, model_table
 from toolkit.structured_outputs import StructuredOutputsParams
 
 __all__ = ["CompiledGrammar", "GrammarCompiler"]
 
-# Grammars that are kept for the next request that asks for the same; one takes some 100 kB.
+# Grammars that are kept for the next request that asks for the same, and how many characters they
+# have together: one takes some 100 kB, a long one some 30 bytes for each character.
 _MAX_KEPT = 128
-# How long an ending is looked for before a grammar is refused, and how many bytes it may have.
-_SEARCH_S = 0.5
+_MAX_KEPT_CHARACTERS = 2_000_000
+# Refusals that are kept, so that what is asked for again and again is not searched again.
+_MAX_REFUSALS = 256
+# How many bytes an ending may have, and how long it may take a processor to find one: what a
+# sound form needs is bounded by the calls, this is for grammars that are slow to follow.
 _MAX_ENDING_BYTES = 4096
+_SEARCH_CPU_S = 1.0
 # Forms of which an answer is found where there is one. Of a regular expression there always is,
 # found or not.
 _MUST_END = ("json", "json_object", "choice", "grammar")
@@ -54,7 +61,7 @@ class CompiledGrammar:
     words: Sequence[list[int]]
     matcher: Any
     first_mask: NDArray[np.uint32]
-    ends: bool  # whether an ending was found
+    ending: list[int] | None  # tokens of a short answer, where one was found
 
     def new_matcher(self) -> Any:
         """Return a matcher of one's own."""
@@ -74,7 +81,9 @@ class GrammarCompiler:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._kept: OrderedDict[tuple[str, bool], Future[CompiledGrammar]] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._num_characters = 0
+        self._refusals: OrderedDict[bytes, str] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="toolkit-grammar")
 
@@ -100,27 +109,44 @@ class GrammarCompiler:
         Raises:
             InvalidParameter: the form is malformed, cannot be enforced, or no answer can have it.
         """
-        key = (params.key, always_closes)
+        # A digest: what is kept of a form that is refused should not be as long as the form.
+        key = sha256(f"{always_closes} {params.key}".encode()).digest()
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
-                return kept
-        source = grammar_source(params, always_closes=always_closes)
-        ends = self._find_ending(source)
-        if not ends and params.form in _MUST_END:
-            raise InvalidParameter(
-                "structured_outputs: no answer that ends was found for this form: it asks for what "
-                "contradicts itself, refers to itself without a way out, or needs more than "
-                f"{_MAX_ENDING_BYTES} bytes",
-                param="structured_outputs",
-            )
+                return kept.grammar
+            refusal = self._refusals.get(key)
+        if refusal is not None:
+            raise InvalidParameter(refusal, param="structured_outputs")
+        try:
+            source = grammar_source(params, always_closes=always_closes)
+            ending = self._check(source, params)
+        except InvalidParameter as error:
+            self._keep_refusal(key, str(error))
+            raise
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._pool.submit(self._compile, source, ends)
-            if len(self._kept) > _MAX_KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[key]
+                grammar = self._pool.submit(self._compile, source, ending)
+                self._kept[key] = _Kept(grammar, len(source))
+                self._num_characters += len(source)
+            grammar = self._kept[key].grammar
+            self._drop_oldest()
+            return grammar
+
+    def _drop_oldest(self) -> None:
+        """Drop grammars until those that are kept are few and small enough."""
+        while len(self._kept) > _MAX_KEPT or (
+            self._num_characters > _MAX_KEPT_CHARACTERS and len(self._kept) > 1
+        ):
+            _, dropped = self._kept.popitem(last=False)
+            self._num_characters -= dropped.num_characters
+
+    def _keep_refusal(self, key: bytes, message: str) -> None:
+        with self._lock:
+            self._refusals[key] = message
+            if len(self._refusals) > _MAX_REFUSALS:
+                self._refusals.popitem(last=False)
 
     def close(self) -> None:
         """End the thread and drop the grammars."""
@@ -135,28 +161,65 @@ class GrammarCompiler:
     def _model(self) -> _Target:
         return _Target(model_table(self._vocabulary))
 
-    def _find_ending(self, source: str) -> bool:
-        """Return whether an answer that ends was found; raise if the grammar does not compile."""
-        matcher = self._bytes.matcher(source)
-        finder = EndingFinder(self._bytes.costs, self._bytes.words(source))
-        deadline_s = time.monotonic() + _SEARCH_S
-        path = finder.find(matcher, limit=_MAX_ENDING_BYTES, deadline_s=deadline_s)
-        return path is not None
+    def _check(self, source: str, params: StructuredOutputsParams) -> list[int] | None:
+        """Return a short answer in single bytes; None where a search would take too long.
 
-    def _compile(self, source: str, ends: bool) -> CompiledGrammar:
+        Raises:
+            InvalidParameter: the grammar does not compile, or has no answer that ends.
+        """
+        matcher = self._bytes.matcher(source)
+        if params.choice is not None:
+            return self._bytes.table.cut(min(params.choice, key=len))
+        effort = Effort(SEARCH_CALLS, cpu_s=_SEARCH_CPU_S)
+        finder = EndingFinder(self._bytes.costs, self._bytes.words(source))
+        ending = finder.find(matcher, limit=_MAX_ENDING_BYTES, effort=effort)
+        if ending is None and not effort.is_spent and params.form in _MUST_END:
+            raise InvalidParameter(
+                "structured_outputs: no answer that ends was found for this form: it asks for what "
+                "contradicts itself, refers to itself without a way out, or needs more than "
+                f"{_MAX_ENDING_BYTES} bytes",
+                param="structured_outputs",
+            )
+        return ending
+
+    def _compile(self, source: str, ending: list[int] | None) -> CompiledGrammar:
         target = self._model
         matcher = target.matcher(source)
         # It may have a word more than there are tokens for.
         packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint32)
         first_mask = packed[: target.table.num_words]
-        return CompiledGrammar(
+        grammar = CompiledGrammar(
             table=target.table,
             costs=target.costs,
             words=target.words(source),
             matcher=matcher,
             first_mask=first_mask,
-            ends=ends,
+            ending=None,
         )
+        return grammar if ending is None else replace(grammar, ending=self._spell(ending, grammar))
+
+    def _spell(self, ending: list[int], grammar: CompiledGrammar) -> list[int] | None:
+        """Return a short answer in the model's tokens; None if they do not write one."""
+        table = self._bytes.table
+        spelled: list[int] = []
+        for is_special, group in groupby(ending, table.special_token_ids.__contains__):
+            run = list(group)
+            text = b"".join(table.tokens[token_id] for token_id in run)
+            spelled += run if is_special else grammar.table.cut(text)
+        matcher = grammar.new_matcher()
+        if matcher.consume_tokens(spelled) and matcher.is_accepting():
+            return spelled
+        effort = Effort(SEARCH_CALLS, cpu_s=_SEARCH_CPU_S)
+        matcher = grammar.new_matcher()
+        return grammar.new_finder().find(matcher, limit=_MAX_ENDING_BYTES, effort=effort)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A grammar that is kept, and how long its source is."""
+
+    grammar: Future[CompiledGrammar]
+    num_characters: int
 
 
 class _Target:
@@ -188,9 +251,4 @@ def _reason(message: str) -> str:
     unenforced = re.match(r"Unimplemented keys: \[(.*)\]", found)
     if unenforced is not None:
         return f"the JSON schema has keywords that cannot be enforced here: {unenforced[1]}"
-    if found.startswith("oneOf constraints are not supported"):
-        return (
-            "the JSON schema has a oneOf whose alternatives could hold at once, which cannot be "
-            "enforced; tell them apart by a required property with a const, or use anyOf"
-        )
     return found[:500]

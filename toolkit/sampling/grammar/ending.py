@@ -7,20 +7,22 @@ tokens that tend to close things, in several orders of preference, until the gra
 from __future__ import annotations
 
 import json
-import math
 import re
-import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.sampling.grammar.effort import Effort
 from toolkit.sampling.grammar.vocabulary import TokenTable
 
-__all__ = ["EndingFinder", "TokenCosts", "words_of"]
+__all__ = ["SEARCH_CALLS", "EndingFinder", "TokenCosts", "words_of"]
 
-_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+# What is never closed is matched, too, to the end of its line: each character is read once.
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"?')
 _RUN = re.compile(r"[^\\^$.|?*+()\[\]{}\"\n]{2,}")
 # Of the words in a grammar, as many are tried as a tag or a tool has; a text longer is a sentence.
 _MAX_WORDS = 64
@@ -30,9 +32,13 @@ _KINDS = (b"0", b"a", b"A", b".", b'"', b")", b"]", b"}", b"\n", b" ")
 # Whoever takes a token so often in a row does not come to an end that way; a string of so many
 # characters that a schema asks for does.
 _MAX_SAME = 1200
-# Each way gets so long, whatever those before it took: in free text that a tag ends the first two
-# find nothing for long, and the third finds the tag at once.
-_LEAST_S = 0.1
+# Of a search that has time, all ways together: each may try more tokens than an ending may have.
+SEARCH_CALLS = 24_000
+# By so many last tokens the place in another ending is told that one may go on from, and as many
+# places that look the same are tried.
+_MAX_TAIL = 8
+_MAX_PLACES = 4
+_MAX_LAST = 3
 # Of a character that has begun, which no word can follow.
 _MAX_CHARACTER_TOKENS = 3
 
@@ -64,6 +70,18 @@ class TokenCosts:
         # Where each token has its turn, long ones would only be more to go through.
         self.in_turn = np.where(is_single, self.preferred, self.preferred + _USED // 2)
         self.kinds = [token_id for kind in _KINDS for token_id in table.cut(kind)]
+        # Of a table that is mostly empty, as that of single bytes, the rest need not be looked at.
+        self._written = np.flatnonzero([bool(own) for own in table.tokens])
+
+    def best(self, mask: NDArray[np.uint8], costs: NDArray[np.int64]) -> int | None:
+        """Return the token of the least cost that a mask allows; None where it allows none."""
+        written = self._written
+        if len(written) < len(costs) // 8:
+            allowed = written[(mask[written >> 3] >> (written & 7) & 1).astype(bool)]
+        else:
+            bits = np.unpackbits(mask, count=len(costs), bitorder="little")
+            allowed = np.flatnonzero(bits)
+        return int(allowed[costs[allowed].argmin()]) if len(allowed) else None
 
 
 class EndingFinder:
@@ -79,80 +97,134 @@ class EndingFinder:
         self._words = words
         self._ways = [self._by_preference, self._in_turn, self._by_a_word, self._with_words]
 
-    def find(self, matcher: Any, *, limit: int, deadline_s: float = math.inf) -> list[int] | None:
+    def find(self, matcher: Any, *, limit: int, effort: Effort | None = None) -> list[int] | None:
         """Return tokens after which the grammar accepts, or None if none were found.
 
         Args:
             matcher: Where the grammar stands; it is left there.
             limit: How many tokens there may be at most.
-            deadline_s: When to give up, on the clock of ``time.monotonic``.
+            effort: What the search may cost, shared by its ways in equal parts; where it was too
+                little for all of them, ``is_spent`` says so: None then says nothing.
         """
+        effort = Effort(SEARCH_CALLS) if effort is None else effort
+        all_gave_up = True
         for place, way in enumerate(self._ways):
-            least_s = time.monotonic() + _LEAST_S
-            path = way(matcher.deep_copy(), limit, max(deadline_s, least_s))
+            part = effort.part(max(1, effort.left // (len(self._ways) - place)))
+            path = way(matcher.deep_copy(), limit, part)
+            effort.give_back(part)
             if path is not None:
                 self._ways.insert(0, self._ways.pop(place))
                 return path
+            all_gave_up = all_gave_up and part.is_spent
+        effort.is_spent = all_gave_up
         return None
 
-    def find_again(self, matcher: Any, *, limit: int) -> list[int] | None:
-        """Do the same, only in the way that found the last ending: that takes no long search."""
-        return self._ways[0](matcher.deep_copy(), limit, math.inf)
+    def find_near(
+        self, matcher: Any, known: Sequence[list[int]], *, limit: int, effort: Effort
+    ) -> list[int] | None:
+        """Do the same where endings are known from other places of the same answer.
 
-    def _by_preference(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
+        An ending from here most often runs into one of them after few tokens: after the end of a
+        string, what an object still needs is what it needed before. To see that costs one call,
+        however long the rest is.
+
+        Args:
+            matcher: Where the grammar stands; it is left there.
+            known: The endings, the likeliest first.
+            limit: How many tokens there may be at most.
+            effort: What the search may cost.
+        """
+        led = matcher.deep_copy()
+        path: list[int] = []
+        while not led.is_accepting():
+            rest = self._joined(led, path, known, limit - len(path), effort)
+            if rest is not None:
+                return path + rest
+            forced = led.compute_ff_tokens() if effort.spend() else []
+            best = None if forced else self._best(led, self._costs.preferred, effort)
+            step = forced if best is None else [best]
+            if not step or len(path) + len(step) > limit or not led.consume_tokens(step):
+                return None
+            path += step
+        return path
+
+    def best_of(self, mask: NDArray[np.uint32]) -> int | None:
+        """Return the token of a mask that closes best; None where it allows none."""
+        return self._costs.best(mask.view(np.uint8), self._costs.preferred)
+
+    def _joined(
+        self, matcher: Any, path: list[int], known: Sequence[list[int]], limit: int, effort: Effort
+    ) -> list[int] | None:
+        """Return the end of a known ending that is one behind a path, too."""
+        for ending in known:
+            # All of it, or its last tokens, may follow as soon as a character is complete.
+            last = range(len(ending) - _MAX_LAST, len(ending))
+            first = [0, *last] if len(path) <= _MAX_CHARACTER_TOKENS else []
+            places = _places_behind(path[-_MAX_TAIL:], ending) if path else iter(())
+            for start in chain(first, islice(places, _MAX_PLACES)):
+                rest = ending[start:]
+                if start < 0 or not rest or len(rest) > limit:
+                    continue
+                if not self._fits(matcher, rest, effort):
+                    continue
+                led = matcher.deep_copy()
+                if led.consume_tokens(rest) and led.is_accepting():
+                    return rest
+        return None
+
+    def _by_preference(self, matcher: Any, limit: int, effort: Effort) -> list[int] | None:
         """Always take what closes best."""
         path: list[int] = []
         num_same = 0
         while not matcher.is_accepting():
-            token_id = self._best(matcher, self._costs.preferred)
+            if len(path) >= limit or num_same > _MAX_SAME:
+                return None
+            token_id = self._best(matcher, self._costs.preferred, effort)
+            if token_id is None or not matcher.consume_token(token_id):
+                return None
             num_same = num_same + 1 if path and path[-1] == token_id else 0
-            is_late = len(path) >= limit or time.monotonic() > deadline_s
-            if token_id is None or is_late or num_same > _MAX_SAME:
-                return None
-            if not matcher.consume_token(token_id):
-                return None
             path.append(token_id)
         return path
 
-    def _by_a_word(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
+    def _by_a_word(self, matcher: Any, limit: int, effort: Effort) -> list[int] | None:
         """Take one word of the grammar, then what closes best."""
-        begun = self._finish_character(matcher)
+        begun = self._finish_character(matcher, effort)
         found: list[int] | None = None
         for word in self._words:
             longest = (limit if found is None else len(found) - 1) - len(begun)
-            if len(word) > longest or matcher.validate_tokens(word) < len(word):
+            if len(word) > longest or not self._fits(matcher, word, effort):
                 continue
             led = matcher.deep_copy()
             led.consume_tokens(word)
-            rest = self._at_once(led) if longest > len(word) else None
+            rest = self._at_once(led, effort) if longest > len(word) else None
             if rest is None:
-                rest = self._by_preference(led, longest - len(word), deadline_s)
+                rest = self._by_preference(led, longest - len(word), effort)
             found = found if rest is None else [*begun, *word, *rest]
         return found
 
-    def _finish_character(self, matcher: Any) -> list[int]:
+    def _finish_character(self, matcher: Any, effort: Effort) -> list[int]:
         """Lead a matcher to where a word can follow, if it stands in the middle of a character."""
         path: list[int] = []
         for _ in range(_MAX_CHARACTER_TOKENS):
-            if any(matcher.validate_tokens(word) == len(word) for word in self._words):
+            if any(self._fits(matcher, word, effort) for word in self._words):
                 break
-            token_id = self._best(matcher, self._costs.in_turn)
+            token_id = self._best(matcher, self._costs.in_turn, effort)
             if token_id is None or not matcher.consume_token(token_id):
                 break
             path.append(token_id)
         return path
 
-    def _at_once(self, matcher: Any) -> list[int] | None:
+    def _at_once(self, matcher: Any, effort: Effort) -> list[int] | None:
         """Return a single token after which it accepts, if one of a few kinds does."""
         for token_id in self._costs.kinds:
-            if not matcher.validate_tokens([token_id]):
+            if not self._fits(matcher, [token_id], effort):
                 continue
             led = matcher.deep_copy()
             if led.consume_token(token_id) and led.is_accepting():
                 return [token_id]
         return None
 
-    def _in_turn(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
+    def _in_turn(self, matcher: Any, limit: int, effort: Effort) -> list[int] | None:
         """Take what closes best and was taken least since the last quotation mark.
 
         So a string with a pattern gets through the characters until one of them lets it end.
@@ -160,9 +232,10 @@ class EndingFinder:
         path: list[int] = []
         costs = self._costs.in_turn.copy()
         while not matcher.is_accepting():
-            token_id = self._best(matcher, costs)
-            is_late = len(path) >= limit or time.monotonic() > deadline_s
-            if token_id is None or is_late or not matcher.consume_token(token_id):
+            if len(path) >= limit:
+                return None
+            token_id = self._best(matcher, costs, effort)
+            if token_id is None or not matcher.consume_token(token_id):
                 return None
             path.append(token_id)
             if b'"' in self._costs.table.tokens[token_id]:
@@ -171,37 +244,45 @@ class EndingFinder:
                 costs[token_id] += _USED
         return path
 
-    def _with_words(self, matcher: Any, limit: int, deadline_s: float) -> list[int] | None:
+    def _with_words(self, matcher: Any, limit: int, effort: Effort) -> list[int] | None:
         """Take the token that was taken least; words at their first chance."""
         path: list[int] = []
         costs = self._costs.in_turn.copy()
         words = list(self._words)
         while not matcher.is_accepting():
-            fitting = (word for word in words if matcher.validate_tokens(word) == len(word))
-            word = next(fitting, None)
+            word = next((word for word in words if self._fits(matcher, word, effort)), None)
             if word is not None:
                 words.remove(word)
             else:
-                token_id = self._best(matcher, costs)
+                token_id = self._best(matcher, costs, effort)
                 if token_id is None:
                     return None
                 costs[token_id] += _USED
                 word = [token_id]
-            is_late = len(path) + len(word) > limit or time.monotonic() > deadline_s
-            if is_late or not matcher.consume_tokens(word):
+            if len(path) + len(word) > limit or not matcher.consume_tokens(word):
                 return None
             path += word
         return path
 
-    def _best(self, matcher: Any, costs: NDArray[np.int64]) -> int | None:
-        ids = allowed_ids(matcher, len(costs))
-        return int(ids[costs[ids].argmin()]) if len(ids) else None
+    def _fits(self, matcher: Any, word: list[int], effort: Effort) -> bool:
+        return effort.spend() and bool(matcher.validate_tokens(word) == len(word))
+
+    def _best(self, matcher: Any, costs: NDArray[np.int64], effort: Effort) -> int | None:
+        """Return the allowed token of the least cost; None if there is none, or no effort left."""
+        if not effort.spend():
+            return None
+        return self._costs.best(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), costs)
 
 
-def allowed_ids(matcher: Any, num_tokens: int) -> NDArray[np.int64]:
-    """Return the tokens that a matcher allows next."""
-    packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-    return np.flatnonzero(np.unpackbits(packed, count=num_tokens, bitorder="little"))
+def _places_behind(tail: list[int], ending: list[int]) -> Iterator[int]:
+    """Yield where in an ending these tokens have just been taken."""
+    sought, whole = array("q", tail).tobytes(), array("q", ending).tobytes()
+    size = array("q").itemsize
+    found = whole.find(sought)
+    while found >= 0:
+        if found % size == 0:
+            yield found // size + len(tail)
+        found = whole.find(sought, found + 1)
 
 
 def words_of(source: str) -> list[bytes]:

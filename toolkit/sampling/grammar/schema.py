@@ -13,6 +13,13 @@ from typing import Any
 
 from toolkit.errors import InvalidParameter
 from toolkit.sampling.grammar.alternatives import are_disjoint
+from toolkit.sampling.grammar.numbers import (
+    MAX_FREE_NUMBER,
+    bound_numbers,
+    check_numbers,
+    narrow_numbers,
+)
+from toolkit.sampling.grammar.patterns import check_patterns, narrow_format
 from toolkit.sampling.grammar.shapes import check_shape, invalid_schema
 
 __all__ = ["MAX_FREE_STRING_CHARACTERS", "JsonStyle", "enforceable_schema"]
@@ -21,17 +28,9 @@ __all__ = ["MAX_FREE_STRING_CHARACTERS", "JsonStyle", "enforceable_schema"]
 MAX_FREE_STRING_CHARACTERS = 1_000
 # Of a property's name that the schema leaves open.
 _MAX_FREE_NAME = 64
-# Numbers that no keyword bounds stay within what 64 bits hold, and have no exponent: a random
-# model would write digits until no parser takes them.
-_MAX_FREE_NUMBER = 9_000_000_000_000_000_000
-# Beyond it a number of JSON is not what a float holds, and llguidance holds floats.
-_MAX_EXACT_NUMBER = 1 << 53
 # llguidance reads no deeper, and takes seconds for more properties.
 _MAX_DEPTH = 100
 _MAX_PROPERTIES = 5_000
-_FORMATS = frozenset(
-    "date-time time date duration email hostname ipv4 ipv6 uuid uri".split()  # others annotate
-)
 _ANNOTATIONS = frozenset(
     "title description default examples deprecated readOnly writeOnly $comment $schema $id id "
     "$defs definitions $anchor discriminator nullable".split()
@@ -41,8 +40,8 @@ _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLES = ("items", "additionalItems", "additionalProperties")
 # What bounds a string by itself.
 _STRING_BOUNDS = ("maxLength", "pattern", "format", "enum", "const")
-_ANY = "any value"
-_ANY_REF = {"$ref": "#/$defs/any%20value"}
+# Where the schema of a value of any type stands, with more of the last letter if a schema has it.
+_ANY = "any-value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def enforceable_schema(schema: Any, style: JsonStyle) -> dict[str, Any]:
     if schema is False:
         raise invalid_schema("no value fits the JSON schema false")
     root = dict(writer.write(schema, "#", 0))
-    root["$defs"] = {**root.get("$defs", {}), _ANY: writer.any_value()}
+    root["$defs"] = {**root.get("$defs", {}), writer.any_name: writer.any_value()}
     if style.whitespace_pattern is None:
         root["x-guidance"] = {"whitespace_flexible": False}
     else:
@@ -90,6 +89,10 @@ class _Writer:
         self._root = root
         self._style = style
         self._num_properties = 0
+        self.any_name = _ANY
+        while self.any_name in root.get("$defs", ()):
+            self.any_name += _ANY[-1]
+        self._any_ref = {"$ref": f"#/$defs/{self.any_name}"}
 
     def write(self, node: Any, path: str, depth: int, *, is_part: bool = False) -> Any:
         """Return a node as it can be enforced.
@@ -102,7 +105,7 @@ class _Writer:
                 open may be said by them.
         """
         if node is True:
-            return {} if is_part else dict(_ANY_REF)
+            return {} if is_part else dict(self._any_ref)
         if not isinstance(node, Mapping):
             return node
         if depth > _MAX_DEPTH:
@@ -110,14 +113,25 @@ class _Writer:
         check_shape(node, path)
         written = {key: value for key, value in node.items() if key != "x-guidance"}
         _drop_what_says_nothing(written)
-        self._check_numbers(written, path)
+        check_numbers(written, path)
+        narrow_numbers(written)
+        check_patterns(written, path)
+        narrow_format(written)
         keywords = written.keys() - _ANNOTATIONS
         if not keywords and not is_part:
-            return {**written, **_ANY_REF, **self._write_children(written, path, depth, False)}
+            return {**written, **self._any_ref, **self._write_children(written, path, depth, False)}
         is_combined = bool(keywords & {"$ref", "allOf", "anyOf", "oneOf"})
         parts_combine = "allOf" in keywords or len(keywords) > 1
         written |= self._write_children(written, path, depth, parts_combine)
-        if "oneOf" in written and are_disjoint(node["oneOf"], self._root):
+        if "oneOf" in written:
+            # By what the alternatives say, not by what is written for them: that is narrower, and
+            # a value which it leaves out of one alternative still has to be out of that one.
+            if not are_disjoint(node, self._root):
+                raise invalid_schema(
+                    "a oneOf whose alternatives could hold at once cannot be enforced (at "
+                    f"{path[:200]} of the JSON schema); tell them apart by a required property "
+                    "with a const, or use anyOf"
+                )
             # The same then, and what llguidance can follow.
             written = _with_any_of(written, path)
         if not is_combined and not is_part:
@@ -135,12 +149,12 @@ class _Writer:
             {"type": "boolean"},
             {
                 "type": "number",
-                "minimum": -_MAX_FREE_NUMBER,
-                "maximum": _MAX_FREE_NUMBER,
+                "minimum": -MAX_FREE_NUMBER,
+                "maximum": MAX_FREE_NUMBER,
             },
             text,
-            {"type": "array", "items": _ANY_REF},
-            {"type": "object", **_any_properties()},
+            {"type": "array", "items": self._any_ref},
+            {"type": "object", **_any_properties(self._any_ref)},
         ]
         return {"anyOf": kinds}
 
@@ -185,13 +199,13 @@ class _Writer:
         if "string" in types and self._style.always_closes and is_free:
             node["maxLength"] = MAX_FREE_STRING_CHARACTERS + node.get("minLength", 0)
         if "number" in types or "integer" in types:
-            _bound_numbers(node)
+            bound_numbers(node)
         if "array" in types and "items" not in node:
             has_places = "prefixItems" in node
             is_long = node.get("minItems", 0) > len(node["prefixItems"]) if has_places else True
-            node["items"] = dict(_ANY_REF) if is_long else False
+            node["items"] = dict(self._any_ref) if is_long else False
         if "object" in types and "additionalProperties" not in node:
-            _close_object(node)
+            _close_object(node, self._any_ref)
 
     def _check_min_properties(self, node: Mapping[str, Any], path: str) -> None:
         """Refuse a count of properties that a name written twice could seem to reach."""
@@ -206,23 +220,9 @@ class _Writer:
         if self._num_properties > _MAX_PROPERTIES:
             raise invalid_schema(f"the schema has more than {_MAX_PROPERTIES} properties")
 
-    def _check_numbers(self, node: Mapping[str, Any], path: str) -> None:
-        """Refuse numbers that would not be kept as they are."""
-        for name in ("const", "enum"):
-            if name in node and _has_large_number(node[name], 0):
-                raise _unenforced(f"a number beyond 2^53 in {name}", path)
-        for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
-            bound = node.get(name)
-            if not isinstance(bound, int) or abs(bound) <= _MAX_EXACT_NUMBER:
-                continue
-            if abs(bound) > _MAX_FREE_NUMBER or int(float(bound)) != bound:
-                raise _unenforced(f"{name}, a number which no float holds,", path)
-
 
 def _drop_what_says_nothing(node: dict[str, Any]) -> None:
     """Take out keywords that llguidance does not know, where they hold for everything anyway."""
-    if node.get("format") not in _FORMATS:
-        node.pop("format", None)  # an annotation
     for name, empty in (
         ("uniqueItems", False),
         ("unevaluatedProperties", True),
@@ -242,17 +242,7 @@ def _drop_what_says_nothing(node: dict[str, Any]) -> None:
         node.setdefault("additionalProperties", False)
 
 
-def _bound_numbers(node: dict[str, Any]) -> None:
-    """Give a number a least and a largest value, where it has none."""
-    for names, bound in (
-        (("minimum", "exclusiveMinimum"), -_MAX_FREE_NUMBER),
-        (("maximum", "exclusiveMaximum"), _MAX_FREE_NUMBER),
-    ):
-        if not any(name in node for name in names):
-            node[names[0]] = bound
-
-
-def _close_object(node: dict[str, Any]) -> None:
+def _close_object(node: dict[str, Any], any_ref: dict[str, Any]) -> None:
     """Say which properties an object has beside those that its schema names."""
     named = node.get("properties", {})
     required = node.get("required", [])
@@ -260,16 +250,16 @@ def _close_object(node: dict[str, Any]) -> None:
     if "patternProperties" in node and not needs_others:
         node["additionalProperties"] = False
     elif "properties" not in node and not required:
-        node.update(_any_properties())
+        node.update(_any_properties(any_ref))
     elif needs_others:
-        node["additionalProperties"] = dict(_ANY_REF)
+        node["additionalProperties"] = dict(any_ref)
     else:
         node["additionalProperties"] = False
 
 
-def _any_properties() -> dict[str, Any]:
+def _any_properties(any_ref: dict[str, Any]) -> dict[str, Any]:
     name = f"^[^\\x00-\\x1f]{{0,{_MAX_FREE_NAME}}}$"
-    return {"patternProperties": {name: _ANY_REF}, "additionalProperties": False}
+    return {"patternProperties": {name: any_ref}, "additionalProperties": False}
 
 
 def _with_any_of(node: dict[str, Any], path: str) -> dict[str, Any]:
@@ -277,16 +267,6 @@ def _with_any_of(node: dict[str, Any], path: str) -> dict[str, Any]:
     if "anyOf" in node:
         raise _unenforced("oneOf beside anyOf", path)
     return {("anyOf" if name == "oneOf" else name): value for name, value in node.items()}
-
-
-def _has_large_number(value: Any, depth: int) -> bool:
-    if depth > _MAX_DEPTH:
-        raise invalid_schema(f"a value of the schema is nested more than {_MAX_DEPTH} deep")
-    if isinstance(value, list):
-        return any(_has_large_number(each, depth + 1) for each in value)
-    if isinstance(value, Mapping):
-        return any(_has_large_number(each, depth + 1) for each in value.values())
-    return isinstance(value, (int, float)) and abs(value) > _MAX_EXACT_NUMBER
 
 
 def _unenforced(what: str, path: str) -> InvalidParameter:

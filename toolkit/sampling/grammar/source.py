@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
@@ -15,10 +15,11 @@ from toolkit.structured_outputs import StructuredOutputsParams
 
 __all__ = ["grammar_source"]
 
-_GBNF_RULE = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
-# What to step over in Lark when looking for a schema: texts, regular expressions and comments.
+_GBNF_NAME = re.compile(r"[\w-]+")
+# What to step over in Lark when looking for a schema: texts, regular expressions and comments. What
+# is never closed is one, too, to the end of its line: so each character is read only once.
 _LARK_PART = re.compile(
-    r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/|(?P<json>%json\s*)(?=\{)', re.DOTALL
+    r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/(?:[^/\\\n]|\\.)+/?|(?P<json>%json\s*)(?=\{)', re.DOTALL
 )
 # Between the tokens of JSON: nothing, a space, or a line break with its indentation. A random
 # model would fill an answer with space if more were allowed.
@@ -47,11 +48,11 @@ def grammar_source(params: StructuredOutputsParams, *, always_closes: bool) -> s
     if params.regex is not None:
         return f"start: /{_for_slashes(params.regex)}/"
     if params.choice is not None:
-        return f"start: {' | '.join(_quoted(one) for one in params.choice)}"
+        return _choice(params.choice)
     if isinstance(params.structural_tag, Mapping):
         return tag_grammar(params.structural_tag, style)
     assert params.grammar is not None  # one of the six is given
-    if _GBNF_RULE.search(params.grammar):
+    if _is_gbnf(params.grammar):
         return _from_gbnf(params.grammar)
     return "".join(_with_enforceable_schemas(params.grammar, style))
 
@@ -66,6 +67,14 @@ def _whitespace(params: StructuredOutputsParams) -> str | None:
     return _WHITESPACE if params.whitespace_pattern is None else params.whitespace_pattern
 
 
+def _choice(texts: Sequence[str]) -> str:
+    """Return a grammar whose texts are one terminal: a rule may have two thousand parts at most."""
+    written = [_quoted(text) for text in texts if text]
+    if not written:
+        return 'start: ""'
+    return f"start: CHOICE{'?' if '' in texts else ''}\nCHOICE: {' | '.join(written)}"
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -74,6 +83,12 @@ def _for_slashes(regex: str) -> str:
     """Return a regular expression as it stands between Lark's slashes."""
     parts = re.sub(r"\\.|/", lambda part: r"\/" if part[0] == "/" else part[0], regex, flags=re.S)
     return parts.replace("\n", r"\n")
+
+
+def _is_gbnf(grammar: str) -> bool:
+    """Whether a line begins as a rule of EBNF does."""
+    heads = (line.partition("::=") for line in grammar.splitlines() if "::=" in line)
+    return any(_GBNF_NAME.fullmatch(name.strip()) for name, _, _ in heads)
 
 
 def _from_gbnf(grammar: str) -> str:

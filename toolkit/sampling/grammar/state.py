@@ -41,9 +41,10 @@ class GrammarState:
         self._eos_token_ids = table.eos_token_ids
         self._hides_eos = request.params.ignore_eos
         self._closing: Closing | None = None
-        if request.params.max_tokens is None and compiled.ends:
-            self._closing = Closing(compiled.new_finder(), request.max_tokens)
-            self._closing.look_ahead(self.matcher, 0)
+        if request.params.max_tokens is None and compiled.ending is not None:
+            _check_room(compiled.ending, request.max_tokens)
+            finder = compiled.new_finder()
+            self._closing = Closing(finder, request.max_tokens, compiled.ending)
         self._hide_eos()
 
     def accept(self, token_id: int) -> Accepted:
@@ -65,7 +66,7 @@ class GrammarState:
         chosen: int | None = token_id
         is_at_budget = False
         if self._closing is not None:
-            chosen = self._closing.guard(self.matcher, token_id, self.num_tokens)
+            chosen = self._closing.guard(self.matcher, token_id, self.num_tokens, self.mask)
             is_at_budget = self.num_tokens >= self._closing.budget
         if chosen is None:
             return Accepted(self._eos_token_ids[0], True)
@@ -97,5 +98,15 @@ class GrammarState:
             return
         raise InvalidRequest(
             f"the form that structured_outputs asks for cannot be completed: {reason:.200}",
+            param="structured_outputs",
+        )
+
+
+def _check_room(ending: list[int], room: int) -> None:
+    """Refuse an answer whose shortest known text does not fit the context."""
+    if len(ending) > room:
+        raise InvalidRequest(
+            f"the context has room for {room} more tokens, in which no answer of the form that "
+            "structured_outputs asks for was found; shorten the prompt or the form",
             param="structured_outputs",
         )

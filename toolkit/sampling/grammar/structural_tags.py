@@ -16,6 +16,8 @@ from toolkit.sampling.grammar.schema import JsonStyle, enforceable_schema
 __all__ = ["tag_grammar"]
 
 _ANY_TEXT = r"/(.|\n)*/"
+# Text without any of them is one expression, which gets larger with each.
+_MAX_TRIGGERS = 100
 
 
 def tag_grammar(tag: Mapping[str, Any], style: JsonStyle) -> str:
@@ -70,27 +72,27 @@ class _Rules:
         """Return free text in which a trigger must become one of the tags that begin with it."""
         if not tags or not triggers:
             raise _invalid("it needs at least one tag and one trigger")
+        bodies: dict[str, list[str]] = {trigger: [] for trigger in triggers}
+        if len(bodies) > _MAX_TRIGGERS:
+            raise _invalid(f"it has {len(bodies)} triggers, more than {_MAX_TRIGGERS}")
+        for tag in tags:
+            begin = _text(tag, "begin")
+            # Where several begin a tag, it belongs to the longest.
+            trigger = max(filter(begin.startswith, bodies), key=len, default=None)
+            if trigger is None:
+                raise _invalid(f"no trigger begins the tag {begin!r:.80}")
+            bodies[trigger].append(self._body(tag, begin[len(trigger) :]))
         options = []
-        for trigger in triggers:
-            bodies = []
-            for tag in tags:
-                begin = _text(tag, "begin")
-                if begin.startswith(trigger) and not _is_longer(begin, trigger, triggers):
-                    bodies.append(self._body(tag, begin[len(trigger) :]))
-            if not bodies:
+        for trigger, own in bodies.items():
+            if not own:
                 raise _invalid(f"no tag begins with the trigger {trigger!r:.80}")
             # Lazy: the text ends with the first trigger in it, which so is in no other text.
             text = self._named("trigger", f"{_ANY_TEXT} {_quoted(trigger)}", lazy=True)
-            options.append(f"{text} ({' | '.join(bodies)})")
-        strays = [
-            tag for tag in tags if not any(_text(tag, "begin").startswith(t) for t in triggers)
-        ]
-        if strays:
-            raise _invalid(f"no trigger begins the tag {_text(strays[0], 'begin')!r:.80}")
+            options.append(f"{text} ({' | '.join(own)})")
         any_tag = self._named("tags", " | ".join(options))
         at_least_one, stops = given.get("at_least_one"), given.get("stop_after_first")
         count = "" if at_least_one and stops else "?" if stops else "+" if at_least_one else "*"
-        rest = "" if stops and at_least_one else f" {self._last_text(triggers)}"
+        rest = "" if stops and at_least_one else f" {self._last_text(list(bodies))}"
         return f"{any_tag}{count}{rest}"
 
     def _last_text(self, triggers: list[str]) -> str:
@@ -147,11 +149,6 @@ class _Rules:
 
 def _old_tags(tag: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return _mappings(tag, "structures")
-
-
-def _is_longer(begin: str, trigger: str, triggers: list[str]) -> bool:
-    """Whether a longer trigger begins this tag, which then belongs to that one."""
-    return any(len(other) > len(trigger) and begin.startswith(other) for other in triggers)
 
 
 def _mappings(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
