@@ -84,11 +84,14 @@ class ChatChoice:
 
     def finish_reason(self, reason: str | None) -> str | None:
         """Return OpenAI's reason for the end."""
-        parser = self._parser
-        if parser is None:
-            return reason
-        made_calls = parser.num_calls > 0 and not parser.has_broken_call
+        made_calls = self._parser is not None and self._parser.num_calls > 0
+        made_calls = made_calls and not self.has_broken_call
         return self._turn.finish_reason(reason, made_calls=made_calls)
+
+    @property
+    def has_broken_call(self) -> bool:
+        """Whether a call has not come to its end."""
+        return self._parser is not None and self._parser.has_broken_call
 
     @property
     def num_reasoning_tokens(self) -> int:

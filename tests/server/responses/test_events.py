@@ -205,3 +205,11 @@ def test_a_stream_that_fails_says_so_twice(talk_http: httpx.Client) -> None:
     assert response["status"] == "failed"
     assert response["error"]["code"] == "server_error"
     assert talk_http.get(f"/v1/responses/{response['id']}").status_code == 404
+
+
+def test_a_call_that_a_stop_string_cuts_is_incomplete(talk_http: httpx.Client) -> None:
+    body = {"model": "tiny", "input": "Hello", "tools": [ADD], "stop": ["}"]}
+    answer = talk_http.post("/v1/responses", json=body | saying(call_text(1, 2)))
+    (item,) = answer.json()["output"]
+    assert (item["type"], item["status"]) == ("function_call", "incomplete")
+    assert item["arguments"] == '{"a": 1, "b": 2'

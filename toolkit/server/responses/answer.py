@@ -101,7 +101,9 @@ class ResponseAnswer:
         if part.finish_reason is not None:
             self._is_cut = part.finish_reason == "length"
             rest = self._logprobs(self._choice.take_entries())
-            yield from self._output.finish(rest, is_cut=self._is_cut)
+            yield from self._output.finish(
+                rest, is_cut=self._is_cut or self._choice.has_broken_call
+            )
 
     def _logprobs(self, entries: list[TokenEntry] | None) -> Logprobs:
         num_top = self._envelope.body.top_logprobs or 0

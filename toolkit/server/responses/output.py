@@ -80,7 +80,7 @@ class Output:
 
         Args:
             logprobs: Those of tokens at the end that made no more text.
-            is_cut: Whether the answer ran into a limit: its last item is incomplete then.
+            is_cut: Whether the answer, or its last call, broke off: its last item is incomplete.
         """
         if self._open is None:
             yield from self._begin(_Message(len(self.items)))
