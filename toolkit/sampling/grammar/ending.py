@@ -29,6 +29,8 @@ _MAX_WORDS = 64
 _MAX_WORD_BYTES = 64
 # One of each kind that may be the last of a text.
 _KINDS = (b"0", b"a", b"A", b".", b'"', b")", b"]", b"}", b"\n", b" ")
+# Where all of these may follow, no structure is asked for but text.
+_TEXT = (b"#", b"@", b"~")
 # Whoever takes a token so often in a row does not come to an end that way; a string of so many
 # characters that a schema asks for does.
 _MAX_SAME = 1200
@@ -66,12 +68,23 @@ class TokenCosts:
         self.table = table
         costs = [_cost(own) for own in table.tokens]
         self.preferred: NDArray[np.int64] = np.array(costs, dtype=np.int64)
+        # Within free text only a quotation mark closes: brackets there are text like any other.
+        self._in_text = self.preferred.copy()
+        for token_id, own in enumerate(table.tokens):
+            if own.startswith(b'"'):
+                self._in_text[token_id] = min(len(own), _MAX_LENGTH) - _MAX_LENGTH
+        self._text = [cut[0] for each in _TEXT if len(cut := table.cut(each)) == 1]
         is_single = np.array([len(own) == 1 for own in table.tokens])
         # Where each token has its turn, long ones would only be more to go through.
         self.in_turn = np.where(is_single, self.preferred, self.preferred + _USED // 2)
         self.kinds = [token_id for kind in _KINDS for token_id in table.cut(kind)]
         # Of a table that is mostly empty, as that of single bytes, the rest need not be looked at.
         self._written = np.flatnonzero([bool(own) for own in table.tokens])
+
+    def closing(self, mask: NDArray[np.uint8]) -> int | None:
+        """Return the token of a mask that closes best; None where it allows none."""
+        is_text = all(mask[token_id >> 3] >> (token_id & 7) & 1 for token_id in self._text)
+        return self.best(mask, self._in_text if is_text and self._text else self.preferred)
 
     def best(self, mask: NDArray[np.uint8], costs: NDArray[np.int64]) -> int | None:
         """Return the token of the least cost that a mask allows; None where it allows none."""
@@ -141,7 +154,7 @@ class EndingFinder:
             if rest is not None:
                 return path + rest
             forced = led.compute_ff_tokens() if effort.spend() else []
-            best = None if forced else self._best(led, self._costs.preferred, effort)
+            best = None if forced else self._closing(led, effort)
             step = forced if best is None else [best]
             if not step or len(path) + len(step) > limit or not led.consume_tokens(step):
                 return None
@@ -150,7 +163,7 @@ class EndingFinder:
 
     def best_of(self, mask: NDArray[np.uint32]) -> int | None:
         """Return the token of a mask that closes best; None where it allows none."""
-        return self._costs.best(mask.view(np.uint8), self._costs.preferred)
+        return self._costs.closing(mask.view(np.uint8))
 
     def _joined(
         self, matcher: Any, path: list[int], known: Sequence[list[int]], limit: int, effort: Effort
@@ -179,7 +192,7 @@ class EndingFinder:
         while not matcher.is_accepting():
             if len(path) >= limit or num_same > _MAX_SAME:
                 return None
-            token_id = self._best(matcher, self._costs.preferred, effort)
+            token_id = self._closing(matcher, effort)
             if token_id is None or not matcher.consume_token(token_id):
                 return None
             num_same = num_same + 1 if path and path[-1] == token_id else 0
@@ -266,6 +279,12 @@ class EndingFinder:
 
     def _fits(self, matcher: Any, word: list[int], effort: Effort) -> bool:
         return effort.spend() and bool(matcher.validate_tokens(word) == len(word))
+
+    def _closing(self, matcher: Any, effort: Effort) -> int | None:
+        """Return the allowed token that closes best; None if there is none, or no effort left."""
+        if not effort.spend():
+            return None
+        return self._costs.closing(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8))
 
     def _best(self, matcher: Any, costs: NDArray[np.int64], effort: Effort) -> int | None:
         """Return the allowed token of the least cost; None if there is none, or no effort left."""
