@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ _MAX_SAME = 1200
 SEARCH_CALLS = 24_000
 # By so many last tokens the place in another ending is told that one may go on from, and as many
 # places that look the same are tried.
-_MAX_TAIL = 8
+_MAX_TAIL = 4
 _MAX_PLACES = 4
 _MAX_LAST = 3
 # Of a character that has begun, which no word can follow.
@@ -149,8 +150,14 @@ class EndingFinder:
         """
         led = matcher.deep_copy()
         path: list[int] = []
+        step: list[int] = []
         while not led.is_accepting():
-            rest = self._joined(led, path, known, limit - len(path), effort)
+            # What was forced, as a property's name, tells the place best: before it, the same
+            # characters may be cut into other tokens.
+            tail = step if len(step) > 1 else path[-_MAX_TAIL:]
+            is_early = len(path) <= _MAX_CHARACTER_TOKENS
+            places = partial(_places, tail, is_early=is_early)
+            rest = self._joined(led, places, known, limit - len(path), effort)
             if rest is not None:
                 return path + rest
             forced = led.compute_ff_tokens() if effort.spend() else []
@@ -166,17 +173,18 @@ class EndingFinder:
         return self._costs.closing(mask.view(np.uint8))
 
     def _joined(
-        self, matcher: Any, path: list[int], known: Sequence[list[int]], limit: int, effort: Effort
+        self,
+        matcher: Any,
+        places: Callable[[list[int]], Iterator[int]],
+        known: Sequence[list[int]],
+        limit: int,
+        effort: Effort,
     ) -> list[int] | None:
-        """Return the end of a known ending that is one behind a path, too."""
+        """Return the end of a known ending that is one from here, too, if it begins at a place."""
         for ending in known:
-            # All of it, or its last tokens, may follow as soon as a character is complete.
-            last = range(len(ending) - _MAX_LAST, len(ending))
-            first = [0, *last] if len(path) <= _MAX_CHARACTER_TOKENS else []
-            places = _places_behind(path[-_MAX_TAIL:], ending) if path else iter(())
-            for start in chain(first, islice(places, _MAX_PLACES)):
+            for start in places(ending):
                 rest = ending[start:]
-                if start < 0 or not rest or len(rest) > limit:
+                if not rest or len(rest) > limit:
                     continue
                 if not self._fits(matcher, rest, effort):
                     continue
@@ -293,6 +301,18 @@ class EndingFinder:
         return self._costs.best(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), costs)
 
 
+def _places(tail: list[int], ending: list[int], *, is_early: bool) -> Iterator[int]:
+    """Yield where an ending may be joined behind a tail.
+
+    All of it, or its last tokens, may follow as soon as a character is complete: ``is_early``.
+    """
+    if is_early:
+        yield 0
+        yield from range(max(1, len(ending) - _MAX_LAST), len(ending))
+    if tail:
+        yield from islice(_places_behind(tail, ending), _MAX_PLACES)
+
+
 def _places_behind(tail: list[int], ending: list[int]) -> Iterator[int]:
     """Yield where in an ending these tokens have just been taken."""
     sought, whole = array("q", tail).tobytes(), array("q", ending).tobytes()
@@ -326,6 +346,9 @@ def _cost(own: bytes) -> int:
     length = min(len(own), _MAX_LENGTH - 1)
     for family, members in enumerate(_FAMILIES):
         if used <= members:
+            # Where a quotation mark does not close a text it opens one, and the rest is text.
+            if own.startswith(b'"') and len(own) > 1 and not own.startswith(b'""'):
+                continue
             is_closing = family < 2
             return family * 2 * _MAX_LENGTH + (_MAX_LENGTH - length if is_closing else length)
     leads_nowhere = used & set(b" \t\r\n\\")
