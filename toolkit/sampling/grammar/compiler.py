@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InvalidParameter
 from toolkit.sampling.grammar.effort import Effort
-from toolkit.sampling.grammar.ending import SEARCH_CALLS, EndingFinder, TokenCosts, words_of
+from toolkit.sampling.grammar.ending import SEARCH_CALLS, EndingFinder, words_of
 from toolkit.sampling.grammar.source import grammar_source
+from toolkit.sampling.grammar.token_costs import TokenCosts
 from toolkit.sampling.grammar.vocabulary import TokenTable, Vocabulary, byte_table, model_table
 from toolkit.structured_outputs import StructuredOutputsParams
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.sampling.grammar.effort import Effort
-from toolkit.sampling.grammar.vocabulary import TokenTable
+from toolkit.sampling.grammar.token_costs import USED, TokenCosts
 
-__all__ = ["SEARCH_CALLS", "EndingFinder", "TokenCosts", "words_of"]
+__all__ = ["SEARCH_CALLS", "EndingFinder", "words_of"]
 
 # What is never closed is matched, too, to the end of its line: each character is read once.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"?')
@@ -27,8 +28,6 @@ _RUN = re.compile(r"[^\\^$.|?*+()\[\]{}\"\n]{2,}")
 # Of the words in a grammar, as many are tried as a tag or a tool has; a text longer is a sentence.
 _MAX_WORDS = 64
 _MAX_WORD_BYTES = 64
-# One of each kind that may be the last of a text.
-_KINDS = (b"0", b"a", b"A", b".", b'"', b")", b"]", b"}", b"\n", b" ")
 # Whoever takes a token so often in a row does not come to an end that way; a string of so many
 # characters that a schema asks for does.
 _MAX_SAME = 1200
@@ -36,52 +35,11 @@ _MAX_SAME = 1200
 SEARCH_CALLS = 24_000
 # By so many last tokens the place in another ending is told that one may go on from, and as many
 # places that look the same are tried.
-_MAX_TAIL = 8
+_MAX_TAIL = 4
 _MAX_PLACES = 4
 _MAX_LAST = 3
 # Of a character that has begun, which no word can follow.
 _MAX_CHARACTER_TOKENS = 3
-
-# Which token to try first, by the bytes that it is made of: what closes JSON, what separates its
-# parts, digits, the letters of null, true and false, what opens, then all else; spaces come last
-# because they lead nowhere, and backslashes because what follows them closes nothing.
-_FAMILIES = (
-    frozenset(b'"]}'),
-    frozenset(b'"]}:,'),
-    frozenset(b"0123456789"),
-    frozenset(b"nultrefas"),
-    frozenset(b'"]}:,[{-'),
-    frozenset(range(33, 127)) - frozenset(b"\\"),
-)
-_SPACE_FAMILY, _OTHER_FAMILY = len(_FAMILIES) + 1, len(_FAMILIES)
-_MAX_LENGTH = 1 << 8
-# A use counts for more than any preference: all else is tried before a token comes again.
-_USED = (_SPACE_FAMILY + 1) * 2 * _MAX_LENGTH
-
-
-class TokenCosts:
-    """How late each token of a table is tried on the way to an end."""
-
-    def __init__(self, table: TokenTable) -> None:
-        self.table = table
-        costs = [_cost(own) for own in table.tokens]
-        self.preferred: NDArray[np.int64] = np.array(costs, dtype=np.int64)
-        is_single = np.array([len(own) == 1 for own in table.tokens])
-        # Where each token has its turn, long ones would only be more to go through.
-        self.in_turn = np.where(is_single, self.preferred, self.preferred + _USED // 2)
-        self.kinds = [token_id for kind in _KINDS for token_id in table.cut(kind)]
-        # Of a table that is mostly empty, as that of single bytes, the rest need not be looked at.
-        self._written = np.flatnonzero([bool(own) for own in table.tokens])
-
-    def best(self, mask: NDArray[np.uint8], costs: NDArray[np.int64]) -> int | None:
-        """Return the token of the least cost that a mask allows; None where it allows none."""
-        written = self._written
-        if len(written) < len(costs) // 8:
-            allowed = written[(mask[written >> 3] >> (written & 7) & 1).astype(bool)]
-        else:
-            bits = np.unpackbits(mask, count=len(costs), bitorder="little")
-            allowed = np.flatnonzero(bits)
-        return int(allowed[costs[allowed].argmin()]) if len(allowed) else None
 
 
 class EndingFinder:
@@ -136,12 +94,18 @@ class EndingFinder:
         """
         led = matcher.deep_copy()
         path: list[int] = []
+        step: list[int] = []
         while not led.is_accepting():
-            rest = self._joined(led, path, known, limit - len(path), effort)
+            # What was forced, as a property's name, tells the place best: before it, the same
+            # characters may be cut into other tokens.
+            tail = step if len(step) > 1 else path[-_MAX_TAIL:]
+            is_early = len(path) <= _MAX_CHARACTER_TOKENS
+            places = partial(_places, tail, is_early=is_early)
+            rest = self._joined(led, places, known, limit - len(path), effort)
             if rest is not None:
                 return path + rest
             forced = led.compute_ff_tokens() if effort.spend() else []
-            best = None if forced else self._best(led, self._costs.preferred, effort)
+            best = None if forced else self._closing(led, effort)
             step = forced if best is None else [best]
             if not step or len(path) + len(step) > limit or not led.consume_tokens(step):
                 return None
@@ -150,20 +114,21 @@ class EndingFinder:
 
     def best_of(self, mask: NDArray[np.uint32]) -> int | None:
         """Return the token of a mask that closes best; None where it allows none."""
-        return self._costs.best(mask.view(np.uint8), self._costs.preferred)
+        return self._costs.closing(mask.view(np.uint8))
 
     def _joined(
-        self, matcher: Any, path: list[int], known: Sequence[list[int]], limit: int, effort: Effort
+        self,
+        matcher: Any,
+        places: Callable[[list[int]], Iterator[int]],
+        known: Sequence[list[int]],
+        limit: int,
+        effort: Effort,
     ) -> list[int] | None:
-        """Return the end of a known ending that is one behind a path, too."""
+        """Return the end of a known ending that is one from here, too, if it begins at a place."""
         for ending in known:
-            # All of it, or its last tokens, may follow as soon as a character is complete.
-            last = range(len(ending) - _MAX_LAST, len(ending))
-            first = [0, *last] if len(path) <= _MAX_CHARACTER_TOKENS else []
-            places = _places_behind(path[-_MAX_TAIL:], ending) if path else iter(())
-            for start in chain(first, islice(places, _MAX_PLACES)):
+            for start in places(ending):
                 rest = ending[start:]
-                if start < 0 or not rest or len(rest) > limit:
+                if not rest or len(rest) > limit:
                     continue
                 if not self._fits(matcher, rest, effort):
                     continue
@@ -179,7 +144,7 @@ class EndingFinder:
         while not matcher.is_accepting():
             if len(path) >= limit or num_same > _MAX_SAME:
                 return None
-            token_id = self._best(matcher, self._costs.preferred, effort)
+            token_id = self._closing(matcher, effort)
             if token_id is None or not matcher.consume_token(token_id):
                 return None
             num_same = num_same + 1 if path and path[-1] == token_id else 0
@@ -241,7 +206,7 @@ class EndingFinder:
             if b'"' in self._costs.table.tokens[token_id]:
                 costs = self._costs.in_turn.copy()
             else:
-                costs[token_id] += _USED
+                costs[token_id] += USED
         return path
 
     def _with_words(self, matcher: Any, limit: int, effort: Effort) -> list[int] | None:
@@ -257,7 +222,7 @@ class EndingFinder:
                 token_id = self._best(matcher, costs, effort)
                 if token_id is None:
                     return None
-                costs[token_id] += _USED
+                costs[token_id] += USED
                 word = [token_id]
             if len(path) + len(word) > limit or not matcher.consume_tokens(word):
                 return None
@@ -267,11 +232,29 @@ class EndingFinder:
     def _fits(self, matcher: Any, word: list[int], effort: Effort) -> bool:
         return effort.spend() and bool(matcher.validate_tokens(word) == len(word))
 
+    def _closing(self, matcher: Any, effort: Effort) -> int | None:
+        """Return the allowed token that closes best; None if there is none, or no effort left."""
+        if not effort.spend():
+            return None
+        return self._costs.closing(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8))
+
     def _best(self, matcher: Any, costs: NDArray[np.int64], effort: Effort) -> int | None:
         """Return the allowed token of the least cost; None if there is none, or no effort left."""
         if not effort.spend():
             return None
         return self._costs.best(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), costs)
+
+
+def _places(tail: list[int], ending: list[int], *, is_early: bool) -> Iterator[int]:
+    """Yield where an ending may be joined behind a tail.
+
+    All of it, or its last tokens, may follow as soon as a character is complete: ``is_early``.
+    """
+    if is_early:
+        yield 0
+        yield from range(max(1, len(ending) - _MAX_LAST), len(ending))
+    if tail:
+        yield from islice(_places_behind(tail, ending), _MAX_PLACES)
 
 
 def _places_behind(tail: list[int], ending: list[int]) -> Iterator[int]:
@@ -299,16 +282,3 @@ def words_of(source: str) -> list[bytes]:
         for text in (run, run.strip("/")):  # a regular expression stands between slashes
             found[text.encode(errors="ignore")] = None
     return [word for word in found if 1 < len(word) <= _MAX_WORD_BYTES][:_MAX_WORDS]
-
-
-def _cost(own: bytes) -> int:
-    """Return how late a token is tried: by its family, in which long closers come first."""
-    used = set(own)
-    length = min(len(own), _MAX_LENGTH - 1)
-    for family, members in enumerate(_FAMILIES):
-        if used <= members:
-            is_closing = family < 2
-            return family * 2 * _MAX_LENGTH + (_MAX_LENGTH - length if is_closing else length)
-    leads_nowhere = used & set(b" \t\r\n\\")
-    family = _SPACE_FAMILY if leads_nowhere else _OTHER_FAMILY
-    return family * 2 * _MAX_LENGTH + length
