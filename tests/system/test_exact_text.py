@@ -69,7 +69,9 @@ def play(tokenizer: Tokenizer, token_ids: Sequence[int], params: SamplingParams)
 
 def visible_tokens(tokenizer: Tokenizer, params: SamplingParams) -> VisibleTokens:
     spelling = tokenizer.spelling(skip_special_tokens=params.skip_special_tokens)
-    return VisibleTokens(spelling, include_stop=params.include_stop_str_in_output)
+    stops = {*tokenizer.eos_token_ids, *(params.stop_token_ids or ())}
+    hidden = () if params.include_stop_str_in_output else stops
+    return VisibleTokens(spelling, hidden_stop_ids=hidden)
 
 
 def whole_entries(
