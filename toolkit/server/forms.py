@@ -78,7 +78,7 @@ def fields_as_sent(body: AnswerRequest) -> Iterator[None]:
         if param is None or param == error.param:
             raise
         kind = PromptTooLong if isinstance(error, PromptTooLong) else InvalidRequest
-        # Messages begin with the name of their field.
-        message = param + str(error).removeprefix(error.param or "")
-        is_named = str(error).startswith(f"{error.param}:")
-        raise kind(message if is_named else str(error), param=param) from error
+        message = str(error)
+        if message.startswith(f"{error.param}:"):
+            message = message.replace(f"{error.param}:", f"{param}:", 1)
+        raise kind(message, param=param) from error

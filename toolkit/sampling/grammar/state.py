@@ -24,7 +24,7 @@ class Accepted(NamedTuple):
 
 
 class GrammarState:
-    """One sample of a request; its mask is filled while the model computes the next logits.
+    """One sample of a request: its place in the grammar, and the mask of what may follow.
 
     Args:
         compiled: The grammar.
