@@ -82,6 +82,12 @@ ROOMS = {
         imports="words engine text record server llm",
         outside="*",
     ),
+    # They read what is recorded; what changes an engine, such as a load, is passed in.
+    "widgets": row(
+        "toolkit.widgets.*",
+        imports="words record engine sampling",
+        outside="IPython anywidget ipywidgets matplotlib numpy pandas traitlets",
+    ),
     # What a user types: it imports everything, and no room imports it.
     "front-door": row(
         "toolkit toolkit.__main__ toolkit.cli.* toolkit.magics toolkit.views",
