@@ -8,7 +8,9 @@ import pytest
 
 from tests.builders import make_engine, params
 from tests.engine.letters import Letters
+from toolkit.beam_search_params import BeamSearchParams
 from toolkit.engine import Engine, StepReport
+from toolkit.engine.events import StepFinished
 from toolkit.text import SpelledToken
 
 
@@ -121,3 +123,16 @@ def test_an_engine_prints_its_state(engine: Engine):
     assert "1 waiting" in repr(engine)
     engine.close()
     assert repr(engine).startswith("Engine(closed")
+
+
+def test_a_report_says_all_that_is_known_of_each_new_token():
+    engine = make_engine()
+    engine.add([1, 2, 3], params(2))
+    engine.add([1, 2, 3], BeamSearchParams(beam_width=2, max_tokens=2))
+    updates = []
+    engine.on(StepFinished, lambda event: updates.extend(event.report.updates))
+    engine.run_until_idle()
+    assert len(updates) == 2 + 2
+    for update in updates:
+        assert tuple(token.token_id for token in update.tokens) == update.token_ids
+        assert update.tokens

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from toolkit.engine.intake import Intake
 from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
-from toolkit.engine.plan import StepPlan, StepResult
+from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
 from toolkit.engine.protocols import RecordsEvents, Runner, TextPort
 from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
@@ -338,7 +338,7 @@ class Engine:
         result = self._run(plan)
         ran_s = self.clock.now()
         progress = self.scheduler.update(plan, result, ran_s)
-        updates = self._deliver(progress)
+        updates = self._deliver(progress, result.tokens)
         end_s = self.clock.now()
         report = StepReport(
             plan=plan,
@@ -383,7 +383,9 @@ class Engine:
             self.scheduler.abandon()
             return StepResult(tokens={}, errors={c.request_id: error for c in plan.chunks})
 
-    def _deliver(self, progress: list[Progress]) -> tuple[RequestUpdate, ...]:
+    def _deliver(
+        self, progress: list[Progress], sampled: Mapping[str, tuple[SampledToken, ...]]
+    ) -> tuple[RequestUpdate, ...]:
         """Take the text of new tokens, lay pieces out for the streams, forget who ended."""
         updates = []
         any_ended = False
@@ -395,7 +397,10 @@ class Engine:
             ended = request.finish_reason is not None
             any_ended |= ended
             reason = str(request.finish_reason) if ended else None
-            updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason))
+            tokens = sampled.get(request.id, ())[:num_new]
+            if request.beam is not None:  # the runner's answer was a beam's candidates
+                tokens = tuple(map(SampledToken, token_ids))
+            updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason, tokens))
             leader_id = request.parent_id or request.id
             sink = self._sinks.get(leader_id)
             if sink is not None:
@@ -491,7 +496,7 @@ class Engine:
     ) -> None:
         request.error = error
         self.scheduler.end(request, status, reason, self.clock.now())
-        self._deliver([Progress(request, request.num_output_tokens, 0)])
+        self._deliver([Progress(request, request.num_output_tokens, 0)], {})
         if error is None:
             self._emit(events.Aborted, request_id=request.id, by=by)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from toolkit.cache.blocks import BlockCopy
 from toolkit.request import Logprob
@@ -75,6 +75,12 @@ class SampledToken(NamedTuple):
     token_id: int
     logprobs: dict[int, Logprob] | None = None
     is_last: bool = False  # the request's grammar is complete and allows nothing more
+    # Where it is from, if not just from the distribution: "grammar" (which left one token, or
+    # replaced it), "draft" or "forced". None: "greedy" or "sampled", as the parameters say.
+    source: str | None = None
+    # Of the model's own distribution, in nats; only with logprobs or at the level "explain".
+    entropy_nats: float | None = None
+    facts: dict[str, Any] | None = None  # what the sampler did, as JSON; at the level "explain"
 
 
 class PromptScores(NamedTuple):

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from toolkit.engine.beam_groups import BeamMove
-from toolkit.engine.plan import ScheduledChunk, StepPlan, StepResult
+from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 
 __all__ = ["BlockCounts", "RequestUpdate", "StepReport"]
 
@@ -21,6 +21,7 @@ class RequestUpdate(NamedTuple):
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str | None
+    tokens: tuple[SampledToken, ...] = ()  # as ``token_ids``, with what else is known of each
 
 
 class BlockCounts(NamedTuple):
