@@ -1,14 +1,48 @@
 """Calls that reach upwards, hung on the classes of lower rooms: record.timeline() and the like.
 
 The one file with upward calls. A room that draws or rebuilds imports the room it looks at, never
-the other way round; so what a user wants to type on the lower object is put there from here, once,
-when ``toolkit`` hands out the first name of a room. Each method imports its room when it is called.
+the other way round; so what a user wants to type on the lower object is put there from here,
+whenever ``toolkit`` hands out a name. Each method imports its room when it is called.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
 __all__ = ["hang"]
 
 
+def timeline(record: Any, **options: Any) -> Any:
+    """Return a ``Timeline`` of this record; the options are that widget's."""
+    return import_module("toolkit.widgets").Timeline(record, **options)
+
+
+def block_map(record: Any, **options: Any) -> Any:
+    """Return a ``BlockMap`` of this record; the options are that widget's."""
+    return import_module("toolkit.widgets").BlockMap(record, **options)
+
+
+def dashboard(server: Any, **options: Any) -> Any:
+    """Return a ``Dashboard`` of this server; the options are that widget's."""
+    return import_module("toolkit.widgets").Dashboard(server, **options)
+
+
+# By the module and the name of a class: what is hung on it, under the function's own name.
+_HANGINGS: dict[tuple[str, str], tuple[Callable[..., Any], ...]] = {
+    ("toolkit.record", "Record"): (timeline, block_map),
+    ("toolkit.server.server_handle", "ServerHandle"): (dashboard,),
+}
+
+
 def hang() -> None:
-    """Put the methods on their classes; harmless the second time."""
+    """Put the methods on those classes whose modules are loaded; harmless the second time.
+
+    What is not loaded yet stays so: asking for ``EngineConfig`` must not load a web server.
+    """
+    for (module, name), methods in _HANGINGS.items():
+        kind = getattr(sys.modules.get(module), name, None)
+        for method in methods if kind is not None else ():
+            setattr(kind, method.__name__, method)
