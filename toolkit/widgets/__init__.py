@@ -7,4 +7,7 @@ A widget takes its source: an LLM, an Engine, a Server, a Record, or the path of
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from toolkit.widgets.base import Widget
+from toolkit.widgets.source import Source, open_source
+
+__all__ = ["Source", "Widget", "open_source"]

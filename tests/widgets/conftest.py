@@ -1,0 +1,114 @@
+"""A page without a browser: what a widget sends is decoded, what a page says is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from ipywidgets.widgets import widget as ipywidgets_widget
+
+
+@dataclass
+class Frame:
+    kind: str
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    seq: int
+    is_full: bool
+
+
+@dataclass
+class FakeComm:
+    """What ipywidgets opens to the front end."""
+
+    comm_id: str
+    state: dict[str, Any] = field(default_factory=dict)
+    messages: list[tuple[dict[str, Any], list[bytes]]] = field(default_factory=list)
+    receive: Callable[[dict[str, Any]], None] | None = None
+
+    def send(self, data: dict[str, Any] | None = None, buffers: Any = None, **_: Any) -> None:
+        assert data is not None
+        if data["method"] == "update":
+            self.state.update(data["state"])
+        else:
+            self.messages.append((data["content"], buffers or []))
+
+    def on_msg(self, callback: Callable[[dict[str, Any]], None]) -> None:
+        self.receive = callback
+
+    def on_close(self, callback: Any) -> None: ...
+
+    def close(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Page:
+    """A browser tab that shows one widget; it answers every frame if ``answers``."""
+
+    def __init__(self, widget: Any, *, view: str = "tab-1", answers: bool = True) -> None:
+        self.widget, self.view, self.answers = widget, view, answers
+        self._num_read = 0
+        self.say("hello")
+
+    def say(self, kind: str, **fields: Any) -> list[Frame]:
+        """Send an action and return the frames that came since the last call."""
+        content = {**fields, "type": kind, "view": self.view}
+        message = {"content": {"data": {"method": "custom", "content": content}}, "buffers": []}
+        self.widget.comm.receive(message)
+        return self.read()
+
+    def read(self) -> list[Frame]:
+        """The frames that came since the last call."""
+        frames = frames_of(self.widget)[self._num_read :]
+        self._num_read += len(frames)
+        self.last = frames[-1] if frames else getattr(self, "last", None)
+        if self.answers and frames:
+            self.widget._on_custom(
+                self.widget, {"type": "ack", "view": self.view, "seq": frames[-1].seq}, []
+            )
+        return frames
+
+    def wait(self, kind: str, timeout_s: float = 5.0) -> Frame:
+        """Return the next frame of a kind, as the ticker sends it."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for frame in self.read():
+                if frame.kind == kind:
+                    return frame
+            time.sleep(0.01)
+        raise AssertionError(f"no frame of kind {kind!r} in {timeout_s} s")
+
+
+def frames_of(widget: Any) -> list[Frame]:
+    """Every frame that a widget has sent."""
+    frames = []
+    for content, buffers in widget.comm.messages:
+        arrays = {
+            head["name"]: np.frombuffer(raw, head["dtype"]).reshape(head["shape"])
+            for head, raw in zip(content["arrays"], buffers, strict=True)
+        }
+        frames.append(
+            Frame(content["kind"], content["meta"], arrays, content["seq"], content["full"])
+        )
+    return frames
+
+
+@pytest.fixture(autouse=True)
+def _fake_comms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def create_comm(*, data: dict[str, Any], comm_id: str | None = None, **_: Any) -> FakeComm:
+        made.append(1)
+        return FakeComm(comm_id or f"comm-{len(made)}", dict(data["state"]))
+
+    made: list[int] = []
+    monkeypatch.setattr(ipywidgets_widget.comm, "create_comm", create_comm)
+    yield
+    ipywidgets_widget.Widget.close_all()
+
+
+@pytest.fixture
+def open_page() -> type[Page]:
+    """Open a tab on a widget: ``page = open_page(widget)``."""
+    return Page

@@ -1,0 +1,203 @@
+"""What every widget is built on: a module in JavaScript, frames to it, actions from it, a fallback.
+
+State lives in Python and a page asks for all of it when it opens ("hello"), so a reload, a second
+tab or a restarted browser shows the same. Python answers with frames: a kind, some facts, and
+arrays as binary buffers. What the page says back is an action, ``{"type": kind, ...}``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from toolkit.widgets.fallback import page, picture, png_bytes
+from toolkit.widgets.frames import Frames
+from toolkit.widgets.front_end import can_show_widgets
+from toolkit.widgets.palette import css
+from toolkit.widgets.ticker import TICKER
+
+__all__ = ["Widget"]
+
+logger = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+# A page that was saved with its widgets draws this without a kernel. Larger ones would not leave
+# the saved state below 100 KB.
+_MAX_FALLBACK_CHARS = 40_000
+_PING_AFTER_S = 5.0  # a closed page is noticed by its silence
+
+
+class Widget(anywidget.AnyWidget):
+    """A view with a module in JavaScript, live or of a record.
+
+    A subclass sets ``_esm`` to the path of its module, which finds the functions of ``shared.js``
+    in scope, and gives ``full_frame``, ``figure`` and, where it follows something, ``tick``.
+    """
+
+    _esm = (_HERE / "loader.js").read_text()
+    _css = css() + (_HERE / "theme.css").read_text()
+    _module = traitlets.Unicode("").tag(sync=True)
+    _module_key = traitlets.Unicode("").tag(sync=True)
+    _fallback = traitlets.Unicode("").tag(sync=True)
+    _script: Path | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take the module's path out of anywidget's sight: it would import it for each widget."""
+        script = cls.__dict__.get("_esm")
+        if script is not None:
+            cls._script = Path(script)
+            cls._esm = Widget._esm
+        super().__init_subclass__(**kwargs)
+
+    def __init__(self, **kwargs: Any) -> None:
+        module = (_HERE / "shared.js").read_text()
+        if self._script is not None:
+            module += self._script.read_text()
+        self._work = threading.RLock()  # held while this widget's own Python runs
+        self._frames = Frames(self._send_message)
+        self._actions: dict[str, Callable[[dict[str, Any]], object]] = {}
+        self._sends_full = False
+        super().__init__(
+            _module=module,
+            _module_key=blake2b(module.encode(), digest_size=8).hexdigest(),
+            **kwargs,
+        )
+        self.on_msg(self._on_custom)
+
+    # ---- what a subclass gives
+
+    @property
+    def data(self) -> Any:
+        """The DataFrame that is shown."""
+        raise NotImplementedError
+
+    def full_frame(self) -> None:
+        """Send everything that a page needs which has just opened, with ``send_frame``."""
+
+    def tick(self) -> None:
+        """Send what is new; called ten times a second at most, when a frame would go at once."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there may be something new to send."""
+        return False
+
+    def figure(self) -> Any:
+        """Return the view as a matplotlib Figure."""
+        raise NotImplementedError
+
+    def static_html(self) -> str:
+        """Return the view as HTML that needs no script and no network."""
+        return picture(png_bytes(self.figure()), alt=repr(self))
+
+    # ---- messages
+
+    def send_frame(self, kind: str, meta: dict[str, Any] | None = None, **arrays: Any) -> None:
+        """Send a frame when the page has drawn the last one; of each kind the newest counts.
+
+        Args:
+            kind: What the module's handler is told.
+            meta: Small facts, as JSON.
+            **arrays: Numbers, sent as binary; 64-bit integers arrive as 32-bit ones.
+        """
+        self._frames.put(kind, meta or {}, arrays, is_full=self._sends_full)
+
+    def on_message(self, kind: str, action: Callable[[dict[str, Any]], object]) -> None:
+        """Call ``action(message)`` when the page sends a message of this kind."""
+        self._actions[kind] = action
+
+    def refresh(self) -> None:
+        """Send everything anew, as to a page that has just opened."""
+        with self._work:
+            self._sends_full = True
+            try:
+                self.full_frame()
+            finally:
+                self._sends_full = False
+
+    @property
+    def is_displayed(self) -> bool:
+        """Whether a page shows the widget now, as far as its answers tell."""
+        return self._frames.num_views > 0
+
+    @property
+    def wants_ticks(self) -> bool:
+        """Whether the ticker is to call this widget."""
+        return self.is_displayed and (self.is_live or self._frames.has_pending)
+
+    def on_tick(self) -> None:
+        """Send what waits, or what is new."""
+        self._frames.flush()
+        if not (self.is_live and self._frames.is_ready):
+            return
+        self._guarded(self.tick)
+        if self._frames.idle_s > _PING_AFTER_S:
+            self.send_frame("ping")
+
+    def _on_custom(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+        kind, view = content.get("type"), str(content.get("view", ""))
+        if kind == "ack":
+            self._frames.acknowledge(view, int(content["seq"]))
+        elif kind == "bye":
+            self._frames.close(view)
+        elif kind == "hello":
+            self._frames.open(view)
+            self._guarded(self.refresh)
+        elif kind in self._actions:
+            self._guarded(lambda: self._actions[kind](content))
+        if self.wants_ticks:
+            TICKER.add(self)
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """Run this widget's own code; what it raises is shown in the page and logged."""
+        try:
+            with self._work:
+                action()
+        except Exception as error:
+            logger.warning("%r could not do what was asked:", self, exc_info=True)
+            self._frames.put("error", {"message": f"{type(error).__name__}: {error}"}, {})
+
+    def _send_message(self, content: dict[str, Any], buffers: list[bytes]) -> None:
+        # From any thread: the kernel hands what it publishes to a thread of its own. Were it sent
+        # from the kernel's loop, a cell that blocks would hold up its own live view.
+        self.send(content, buffers)
+
+    # ---- without a page
+
+    def to_png(self, path: Any = None) -> bytes:
+        """Return the view as a PNG picture, and write it to ``path`` if one is given."""
+        data = png_bytes(self.figure())
+        if path is not None:
+            Path(path).write_bytes(data)
+        return data
+
+    def to_html(self, path: Any = None) -> str:
+        """Return the view as an HTML page that stands alone, and write it to ``path``."""
+        html = page(type(self).__name__, self._static())
+        if path is not None:
+            Path(path).write_text(html, encoding="utf-8")
+        return html
+
+    def _static(self) -> str:
+        return f'<div class="tk-static">{self.static_html()}</div>'
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """Offer the live view and, for whatever cannot show it, the view as it is now."""
+        data = {"text/plain": repr(self), "text/html": self._static()}
+        if not can_show_widgets():
+            return data, {}
+        if len(data["text/html"]) <= _MAX_FALLBACK_CHARS:
+            self._fallback = data["text/html"]
+        bundle: Any = super()._repr_mimebundle_(**kwargs)
+        live, metadata = bundle
+        return {**live, **data}, metadata
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
