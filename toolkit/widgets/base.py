@@ -51,8 +51,8 @@ class Widget(anywidget.AnyWidget):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take the module's path out of anywidget's sight: it would import it for each widget."""
         script = cls.__dict__.get("_esm")
-        if script is not None:
-            cls._script = Path(script)
+        if isinstance(script, Path):  # else a trait: anywidget makes a class for each widget
+            cls._script = script
             cls._esm = Widget._esm
         super().__init_subclass__(**kwargs)
 
