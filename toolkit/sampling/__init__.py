@@ -7,17 +7,23 @@ from toolkit.sampling.masks import check_token_ids
 from toolkit.sampling.processors import adapt
 from toolkit.sampling.random import row_keys
 from toolkit.sampling.sampler import Sampler, SamplerOutput
+from toolkit.sampling.stages import sampling_stages
+from toolkit.sampling.trace import Race, Stage, Stages
 
 __all__ = [
     "GrammarCompiler",
     "GrammarRows",
+    "Race",
     "RowState",
     "Sampler",
     "SamplerOutput",
     "SamplingBatch",
+    "Stage",
+    "Stages",
     "Vocabulary",
     "adapt",
     "check_token_ids",
     "gumbel_noise",
     "row_keys",
+    "sampling_stages",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from toolkit.sampling.batch import SamplingBatch
 from toolkit.sampling.history import SeenTokens
 from toolkit.sampling.steps import atypical, penalise
 
-__all__ = ["CUTTING", "DESCRIPTION", "SHAPING", "ChainState", "Step", "run_steps"]
+__all__ = ["CUTTING", "CUT_OFFS", "DESCRIPTION", "SHAPING", "ChainState", "Watch", "run_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class ChainState:
     off_grammar: Tensor | None = None
 
 
+# Called with the name of what ran and the logits [rows, vocab] after it, which it must not change.
+Watch: TypeAlias = Callable[[str, Tensor], None]
+
+
 class Step(NamedTuple):
     """A step and its name in ``sampler.chain``."""
 
@@ -51,10 +55,14 @@ class Step(NamedTuple):
     apply: Callable[[Tensor, ChainState], Tensor]
 
 
-def run_steps(steps: Sequence[Step], logits: Tensor, state: ChainState) -> Tensor:
-    """Apply steps one after the other."""
+def run_steps(
+    steps: Sequence[Step], logits: Tensor, state: ChainState, watch: Watch | None = None
+) -> Tensor:
+    """Apply steps one after the other; ``watch`` is shown the logits after each."""
     for step in steps:
         logits = step.apply(logits, state)
+        if watch is not None:
+            watch(step.name, logits)
     return logits
 
 
@@ -141,6 +149,7 @@ def _cut_atypical(logits: Tensor, state: ChainState) -> Tensor:
     return rows.put(logits, selected.masked_fill(dropped, -torch.inf))
 
 
+CUT_OFFS = "top-k -> top-p -> min-p"
 SHAPING = (
     Step("logit bias", _add_bias),
     Step("allowed tokens", _keep_allowed),
@@ -151,7 +160,7 @@ SHAPING = (
 )
 CUTTING = (
     Step("temperature", _divide_by_temperature),
-    Step("top-k -> top-p -> min-p", _cut_unlikely),  # one threshold for the three of them
+    Step(CUT_OFFS, _cut_unlikely),  # one threshold for the three of them
     Step("typical-p", _cut_atypical),
 )
 DESCRIPTION = " -> ".join(

@@ -22,8 +22,12 @@ from toolkit.sampling.history import TokenHistory, seen_before
 from toolkit.sampling.logprobs import gather_logprobs
 from toolkit.sampling.processors import apply_processors
 from toolkit.sampling.random import row_keys
+from toolkit.sampling.trace import Trace
 
 __all__ = ["Sampler", "SamplerOutput"]
+
+# What the chain calls the processors of a stage.
+_PROCESSORS = {"raw": "raw processors", "default": "processors", "final": "final processors"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +68,31 @@ class Sampler:
         self.history = TokenHistory(vocab_size, device)
         self.grammars = grammars
         self._decode_token = decode_token
-        self._ops = ops or select_ops("reference", device)
+        self.ops = ops or select_ops("reference", device)
         self._batch: SamplingBatch | None = None
 
-    def sample(self, logits: Tensor, rows: Sequence[RowState]) -> SamplerOutput:
+    def sample(
+        self, logits: Tensor, rows: Sequence[RowState], *, trace: Trace | None = None
+    ) -> SamplerOutput:
         """Choose a token for each row.
 
         Args:
             logits: [rows, vocab] float32; may be changed in place.
             rows: Whose row it is, and the position of the token it chooses.
+            trace: Watches the steps.
         """
         batch = self._batch_for([row.request for row in rows])
         errors: dict[int, BaseException] = {}
         state = self._state(batch, rows, errors)
         raw = logits[batch.scored.index] if batch.scored else None
-        largest, is_sound = self._ops.argmax(logits)
+        largest, is_sound = self.ops.argmax(logits)
         errors |= self._clear_broken(logits, largest, is_sound)
-        logits = self._process(logits, rows, batch, "raw", errors)
-        logits = run_steps(SHAPING, logits, state)
+        logits = self._process(logits, rows, batch, "raw", errors, trace)
+        logits = run_steps(SHAPING, logits, state, trace)
         self._fail_emptied(logits, batch, errors)
-        logits = self._process(logits, rows, batch, "default", errors)
-        logits = run_steps(CUTTING, logits, state)
-        logits = self._process(logits, rows, batch, "final", errors)
+        logits = self._process(logits, rows, batch, "default", errors, trace)
+        logits = run_steps(CUTTING, logits, state, trace)
+        logits = self._process(logits, rows, batch, "final", errors, trace)
         if batch.shapes_logits:
             largest = None  # they have changed since
         tokens = self._choose(logits, rows, batch, largest)
@@ -127,7 +134,7 @@ class Sampler:
         if batch.penalised:
             positions = torch.arange(start, start + count, device=self.device)
             seen = seen_before(prompt, positions, self.vocab_size)
-        state = ChainState(batch, self._ops, num_outputs=[0] * count, seen=seen)
+        state = ChainState(batch, self.ops, num_outputs=[0] * count, seen=seen)
         processed = run_steps(CUTTING, run_steps(SHAPING, logits.clone(), state), state)
         return gather_logprobs(
             logits,
@@ -156,7 +163,7 @@ class Sampler:
             banned_ids += found
         off_grammar = self._off_grammar(batch, num_outputs, errors)
         banned_now = (banned_rows, banned_ids)
-        return ChainState(batch, self._ops, num_outputs, seen, banned_now, off_grammar)
+        return ChainState(batch, self.ops, num_outputs, seen, banned_now, off_grammar)
 
     def _off_grammar(
         self, batch: SamplingBatch, num_outputs: Sequence[int], errors: dict[int, BaseException]
@@ -202,6 +209,7 @@ class Sampler:
         batch: SamplingBatch,
         stage: str,
         errors: dict[int, BaseException],
+        trace: Trace | None,
     ) -> Tensor:
         """Run the rows' own processors; one that raises fails its request alone."""
         for index in batch.with_processors:
@@ -214,6 +222,8 @@ class Sampler:
                 logits[index] = changed
             except (Exception, SystemExit) as error:
                 errors[index] = error
+        if trace is not None:
+            trace(_PROCESSORS[stage], logits)
         return logits
 
     def _clear_broken(
@@ -260,12 +270,12 @@ class Sampler:
         ``largest``: [rows] token ids, where they are known.
         """
         if largest is None and batch.greedy:
-            largest, _ = self._ops.argmax(logits)
+            largest, _ = self.ops.argmax(logits)
         if largest is not None and batch.greedy.is_all:
             return largest
         positions = [rows[row].position for row in batch.drawing.numbers]
         keys = row_keys(batch.seeds, batch.sample_indices, positions).view("int64")
-        drawn = self._ops.race(batch.drawing.select(logits), torch.from_numpy(keys).to(self.device))
+        drawn = self.ops.race(batch.drawing.select(logits), torch.from_numpy(keys).to(self.device))
         if batch.drawing.is_all:
             return drawn
         assert largest is not None  # some rows are greedy
