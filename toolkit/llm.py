@@ -180,12 +180,14 @@ class LLM:
             )
         decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
+        record = Record(token_text=token_text)
         sampler = Sampler(
             decoder.spec.vocab_size,
             self.device,
             decode_token=token_text,
             ops=ops,
             grammars=_grammars(self._tokenizer, decoder.spec.vocab_size),
+            explains_all=lambda: record.level == "explain",
         )
         runner = ModelRunner(
             decoder,
@@ -198,7 +200,7 @@ class LLM:
             runner,
             engine_config,
             text=self._tokenizer,
-            recorder=Record(token_text=token_text),
+            recorder=record,
             sampler=sampler,
             eos_token_ids=eos_token_ids,
         )

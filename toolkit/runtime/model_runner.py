@@ -20,7 +20,7 @@ from toolkit.request import Logprob, Request
 from toolkit.runtime.openmp import release_pool
 from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.rows import RowTable
-from toolkit.sampling import RowState, Sampler, check_token_ids
+from toolkit.sampling import RowState, Sampler, SamplerOutput, check_token_ids
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
     from toolkit.models import TransformersDecoder
@@ -145,12 +145,9 @@ class ModelRunner:
                 if index in output.errors:
                     errors[row.request.id] = output.errors[index]
                 else:
-                    token = SampledToken(
-                        output.token_ids[index],
-                        output.logprobs.get(index),
-                        index in output.last_rows,
-                    )
-                    tokens[row.request.id] = (token,)
+                    tokens[row.request.id] = (_sampled(output, index),)
+            for index, facts in output.facts.items():
+                facts.update(self._surroundings(plan, rows[index]))
             if any(row.request.params.logits_processors for row in rows):
                 slow_path = "processors"
         done = time.perf_counter()
@@ -163,6 +160,23 @@ class ModelRunner:
             times=times,
             slow_path=slow_path,
         )
+
+    def _surroundings(self, plan: StepPlan, row: RowState) -> dict[str, Any]:
+        """Return the facts of a token that the sampler cannot know: who ran beside it, and where.
+
+        ``block_ids`` are the blocks that attention read; the first ``num_reused_tokens`` tokens in
+        them were there when the request was admitted, or resumed, for the last time.
+        """
+        name = row.request.id
+        return {
+            "request_id": name,
+            "step": plan.step,
+            "batch": [chunk.request_id for chunk in plan.chunks],
+            "block_ids": self._rows.block_ids(name, row.position),
+            "block_size": self.storage.layout.block_size,
+            "num_reused_tokens": self._rows.num_found(name),
+            "num_cached_tokens": row.request.num_cached_tokens,
+        }
 
     def _scores_prompts(self, plan: StepPlan) -> bool:
         """Whether a request of this step wants log-probabilities that its prompt still lacks."""
@@ -221,3 +235,15 @@ class ModelRunner:
         self.storage.free()
         self.sampler.close()
         del self.decoder
+
+
+def _sampled(output: SamplerOutput, index: int) -> SampledToken:
+    """Return the token of one row."""
+    return SampledToken(
+        output.token_ids[index],
+        output.logprobs.get(index),
+        index in output.last_rows,
+        "grammar" if index in output.forced_rows else None,
+        output.entropies.get(index),
+        output.facts.get(index),
+    )

@@ -34,6 +34,7 @@ class RowTable:
         self._block_ids: NDArray[np.int32] = np.zeros((num_rows, max_blocks), dtype=np.int32)
         self._lengths = [0] * num_rows
         self._rows: dict[str, int] = {}
+        self._num_found = [0] * num_rows  # tokens that were there when the row began
         self._free = list(range(num_rows - 1, -1, -1))
         self._counting = torch.arange(num_rows, device=device)
         self._starts = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
@@ -49,6 +50,7 @@ class RowTable:
                 self.release(chunk.request_id)  # left over only if an earlier step broke off
                 self._rows[chunk.request_id] = row = self._free.pop()
                 self._lengths[row] = 0
+                self._num_found[row] = chunk.start
             if chunk.new_block_ids:
                 row = self._rows[chunk.request_id]
                 start = self._lengths[row]
@@ -63,6 +65,16 @@ class RowTable:
         row = self._rows.pop(request_id, None)
         if row is not None:
             self._free.append(row)
+
+    def block_ids(self, request_id: str, num_tokens: int) -> list[int]:
+        """Return the blocks that hold a request's first tokens."""
+        row = self._block_ids[self._rows[request_id]]
+        ids: list[int] = row[: -(-num_tokens // self._block_size)].tolist()
+        return ids
+
+    def num_found(self, request_id: str) -> int:
+        """Return how many tokens a request found computed when its row began."""
+        return self._num_found[self._rows[request_id]]
 
     def flat_batch(self, plan: StepPlan) -> FlatBatch:
         """Return the plan's tokens as the decoder takes them."""

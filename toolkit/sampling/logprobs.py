@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from toolkit.request import Logprob
 
-__all__ = ["gather_logprobs"]
+__all__ = ["entropies", "gather_logprobs"]
+
+
+def entropies(logits: Tensor) -> list[float]:
+    """Return the entropy of each row's distribution, in nats.
+
+    Args:
+        logits: [rows, vocab] float32; what is -inf contributes nothing.
+    """
+    found: list[float] = torch.special.entr(logits.softmax(dim=1)).sum(dim=1).tolist()
+    return found
 
 
 def gather_logprobs(

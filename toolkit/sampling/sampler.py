@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from toolkit.errors import InvalidRequest, ModelError
 from toolkit.kernels import Ops, select_ops
 from toolkit.request import Logprob, Request
 from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
+from toolkit.sampling.explained import Explained
+from toolkit.sampling.facts import Facts
 from toolkit.sampling.grammar import GrammarRows
 from toolkit.sampling.history import TokenHistory, seen_before
-from toolkit.sampling.logprobs import gather_logprobs
+from toolkit.sampling.logprobs import entropies, gather_logprobs
 from toolkit.sampling.processors import apply_processors
 from toolkit.sampling.random import row_keys
+from toolkit.sampling.refusals import clear_broken, find_emptied
 from toolkit.sampling.trace import Trace
 
 __all__ = ["Sampler", "SamplerOutput"]
@@ -32,12 +34,16 @@ _PROCESSORS = {"raw": "raw processors", "default": "processors", "final": "final
 
 @dataclass(frozen=True, slots=True)
 class SamplerOutput:
-    """One token per row that did not fail; errors and logprobs by row index."""
+    """One token per row that did not fail; errors and what else is known by row index."""
 
     token_ids: list[int]
     logprobs: dict[int, dict[int, Logprob]] = field(default_factory=dict)
+    # Of the model's distribution, in nats: where there are logprobs or facts.
+    entropies: dict[int, float] = field(default_factory=dict)
+    facts: dict[int, Facts] = field(default_factory=dict)  # of the rows that are explained
     errors: dict[int, BaseException] = field(default_factory=dict)
     last_rows: frozenset[int] = frozenset()  # where a grammar allows nothing more
+    forced_rows: frozenset[int] = frozenset()  # where a grammar left one token, or chose another
 
 
 class Sampler:
@@ -62,6 +68,7 @@ class Sampler:
         decode_token: Callable[[int], str] | None = None,
         ops: Ops | None = None,
         grammars: GrammarRows | None = None,
+        explains_all: Callable[[], bool] | None = None,
     ) -> None:
         self.vocab_size = vocab_size
         self.device = device
@@ -70,6 +77,7 @@ class Sampler:
         self._decode_token = decode_token
         self.ops = ops or select_ops("reference", device)
         self._batch: SamplingBatch | None = None
+        self.explained = Explained(explains_all, decode_token)
 
     def sample(
         self, logits: Tensor, rows: Sequence[RowState], *, trace: Trace | None = None
@@ -85,23 +93,41 @@ class Sampler:
         errors: dict[int, BaseException] = {}
         state = self._state(batch, rows, errors)
         raw = logits[batch.scored.index] if batch.scored else None
+        watched = None if trace is not None else self.explained.watch(logits, batch.requests)
+        trace = watched if trace is None else trace
         largest, is_sound = self.ops.argmax(logits)
-        errors |= self._clear_broken(logits, largest, is_sound)
+        errors |= clear_broken(logits, largest, is_sound)
         logits = self._process(logits, rows, batch, "raw", errors, trace)
         logits = run_steps(SHAPING, logits, state, trace)
-        self._fail_emptied(logits, batch, errors)
+        errors |= {**find_emptied(logits, batch), **errors}  # a row's first error counts
         logits = self._process(logits, rows, batch, "default", errors, trace)
         logits = run_steps(CUTTING, logits, state, trace)
         logits = self._process(logits, rows, batch, "final", errors, trace)
         if batch.shapes_logits:
             largest = None  # they have changed since
         tokens = self._choose(logits, rows, batch, largest)
-        last_rows = self._advance_grammars(tokens, batch, errors)
+        drawn = tokens.tolist() if watched is not None else []
+        last_rows, forced_rows = self._advance_grammars(tokens, batch, errors)
         if batch.penalised:
             penalised = [batch.requests[row] for row in batch.penalised.numbers]
             self.history.append(penalised, tokens[batch.penalised.index])
-        logprobs = {} if raw is None else self._logprobs(raw, logits, tokens, batch)
-        return SamplerOutput(tokens.tolist(), logprobs, errors, last_rows)
+        token_ids = tokens.tolist()
+        output = SamplerOutput(
+            token_ids, errors=errors, last_rows=last_rows, forced_rows=forced_rows
+        )
+        if raw is not None:
+            output.logprobs.update(self._logprobs(raw, logits, tokens, batch))
+            output.entropies.update(zip(batch.scored.numbers, entropies(raw), strict=True))
+        if watched is not None:
+            self._add_facts(output, watched, drawn, rows)
+        return output
+
+    def explain_if(self, chosen: Callable[[Request], object] | None) -> None:
+        """Record why each token was chosen, for the requests of which ``chosen(request)`` is true.
+
+        Holds from the next step on; None ends it. See ``toolkit.sampling.facts``.
+        """
+        self.explained.chosen = chosen
 
     def forget(self, request_id: str) -> None:
         """Drop what is known of a request that ended."""
@@ -181,17 +207,17 @@ class Sampler:
 
     def _advance_grammars(
         self, tokens: Tensor, batch: SamplingBatch, errors: dict[int, BaseException]
-    ) -> frozenset[int]:
-        """Let the grammars take the tokens; return the rows that are complete with them.
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """Let the grammars take the tokens; return the rows that are complete, and the forced ones.
 
         A token is replaced where its answer would otherwise not come to an end within its budget.
         """
         numbers = [row for row in batch.constrained.numbers if row not in errors]
         if not numbers or self.grammars is None:
-            return frozenset()
+            return frozenset(), frozenset()
         chosen = tokens[numbers].tolist()
         results = self.grammars.accept([batch.requests[row] for row in numbers], chosen)
-        last_rows = set()
+        last_rows, forced_rows = set(), set()
         for row, token_id, result in zip(numbers, chosen, results, strict=True):
             if isinstance(result, Exception):
                 errors[row] = result
@@ -200,7 +226,9 @@ class Sampler:
                 tokens[row] = result.token_id
             if result.is_last:
                 last_rows.add(row)
-        return frozenset(last_rows)
+            if result.is_forced:
+                forced_rows.add(row)
+        return frozenset(last_rows), frozenset(forced_rows)
 
     def _process(
         self,
@@ -226,38 +254,6 @@ class Sampler:
             trace(_PROCESSORS[stage], logits)
         return logits
 
-    def _clear_broken(
-        self, logits: Tensor, largest: Tensor, is_sound: Tensor
-    ) -> dict[int, BaseException]:
-        """Return an error for each row whose logits are no distribution: the model overflowed."""
-        if bool(is_sound.all()):
-            return {}
-        broken = (~is_sound).nonzero().flatten().tolist()
-        logits[broken], largest[broken] = 0.0, 0  # so that the steps go on for the others
-        return {
-            row: ModelError(
-                "the model's logits are not finite numbers: its weights are broken, or it "
-                "overflows in this dtype (try dtype='float32')"
-            )
-            for row in broken
-        }
-
-    def _fail_emptied(
-        self, logits: Tensor, batch: SamplingBatch, errors: dict[int, BaseException]
-    ) -> None:
-        """Fail the rows whose masks left no token; not those whose processor raised before."""
-        if not batch.masked:
-            return
-        has_token = (batch.masked.select(logits).amax(dim=1) > -torch.inf).tolist()
-        for row, is_possible in zip(batch.masked.numbers, has_token, strict=True):
-            if not is_possible and row not in errors:
-                errors[row] = InvalidRequest(
-                    "no token is left to choose: allowed_token_ids, bad_words, min_tokens, "
-                    "structured_outputs and raw processors together forbid every one at output "
-                    "token "
-                    f"{batch.requests[row].num_output_tokens}"
-                )
-
     def _choose(
         self,
         logits: Tensor,
@@ -281,6 +277,23 @@ class Sampler:
         assert largest is not None  # some rows are greedy
         largest[batch.drawing.index] = drawn
         return largest
+
+    def _add_facts(
+        self, output: SamplerOutput, trace: Trace, drawn: Sequence[int], rows: Sequence[RowState]
+    ) -> None:
+        """Put the facts of the watched rows into the output; ``drawn`` is before the grammars."""
+        for place, row in enumerate(trace.numbers):
+            if row not in output.errors:
+                output.facts[row] = facts = self.explained.facts(
+                    trace,
+                    place,
+                    drawn=drawn[row],
+                    token_id=output.token_ids[row],
+                    position=rows[row].position,
+                    is_forced=row in output.forced_rows,
+                    ops=self.ops,
+                )
+                output.entropies[row] = facts["entropy_nats"]
 
     def _logprobs(
         self, raw: Tensor, processed: Tensor, tokens: Tensor, batch: SamplingBatch

@@ -20,7 +20,7 @@ from torch import Tensor
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
 from toolkit.sampling.grammar.compiler import CompiledGrammar, GrammarCompiler
-from toolkit.sampling.grammar.state import Accepted, GrammarState
+from toolkit.sampling.grammar.state import Accepted, GrammarState, mask_after
 from toolkit.structured_outputs import StructuredOutputsParams
 
 __all__ = ["GrammarRows"]
@@ -54,11 +54,7 @@ class GrammarRows:
         Raises:
             InvalidParameter: no answer can have this form, or it cannot be enforced.
         """
-        params = request.params.structured_outputs
-        assert isinstance(params, StructuredOutputsParams)  # only such requests come here
-        always_closes = request.params.max_tokens is None
-        grammar = self._compiler.compile(params, always_closes=always_closes)
-        self._grammars[request.id] = grammar
+        self._grammars[request.id] = grammar = self._compile(request)
         return grammar
 
     def forbidden(
@@ -80,9 +76,16 @@ class GrammarRows:
             except Exception as error:
                 errors[place] = error
                 masks[place] = 0xFFFFFFFF  # so that the steps go on for the others
-        np.invert(masks, out=masks)
-        bits = np.unpackbits(masks.view(np.uint8), axis=1, count=vocab_size, bitorder="little")
-        return torch.from_numpy(bits).view(torch.bool), errors
+        return _forbidden(masks, vocab_size), errors
+
+    def forbidden_after(self, request: Request, output_token_ids: Sequence[int]) -> Tensor:
+        """Return what a request, ended or not, might not sample behind some of its output tokens.
+
+        Nothing that runs is touched. [vocab] bool; waits for the grammar to be compiled.
+        """
+        grammar = self._grammars.get(request.id) or self._compile(request)
+        mask = mask_after(grammar.result(), request, output_token_ids)
+        return _forbidden(mask[np.newaxis], self._compiler.vocab_size).squeeze(0)
 
     def accept(
         self, requests: Sequence[Request], token_ids: Sequence[int]
@@ -92,12 +95,14 @@ class GrammarRows:
         going_on = []
         for request, token_id in zip(requests, token_ids, strict=True):
             state = self._states[request.id]
+            is_forced = state.allows_one
             try:
                 accepted = state.accept(token_id)
             except Exception as error:
                 results.append(error)
                 continue
-            results.append(accepted)
+            is_forced |= accepted.token_id != token_id
+            results.append(accepted._replace(is_forced=is_forced))
             if not accepted.is_last:
                 going_on.append(state)
         if len(going_on) * self._compiler.vocab_size < _FEW_TOKENS:
@@ -119,6 +124,12 @@ class GrammarRows:
         self._compiler.close()
         self._grammars.clear()
         self._states.clear()
+
+    def _compile(self, request: Request) -> Future[CompiledGrammar]:
+        params = request.params.structured_outputs
+        assert isinstance(params, StructuredOutputsParams)  # only such requests come here
+        always_closes = request.params.max_tokens is None
+        return self._compiler.compile(params, always_closes=always_closes)
 
     def _mask(self, request: Request, num_outputs: int) -> Any:
         """Return one request's mask, waiting until it is filled."""
@@ -156,3 +167,10 @@ class GrammarRows:
         self._threads.unsafe_compute_mask_ptr(
             rows, masks.ctypes.data, masks.strides[0], len(matchers)
         )
+
+
+def _forbidden(masks: NDArray[np.uint32], vocab_size: int) -> Tensor:
+    """Return [rows, vocab] bool: the tokens whose bits are not set in [rows, words]."""
+    bytes_of = np.invert(masks).view(np.uint8)
+    bits = np.unpackbits(bytes_of, axis=1, count=vocab_size, bitorder="little")
+    return torch.from_numpy(bits).view(torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from toolkit.request import Request
 from toolkit.sampling.grammar.closing import Closing
 from toolkit.sampling.grammar.compiler import CompiledGrammar
 
-__all__ = ["Accepted", "GrammarState"]
+__all__ = ["Accepted", "GrammarState", "mask_after"]
 
 
 class Accepted(NamedTuple):
@@ -21,6 +22,7 @@ class Accepted(NamedTuple):
 
     token_id: int
     is_last: bool
+    is_forced: bool = False  # no other token was allowed, or it stands in for the one sampled
 
 
 class GrammarState:
@@ -46,6 +48,12 @@ class GrammarState:
             finder = compiled.new_finder()
             self._closing = Closing(finder, request.max_tokens, compiled.ending)
         self._hide_eos()
+
+    @property
+    def allows_one(self) -> bool:
+        """Whether the mask allows a single token."""
+        words = self.mask[np.flatnonzero(self.mask)]
+        return len(words) == 1 and int(words[0]).bit_count() == 1
 
     def accept(self, token_id: int) -> Accepted:
         """Go on by a sampled token, or by another where the budget for the answer ends.
@@ -84,8 +92,8 @@ class GrammarState:
 
     def _hide_eos(self) -> None:
         """Take the end-of-sequence tokens out of the mask for a request that goes on after them."""
-        for token_id in self._eos_token_ids if self._hides_eos else ():
-            self.mask[token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
+        if self._hides_eos:
+            _forbid(self.mask, self._eos_token_ids)
 
     def check(self) -> None:
         """Raise InvalidRequest where no answer can follow any more."""
@@ -100,6 +108,32 @@ class GrammarState:
             f"the form that structured_outputs asks for cannot be completed: {reason:.200}",
             param="structured_outputs",
         )
+
+
+def mask_after(
+    compiled: CompiledGrammar, request: Request, token_ids: Sequence[int]
+) -> NDArray[np.uint32]:
+    """Return what a request might sample behind some of its output tokens, a bit each.
+
+    Raises:
+        InvalidRequest: the grammar does not allow these tokens.
+    """
+    matcher = compiled.new_matcher()
+    if token_ids and not matcher.consume_tokens(list(token_ids)):
+        raise InvalidRequest(
+            f"the output of {request.id} does not fit the form that structured_outputs asks for",
+            param="structured_outputs",
+        )
+    packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint32)
+    mask = packed[: compiled.table.num_words].copy()
+    if request.params.ignore_eos:
+        _forbid(mask, compiled.table.eos_token_ids)
+    return mask
+
+
+def _forbid(mask: NDArray[np.uint32], token_ids: Sequence[int]) -> None:
+    for token_id in token_ids:
+        mask[token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
 
 
 def _check_room(ending: list[int], room: int) -> None:
