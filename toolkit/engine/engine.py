@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from toolkit.beam_search_params import BeamSearchParams
-from toolkit.cache.blocks import PagedCache
+from toolkit.cache.blocks import BlockSnapshot, PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
 from toolkit.engine import events
@@ -305,6 +305,10 @@ class Engine:
         """Return a frozen view of all unfinished requests, taken between two steps."""
         return self._loop.call(self._snapshot)
 
+    def block_snapshot(self) -> BlockSnapshot:
+        """Return a frozen copy of every block's state, taken between two steps."""
+        return self._loop.call(self._block_snapshot)
+
     def set_policy(self, policy: Any) -> None:
         """Assign ``scheduler.policy`` between two steps, from any thread, while the loop runs."""
         resolved = resolve_policy(policy)
@@ -550,6 +554,10 @@ class Engine:
             waiting=tuple(map(view, self.scheduler.waiting)),
             blocks=self._block_counts(),
         )
+
+    def _block_snapshot(self) -> BlockSnapshot:
+        computed = {request.id: request.num_computed_tokens for request in self.scheduler.unfinished}
+        return self.cache.snapshot(computed, step=self.step_number, time_s=self.clock.now())
 
     def _require_open(self) -> None:
         if self._closed:
