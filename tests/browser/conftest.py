@@ -1,0 +1,93 @@
+"""Chromium, a JupyterLab that all browser tests share, and pages with one widget."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.bare import BarePage
+from tests.browser.lab import Lab, Notebook
+from tests.widgets.conftest import FakeComm
+
+pytestmark = pytest.mark.browser
+_SIZE = {"width": 1100, "height": 900}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def bare(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BarePage]]:
+    """Show a widget in an empty page: ``bare(lambda: BlockMap(record))``."""
+    from ipywidgets.widgets import widget as ipywidgets_widget
+
+    def create_comm(*, data: dict[str, Any], **_: Any) -> FakeComm:
+        return FakeComm("comm", dict(data["state"]))
+
+    monkeypatch.setattr(ipywidgets_widget.comm, "create_comm", create_comm)
+    contexts, pages = [], []
+
+    def show(make: Callable[[], Any], *, theme: str = "light", width: int = 900) -> BarePage:
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 700}))
+        pages.append(BarePage(contexts[-1].new_page(), make(), theme=theme))
+        return pages[-1]
+
+    yield show
+    for context in contexts:
+        context.close()
+    ipywidgets_widget.Widget.close_all()
+    assert [page.errors for page in pages if page.errors] == []
+
+
+@pytest.fixture(scope="session")
+def lab_server(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab server."""
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+    server = Lab(tmp_path_factory.mktemp("lab"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def lab(
+    chromium: Any, lab_server: Lab, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Notebook]]:
+    """Open a notebook: ``lab(["cell", "cell"]).run_all()``; console errors fail the test.
+
+    ``lab(path="same.ipynb")`` opens one that is there, in another tab.
+    """
+    context = chromium.new_context(viewport=_SIZE)
+    notebooks: list[Notebook] = []
+
+    def open_notebook(cells: list[str] | None = None, *, path: str | None = None) -> Notebook:
+        if path is None:
+            path = lab_server.write(f"{request.node.name}_{len(notebooks)}", cells or [])
+        notebook = Notebook(context.new_page(), f"{lab_server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset")
+        notebook.path = path
+        notebooks.append(notebook)
+        return notebook
+
+    yield open_notebook
+    errors = [notebook.errors for notebook in notebooks if notebook.errors]
+    context.close()
+    assert errors == []
