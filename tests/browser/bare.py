@@ -56,9 +56,7 @@ class BarePage:
             lambda message: self.errors.append(message.text) if message.type == "error" else None,
         )
         page.expose_function("toPython", self._on_message)
-        state = {
-            key: value for key, value in widget.get_state().items() if isinstance(value, str)
-        }
+        state = {key: value for key, value in widget.get_state().items() if isinstance(value, str)}
         html = _PAGE % {
             "state": json.dumps(state).replace("</", "<\\/"),
             "css": state["_css"],

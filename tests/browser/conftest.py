@@ -27,7 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def chromium() -> Iterator[Any]:
     """A headless Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if path is None:
         pytest.skip("no Chromium on this machine")
     with playwright.sync_playwright() as driver:
@@ -82,7 +84,10 @@ def lab(
     def open_notebook(cells: list[str] | None = None, *, path: str | None = None) -> Notebook:
         if path is None:
             path = lab_server.write(f"{request.node.name}_{len(notebooks)}", cells or [])
-        notebook = Notebook(context.new_page(), f"{lab_server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset")
+        notebook = Notebook(
+            context.new_page(),
+            f"{lab_server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset",
+        )
         notebook.path = path
         notebooks.append(notebook)
         return notebook

@@ -151,9 +151,7 @@ class Notebook:
 
     def save(self) -> None:
         """Save the notebook."""
-        self.page.evaluate(
-            "() => jupyterapp.commands.execute('docmanager:save').then(() => null)"
-        )
+        self.page.evaluate("() => jupyterapp.commands.execute('docmanager:save').then(() => null)")
 
     def use_theme(self, name: str) -> None:
         """Change to "JupyterLab Light" or "JupyterLab Dark"."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.widgets.palette import DARK, LIGHT, NUM_OWNERS, Theme, owner_colour, owner_index
+from toolkit.widgets.palette import DARK, LIGHT, NUM_OWNERS, Theme, owner_colour, owner_index, rgb
 
 __all__ = ["COLUMNS", "STATES", "BlockCells", "cells_of_frame", "cells_of_snapshot"]
 
@@ -79,11 +79,11 @@ class BlockCells:
             np.array(STATES, object)[self.states],
             holders,
             self.ref_counts,
-            [name or None for name in self.hashes],
+            pd.Series([name or None for name in self.hashes], dtype=object),
             self.num_filled.astype(int),
             pd.Series(self.held_steps, dtype="Int64").mask(unknown),
             pd.Series(self.num_hits, dtype="Int64").mask(self.num_hits < 0),
-            self.why or [None] * self.num_blocks,
+            pd.Series([text or None for text in self.why or [""] * self.num_blocks], dtype=object),
         )
         return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
@@ -110,8 +110,8 @@ class BlockCells:
     def colours(self, theme: Theme = "light") -> np.ndarray:
         """Return the colour of each block, [num_blocks, 3] uint8."""
         names = LIGHT if theme == "light" else DARK
-        owners = [_rgb(owner_colour(index)) for index in range(NUM_OWNERS)]
-        table = np.array([_rgb(names["free"]), _rgb(names["cached"]), *owners], np.uint8)
+        owners = [rgb(owner_colour(index)) for index in range(NUM_OWNERS)]
+        table = np.array([rgb(names["free"]), rgb(names["cached"]), *owners], np.uint8)
         of_owner = np.array([owner_index(name) for name in self.owners] or [0])
         first = self.first_holders
         index = np.where(first >= 0, 2 + of_owner[np.maximum(first, 0)], self.states.clip(0, 1))
@@ -172,7 +172,3 @@ def cells_of_frame(frame: pd.DataFrame, *, step: int, block_size: int) -> BlockC
 
 def _texts(column: Iterable[Any]) -> list[str]:
     return [value if isinstance(value, str) else "" for value in column]
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

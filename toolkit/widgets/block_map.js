@@ -99,6 +99,11 @@ export default {
           ctx.globalAlpha = chosen === null ? 1 : 0.35;
           ctx.fillStyle = state === CACHED ? palette.cached : palette.free;
           ctx.fillRect(x, y, side, side);
+          if (state === CACHED && side > 6) {
+            // Hollow, so that it is not taken for somebody's green block.
+            ctx.fillStyle = palette.free;
+            ctx.fillRect(x + 2, y + 2, side - 4, side - 4);
+          }
           continue;
         }
         const stands = holders(block).some((owner) => isChosen[owner]);
@@ -215,7 +220,8 @@ export default {
       legend(key, [
         ...named.map((name, index) => [palette.owners[meta.paints[index]], name]),
         ...(meta.owners.length > 12 ? [["transparent", `${meta.owners.length - 12} more`]] : []),
-        [palette.cached, "cached: free, reusable"],
+        [`linear-gradient(${palette.free}, ${palette.free}) center / 6px 6px no-repeat `
+          + palette.cached, "cached: free, reusable"],
         [palette.free, "empty"],
         [`radial-gradient(${palette.shared} 30%, ${palette.owners[0]} 32%)`, "shared"],
       ]);

@@ -13,7 +13,7 @@ from toolkit.errors import ToolkitError
 from toolkit.widgets.base import Widget
 from toolkit.widgets.block_cells import BlockCells, cells_of_frame, cells_of_snapshot
 from toolkit.widgets.fallback import new_figure, picture, raster_png
-from toolkit.widgets.palette import LIGHT, owner_colour, owner_index
+from toolkit.widgets.palette import LIGHT, owner_colour, owner_index, rgb
 from toolkit.widgets.source import open_source
 
 __all__ = ["BlockMap"]
@@ -248,11 +248,15 @@ def _raster(cells: BlockCells, pixels: int = 8) -> np.ndarray:
     )
     pale = (255 - (255 - colours.astype(int)) * 0.3).astype(np.uint8)
     shared = cells.ref_counts > 1
+    hollow = cells.states == 1
     for y in range(inside):
         is_filled = (inside - y) <= height
         line = np.where(is_filled[:, None], colours, pale)
         for x in range(inside):
             image[row, y, column, x] = line
+    for y in range(1, inside - 1):
+        for x in range(1, inside - 1):
+            image[row[hollow], y, column[hollow], x] = rgb(LIGHT["free"])
     middle = slice(inside // 2 - 1, inside // 2 + 1)
     for y in range(pixels)[middle]:
         for x in range(pixels)[middle]:

@@ -263,6 +263,12 @@ export default {
         const y = (cursor.row - view.y) * high;
         if (y >= 0 && y < box.bottom) ctx.strokeRect(0.5, y, box.right, Math.max(2, high));
       }
+      if (rows.length * high > box.bottom + 1) { // where these rows are among all
+        const share = box.bottom / (rows.length * high);
+        ctx.fillStyle = palette.muted;
+        ctx.fillRect(box.right + 4, (view.y / rows.length) * box.bottom, 3,
+          Math.max(12, share * box.bottom));
+      }
       if (brush) {
         ctx.setLineDash([3, 3]);
         ctx.strokeRect(brush.x0, brush.y0, brush.x1 - brush.x0, brush.y1 - brush.y0);
@@ -546,7 +552,10 @@ export default {
         if (kind === "all") {
           requests = new Map();
           steps = Object.fromEntries(LANE_ARRAYS.map((name) => [name, arrays[name]]));
-          if (!rows.length) [unit, sort] = [facts.x, facts.sort];
+          if (!rows.length) {
+            [unit, sort] = [facts.x, facts.sort];
+            view.isFitted = facts.request_ids.length * MIN_ROW > MAX_ROWS_HEIGHT;
+          }
         } else {
           for (const name of LANE_ARRAYS) steps[name] = join(steps[name], arrays[name]);
         }
