@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anywidget
 import traitlets
@@ -41,7 +41,7 @@ class Widget(anywidget.AnyWidget):
     in scope, and gives ``full_frame``, ``figure`` and, where it follows something, ``tick``.
     """
 
-    _esm = (_HERE / "loader.js").read_text()
+    _esm: ClassVar[str | Path] = (_HERE / "loader.js").read_text()
     _css = css() + (_HERE / "theme.css").read_text()
     _module = traitlets.Unicode("").tag(sync=True)
     _module_key = traitlets.Unicode("").tag(sync=True)

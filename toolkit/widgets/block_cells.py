@@ -62,7 +62,7 @@ class BlockCells:
     def first_holders(self) -> np.ndarray:
         """The index in ``owners`` of each block's first holder, -1 for none."""
         counts = self.ref_counts
-        first = np.full(self.num_blocks, -1, np.int32)
+        first: np.ndarray = np.full(self.num_blocks, -1, np.int32)
         first[counts > 0] = self.holders[(self.holder_ends - counts)[counts > 0]]
         return first
 
@@ -74,7 +74,7 @@ class BlockCells:
             for a, b in zip(starts, self.holder_ends, strict=True)
         ]
         unknown = self.held_steps < 0
-        values = (
+        values: tuple[Any, ...] = (
             np.arange(self.num_blocks),
             np.array(STATES, object)[self.states],
             holders,
@@ -127,7 +127,7 @@ def cells_of_snapshot(snapshot: Any) -> BlockCells:
     )
     lengths = np.array([len(ids) for ids in tables.values()], np.int64)
     blocks = np.array([i for ids in tables.values() for i in ids], np.int64)
-    owner = np.repeat(np.arange(len(tables)), lengths)
+    owner: np.ndarray = np.repeat(np.arange(len(tables)), lengths)
     place = np.arange(len(blocks)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     filled = np.clip(computed[owner] - place * size, 0, size) if len(blocks) else place
     states = np.zeros(num_blocks, np.uint8)

@@ -238,9 +238,10 @@ def _raster(cells: BlockCells, pixels: int = 8) -> np.ndarray:
     """Draw a cell per block, [height, width, 3] uint8; the unfilled part of a block is paler."""
     columns = max(1, min(cells.num_blocks, max(32, int(np.ceil(np.sqrt(cells.num_blocks * 2.5))))))
     rows = -(-cells.num_blocks // columns)
-    image = np.full((rows, pixels, columns, pixels, 3), 255, np.uint8)
+    image: np.ndarray = np.full((rows, pixels, columns, pixels, 3), 255, np.uint8)
     place = np.arange(cells.num_blocks)
-    row, column = place // columns, place % columns
+    row: np.ndarray = place // columns
+    column: np.ndarray = place % columns
     colours = cells.colours()
     inside = pixels - 1  # the last pixel is the gap to the next cell
     height = np.where(
