@@ -23,15 +23,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where Chromium is; skips the test where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if (path := shutil.which(name)) is not None:
+            return path
+    pytest.skip("no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium.
+
+    For a module, not the session: while Playwright is in use, its event loop counts as running,
+    and asynchronous tests elsewhere could not run theirs.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if path is None:
-        pytest.skip("no Chromium on this machine")
+    path = chromium_path()
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
@@ -62,8 +70,9 @@ def bare(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="session")
-def lab_server(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A JupyterLab server."""
+    chromium_path()
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
     server = Lab(tmp_path_factory.mktemp("lab"))
     yield server
