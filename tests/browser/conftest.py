@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,24 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server.close()
 
 
+@contextmanager
+def notebooks_of(chromium: Any, server: Lab, name: str) -> Iterator[Callable[..., Notebook]]:
+    """Give a function that opens notebooks; an error on a console fails who used it."""
+    context = chromium.new_context(viewport=_SIZE)
+    notebooks: list[Notebook] = []
+
+    def open_notebook(cells: list[str] | None = None, *, path: str | None = None) -> Notebook:
+        if path is None:
+            path = server.write(f"{re.sub('[^a-z0-9_]', '_', name)}_{len(notebooks)}", cells or [])
+        url = f"{server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset"
+        notebooks.append(Notebook(context.new_page(), url, path))
+        return notebooks[-1]
+
+    yield open_notebook
+    context.close()
+    assert [notebook.errors for notebook in notebooks if notebook.errors] == []
+
+
 @pytest.fixture
 def lab(
     chromium: Any, lab_server: Lab, request: pytest.FixtureRequest
@@ -87,21 +107,14 @@ def lab(
 
     ``lab(path="same.ipynb")`` opens one that is there, in another tab.
     """
-    context = chromium.new_context(viewport=_SIZE)
-    notebooks: list[Notebook] = []
+    with notebooks_of(chromium, lab_server, request.node.name) as open_notebook:
+        yield open_notebook
 
-    def open_notebook(cells: list[str] | None = None, *, path: str | None = None) -> Notebook:
-        if path is None:
-            path = lab_server.write(f"{request.node.name}_{len(notebooks)}", cells or [])
-        notebook = Notebook(
-            context.new_page(),
-            f"{lab_server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset",
-        )
-        notebook.path = path
-        notebooks.append(notebook)
-        return notebook
 
-    yield open_notebook
-    errors = [notebook.errors for notebook in notebooks if notebook.errors]
-    context.close()
-    assert errors == []
+@pytest.fixture(scope="module")
+def shared_lab(
+    chromium: Any, lab_server: Lab, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Notebook]]:
+    """As ``lab``, for a notebook that the tests of a module share: opening one takes seconds."""
+    with notebooks_of(chromium, lab_server, request.node.name) as open_notebook:
+        yield open_notebook

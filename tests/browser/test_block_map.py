@@ -117,7 +117,6 @@ def test_ten_thousand_blocks_are_drawn_within_a_frame(bare):
         return times.sort((a, b) => a - b)[7];
     }"""
     median_ms = shown.page.evaluate(script)
-    print(f"10,000 blocks: {median_ms:.1f} ms")
     assert median_ms < 16
 
 

@@ -159,7 +159,6 @@ def test_two_thousand_requests_load_and_draw_in_three_seconds(bare):
         "() => document.querySelector('.tk').innerText.includes('2000 requests')"
     )
     took_s = time.monotonic() - start_s
-    print(f"2,000 requests: {took_s:.2f} s")
     assert took_s < 3
     whole = shown.picture()
     shown.root.locator("button", has_text="Fit rows").click()
