@@ -556,8 +556,7 @@ class Engine:
         )
 
     def _block_snapshot(self) -> BlockSnapshot:
-        unfinished = self.scheduler.unfinished
-        computed = {request.id: request.num_computed_tokens for request in unfinished}
+        computed = {r.id: r.num_computed_tokens for r in self.scheduler.unfinished}
         return self.cache.snapshot(computed, step=self.step_number, time_s=self.clock.now())
 
     def _require_open(self) -> None:
