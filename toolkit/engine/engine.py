@@ -148,7 +148,11 @@ class Engine:
         try:
             own_hooks = as_hooks(hooks)
             if own_hooks and self.hooks is None:
-                raise InvalidRequest("this engine's runner shows no activations", param="hooks")
+                raise InvalidRequest(
+                    "this engine shows no activations: its runner has no model, or "
+                    "Engine(hooks=runner.hooks) was left out",
+                    param="hooks",
+                )
             samples = self._intake.samples(
                 prompt,
                 params,

@@ -20,10 +20,11 @@ from toolkit.errors import EngineClosed, InvalidParameter, InvalidRequest
 from toolkit.models import FlatBatch
 from toolkit.request import Request
 from toolkit.runtime.hooks.capture import Capture, Sink
+from toolkit.runtime.hooks.hooked import HookedRequest
 from toolkit.runtime.hooks.kinds import Bound, Hook, Patch, Steer
 from toolkit.runtime.hooks.names import resolve
 from toolkit.runtime.hooks.positions import Positions, Where, check_positions, where
-from toolkit.runtime.hooks.step import HookedRequest, HookedStep, begin_step
+from toolkit.runtime.hooks.step import HookedStep, begin_step
 
 __all__ = ["ActiveHooks"]
 
@@ -67,7 +68,7 @@ class ActiveHooks:
         >>> with llm.hooks.capture("layers.*.resid_post", positions="prompt") as cap:
         ...     (output,) = llm.generate("Hello there")
         >>> cap[output.request_id]["layers.1.resid_post"].shape[1]
-        128
+        256
 
         Args:
             points: Names of points, such as "layers.5.resid_post"; ``*`` stands for anything.

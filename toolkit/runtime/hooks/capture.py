@@ -131,6 +131,12 @@ class Capture(Mapping[str, CapturedRequest]):
     def __contains__(self, request: object) -> bool:
         return _id_of(request) in tuple(self)
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def lens(self, request: str | Request | RequestOutput, top: int = 5) -> Lens:
         """Read every captured resid_post (and embed) as if it were the last layer's.
 

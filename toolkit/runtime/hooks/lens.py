@@ -92,7 +92,7 @@ def read_lens(request: Request, captured: Mapping[str, Captured], reader: Reader
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _read(state: Tensor, chosen: Tensor, reader: Reader, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities of the chosen tokens [rows]; top ids and theirs [rows, top]."""
     vocab_size = reader.read_out(state[:1]).shape[-1]

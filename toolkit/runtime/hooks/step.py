@@ -10,83 +10,21 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from weakref import ReferenceType
 
 import torch
 from torch import Tensor
 
-from toolkit.engine.plan import ScheduledChunk, StepPlan
+from toolkit.engine.plan import StepPlan
 from toolkit.errors import RequestFailed
-from toolkit.models import FlatBatch, ProbsRows
-from toolkit.request import Request
+from toolkit.models import FlatBatch
 from toolkit.runtime.hooks.capture import Capture
 from toolkit.runtime.hooks.captured import Rows, Span
+from toolkit.runtime.hooks.hooked import HookedRequest
 from toolkit.runtime.hooks.kinds import Bound, HookAt
 from toolkit.runtime.hooks.names import Point
-from toolkit.runtime.hooks.positions import Where
+from toolkit.runtime.hooks.probs import HookedChunk, ProbsPlan
 
-__all__ = ["HookedRequest", "HookedStep", "begin_step"]
-
-
-@dataclass(slots=True)
-class _Samples:
-    """What the samples of one prompt share."""
-
-    num_read: int = 0  # of the prompt's first tokens
-    # A hook that raised left the prompt's cached keys half changed, for all of them.
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class HookedRequest:
-    """A request with its hooks made ready, and which captures read which of its positions."""
-
-    request: Request
-    changes: tuple[Bound, ...]
-    reads: tuple[tuple[ReferenceType[Capture], Where], ...]
-    shared: _Samples = field(default_factory=_Samples)
-    num_read: int = 0  # of its first tokens: captured, or not wanted
-
-    def sibling(self, request: Request) -> HookedRequest:
-        """Return the same for another sample."""
-        return HookedRequest(request, self.changes, self.reads, self.shared)
-
-    def restart(self) -> None:
-        """Expect the request from its first token again."""
-        self.num_read = 0
-        self.shared.num_read = 0
-        self.shared.error = None
-
-    @property
-    def captures(self) -> list[Capture]:
-        """The open captures that read it."""
-        return [capture for capture, _ in self._open_reads()]
-
-    def first_wanted(self, position: int) -> int | None:
-        """Return the first position from this one on that a capture wants to see computed."""
-        found = [rule.first_from(position) for _, rule in self.reads]
-        return min((first for first in found if first is not None), default=None)
-
-    def take_unread(self, start: int, end: int) -> list[tuple[Capture, Sequence[int]]]:
-        """Return what captures want of a chunk, each position once: not when it is recomputed."""
-        num_prompt = self.request.num_prompt_tokens
-        start = max(start, self.num_read, self.shared.num_read)
-        self.num_read = max(self.num_read, end)
-        self.shared.num_read = max(self.shared.num_read, min(end, num_prompt))
-        found = []
-        for capture, rule in self._open_reads():
-            try:
-                wanted = rule.within(start, end)
-            except BaseException as error:  # a function of the position
-                capture.fail(error)
-                continue
-            if len(wanted):
-                found.append((capture, wanted))
-        return found
-
-    def _open_reads(self) -> list[tuple[Capture, Where]]:
-        pairs = [(capture(), rule) for capture, rule in self.reads]
-        return [(capture, rule) for capture, rule in pairs if capture and capture.is_open]
+__all__ = ["HookedStep", "begin_step"]
 
 
 class _Change(NamedTuple):
@@ -98,19 +36,6 @@ class _Change(NamedTuple):
     positions: tuple[int, ...]
     token_ids: tuple[int, ...]
     width: int | None  # of attn_probs: the request's own context
-
-
-@dataclass(slots=True)
-class _Part:
-    """A hooked request's chunk, and where it lies."""
-
-    hooked: HookedRequest
-    chunk: ScheduledChunk
-    index: int  # among the plan's chunks
-    first_row: int  # of the flat batch
-    sampled_row: int  # among the logits, if it samples
-    changes: list[tuple[Bound, Sequence[int]]]
-    reads: list[tuple[Capture, Sequence[int]]]
 
 
 def begin_step(
@@ -133,7 +58,7 @@ def begin_step(
             else:
                 changes = [(bound, wanted) for bound, wanted in changes if len(wanted)]
                 if changes or reads:
-                    parts.append(_Part(one, chunk, index, row, sampled, changes, reads))
+                    parts.append(HookedChunk(one, chunk, index, row, sampled, changes, reads))
         row += chunk.num_tokens
         sampled += chunk.samples
     return HookedStep(plan.step, batch, parts, errors) if parts or errors else None
@@ -147,7 +72,11 @@ class HookedStep:
     """
 
     def __init__(
-        self, step: int, batch: FlatBatch, parts: list[_Part], errors: dict[str, BaseException]
+        self,
+        step: int,
+        batch: FlatBatch,
+        parts: list[HookedChunk],
+        errors: dict[str, BaseException],
     ) -> None:
         self.errors = errors
         self._step = step
@@ -158,7 +87,7 @@ class HookedStep:
         self._takers: defaultdict[Point, list[Rows]] = defaultdict(list)
         self._kept: list[tuple[Capture, Rows]] = []
         self._prompt_logits: list[Rows] = []
-        probs = _ProbsPlan(batch, parts)
+        probs = ProbsPlan(batch, parts)
         self.attn_probs = frozenset(probs.layers)
         self.probs_rows = probs.rows() if probs.layers else None
         for part in parts:
@@ -197,7 +126,7 @@ class HookedStep:
     # ---- changes
 
     def _plan_change(
-        self, part: _Part, bound: Bound, wanted: Sequence[int], probs: _ProbsPlan
+        self, part: HookedChunk, bound: Bound, wanted: Sequence[int], probs: ProbsPlan
     ) -> None:
         chunk = part.chunk
         flat = self._index(part.first_row - chunk.start, wanted)
@@ -252,7 +181,7 @@ class HookedStep:
 
     # ---- captures
 
-    def _plan_capture(self, capture: Capture, probs: _ProbsPlan) -> None:
+    def _plan_capture(self, capture: Capture, probs: ProbsPlan) -> None:
         """Say which rows a capture takes: of the flat batch, of attn_probs and of the logits."""
         reads = [(part, w) for part in self._parts for c, w in part.reads if c is capture]
         probs_points = [p for p in capture.places if p.name == "attn_probs"]
@@ -271,7 +200,9 @@ class HookedStep:
         if len(usual) + len(probs_points) < len(capture.places):
             self._plan_logits(capture, reads)
 
-    def _plan_logits(self, capture: Capture, reads: list[tuple[_Part, Sequence[int]]]) -> None:
+    def _plan_logits(
+        self, capture: Capture, reads: list[tuple[HookedChunk, Sequence[int]]]
+    ) -> None:
         """Take the logits that are sampled from where they are shown, and have the others made."""
         early, sampled = _Draft(), _Draft()
         for part, wanted in reads:
@@ -310,65 +241,13 @@ class _Draft:
     rows: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
 
-    def add(self, part: _Part, positions: Sequence[int], offset: int) -> None:
+    def add(self, part: HookedChunk, positions: Sequence[int], offset: int) -> None:
         """Take a request's positions, which lie in rows ``position + offset``."""
         request = part.hooked.request
         if len(positions):
             num_in_prompt = sum(p < request.num_prompt_tokens for p in positions)
             self.spans.append(Span(request.id, len(self.rows), tuple(positions), num_in_prompt))
             self.rows += [position + offset for position in positions]
-
-
-class _ProbsPlan:
-    """Whose attention probabilities a step shows: of each request its wanted positions' hull."""
-
-    def __init__(self, batch: FlatBatch, parts: list[_Part]) -> None:
-        self._batch = batch
-        self._parts: list[_Part] = []
-        self.layers: set[int] = set()
-        self.hulls: dict[int, range] = {}  # by index among the plan's chunks
-        self._firsts: dict[int, int] = {}  # row of the hull's first position
-        self._num_rows = 0
-        for part in parts:
-            asked = [*((b.points, w) for b, w in part.changes)]
-            asked += [(capture.places, wanted) for capture, wanted in part.reads]
-            self._add(part, [(points, w) for points, w in asked if _layers(points)])
-
-    def _add(self, part: _Part, asked: list[tuple[tuple[Point, ...], Sequence[int]]]) -> None:
-        if asked:
-            hull = range(min(w[0] for _, w in asked), max(w[-1] for _, w in asked) + 1)
-            self.layers.update(layer for points, _ in asked for layer in _layers(points))
-            self._parts.append(part)
-            self.hulls[part.index] = hull
-            self._firsts[part.index] = self._num_rows
-            self._num_rows += len(hull)
-
-    def offset(self, part: _Part) -> int:
-        """Return what to add to a position for its row."""
-        return self._firsts[part.index] - self.hulls[part.index].start
-
-    def rows(self) -> ProbsRows:
-        """Return them as the decoder takes them."""
-        device = self._batch.token_ids.device
-        hulls = [self.hulls[part.index] for part in self._parts]
-        flat = [
-            part.first_row - part.chunk.start + position
-            for part, hull in zip(self._parts, hulls, strict=True)
-            for position in hull
-        ]
-        starts = [self._firsts[part.index] for part in self._parts]
-        return ProbsRows(
-            rows=torch.tensor(flat, device=device),
-            block_tables=self._batch.block_tables[[part.index for part in self._parts]],
-            query_starts=torch.tensor([*starts, self._num_rows], dtype=torch.int32, device=device),
-            context_lens=torch.tensor(
-                [hull.stop for hull in hulls], dtype=torch.int32, device=device
-            ),
-        )
-
-
-def _layers(points: tuple[Point, ...]) -> list[int]:
-    return [p.layer for p in points if p.name == "attn_probs" and p.layer is not None]
 
 
 def _told(error: BaseException, change: _Change, at: HookAt) -> BaseException:
