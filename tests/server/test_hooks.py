@@ -18,8 +18,8 @@ HIDDEN = 64
 VECTOR = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(0)) * 9
 
 
-def double(x: torch.Tensor, at: Any) -> torch.Tensor:
-    return x * 2
+def turn(x: torch.Tensor, at: Any) -> torch.Tensor:
+    return x.flip(-1)
 
 
 def fail(x: torch.Tensor, at: Any) -> torch.Tensor:
@@ -28,7 +28,7 @@ def fail(x: torch.Tensor, at: Any) -> torch.Tensor:
 
 NAMED = {
     "steer": Steer(VECTOR, layer=0),
-    "both": [Steer(VECTOR, layer=0), Hook("layers.1.mlp_out", double)],
+    "both": [Steer(VECTOR, layer=0), Hook("logits", turn)],
     "fresh": lambda: [Steer(VECTOR, layer=0)],
     "broken": Hook("embed", fail),
     "nothing": lambda: None,
@@ -112,4 +112,4 @@ def test_hooks_that_do_not_fit_are_refused_before_the_server_answers(model_folde
     with pytest.raises(InvalidConfig, match="'a' does not fit: hooks are Hook"):
         serve(str(model_folder), port=0, hooks={"a": "print"})
     with pytest.raises(InvalidConfig, match=r"'b' does not fit: llama has no point 'layers\.9\.q'"):
-        serve(str(model_folder), port=0, hooks={"b": [Hook("layers.9.q", double)]})
+        serve(str(model_folder), port=0, hooks={"b": [Hook("layers.9.q", turn)]})
