@@ -567,7 +567,9 @@ class Engine:
         )
 
     def _block_snapshot(self) -> BlockSnapshot:
-        computed = {request.id: request.num_computed_tokens for request in self.scheduler.unfinished}
+        computed = {
+            request.id: request.num_computed_tokens for request in self.scheduler.unfinished
+        }
         return self.cache.snapshot(computed, step=self.step_number, time_s=self.clock.now())
 
     def _require_open(self) -> None:
