@@ -48,5 +48,11 @@ class Facts:
         """Return (request id, position, JSON) of all, oldest first."""
         return [(*key, text) for key, text in list(self._texts.items())]
 
+    def copy(self) -> Facts:
+        """Return facts that later ones do not change."""
+        twin = Facts(self.max_bytes)
+        twin._texts, twin.num_bytes = dict(self._texts), self.num_bytes
+        return twin
+
     def __len__(self) -> int:
         return len(self._texts)

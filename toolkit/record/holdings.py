@@ -252,5 +252,3 @@ class Holdings:
         detail = None if detail is None else str(detail)
         time_s = event.time_s - self._origin_s
         self._events.append((time_s, event.step, kind, request_id, block_id, detail))
-
-

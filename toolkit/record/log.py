@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Codes", "Log", "Segment", "by_name"]
+__all__ = ["Codes", "Log", "Rows", "Segment", "select"]
+
+Rows = dict[str, np.ndarray]  # by column
 
 # What a column holds: the type code of an array, or
 NAME = "n"  # text out of few, stored as a number; None is -1
@@ -140,35 +142,23 @@ class Log:
             return None if value < 0 else list(segment.codes)[value]
         return value
 
-    def truncate(self, end: int) -> None:
-        """Drop the rows from number ``end`` on."""
-        kept = tuple(s for s in self._segments if s.start < end) or (
-            Segment(max(0, end), tuple(self.kinds.values())),
-        )
-        last = kept[-1]
-        size = min(last.num_rows, end - last.start)
-        fresh = Segment(last.start, ())
-        fresh.codes, fresh.num_rows = last.codes, size
-        fresh.columns = [column[:size] for column in last.columns]
-        self._segments = (*kept[:-1], fresh)
-
-    def load(self, columns: dict[str, np.ndarray]) -> Log:
-        """Make whole columns the only rows; names and values come as object arrays."""
-        segment = Segment(0, ())
+    def load(self, columns: Rows, *, start: int = 0) -> None:
+        """Make whole columns the only rows, numbered from ``start``; more may follow."""
+        segment = Segment(start, ())
         for name, kind in self.kinds.items():
-            values = columns[name]
+            values: Any = columns[name]
             if kind == NAME:
                 values = array("i", map(segment.codes.__getitem__, values.tolist()))
             elif kind == OBJECT:
                 values = values.tolist()
             segment.columns.append(values)
-        segment.num_rows = len(next(iter(columns.values()))) if columns else 0
-        self._segments = (segment,)
-        return self
+        segment.num_rows = len(next(iter(columns.values())))
+        fresh = Segment(start + segment.num_rows, tuple(self.kinds.values()))
+        self._segments = (segment, fresh)
 
     # ---- reading
 
-    def read(self, start: int = 0, end: int | None = None) -> dict[str, np.ndarray]:
+    def read(self, start: int = 0, end: int | None = None) -> Rows:
         """Return the columns of the rows [start, end) that are kept."""
         parts = [part for segment in self._segments if (part := _slice(segment, start, end))]
         columns = {}
@@ -196,9 +186,9 @@ class Log:
         self._segments = (*kept, Segment(self.end, tuple(self.kinds.values())))
 
 
-def by_name(columns: dict[str, np.ndarray], keep: np.ndarray) -> dict[str, np.ndarray]:
+def select(rows: Rows, keep: np.ndarray) -> Rows:
     """Return the rows that a mask [rows] keeps, or that an array of places names."""
-    return {name: values[keep] for name, values in columns.items()}
+    return {name: values[keep] for name, values in rows.items()}
 
 
 def _empty(kind: str) -> Any:

@@ -7,7 +7,7 @@ compute later. All times are seconds since the recorder was attached.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ from toolkit.record.log import Log
 from toolkit.record.rows import REQUEST_KINDS, STEP_KINDS, request_row, step_row
 from toolkit.request import Request
 
-__all__ = ["LEVELS", "MAX_ROWS", "SOURCES", "LiveRequest", "Logs", "Recorder", "WatchedEngine"]
+__all__ = ["LEVELS", "MAX_ROWS", "SOURCES", "TABLE_KINDS", "LiveRequest", "Logs", "Recorder"]
 
 LEVELS = ("requests", "tokens", "blocks", "explain")
 SOURCES = ("sampled", "greedy", "grammar", "draft", "forced")
@@ -51,15 +51,29 @@ MAX_ROWS = {
 }
 CHUNK_KINDS = {"step": "q", "request_id": "n", "start": "i", "end": "i", "is_recomputed": "b"}
 TOKEN_KINDS = {
-    **{"request_id": "n", "index": "i", "position": "i", "step": "q", "token_id": "q"},
-    **{"sampled_s": "d", "sent_s": "d", "itl_s": "d"},
-    **{"logprob_raw": "d", "logprob_processed": "d", "rank_raw": "q", "entropy_nats": "d"},
+    "request_id": "n",
+    "index": "i",
+    "position": "i",
+    "step": "q",
+    "token_id": "q",
+    "sampled_s": "d",
+    "sent_s": "d",
+    "itl_s": "d",
+    "logprob_raw": "d",
+    "logprob_processed": "d",
+    "rank_raw": "q",
+    "entropy_nats": "d",
     "source": "b",  # its place in SOURCES
 }
 EVENT_KINDS = {
-    **{"time_s": "d", "step": "q", "kind": "n", "request_id": "n", "block_id": "q", "detail": "n"}
+    "time_s": "d",
+    "step": "q",
+    "kind": "n",
+    "request_id": "n",
+    "block_id": "q",
+    "detail": "n",
 }
-_KINDS = {
+TABLE_KINDS = {
     "steps": STEP_KINDS,
     "chunks": CHUNK_KINDS,
     "requests": REQUEST_KINDS,
@@ -77,7 +91,7 @@ class Logs(dict[str, Log]):
 
     def __init__(self) -> None:
         super().__init__(
-            {name: Log(kinds, max_rows=MAX_ROWS[name]) for name, kinds in _KINDS.items()}
+            {name: Log(kinds, max_rows=MAX_ROWS[name]) for name, kinds in TABLE_KINDS.items()}
         )
 
 
@@ -142,9 +156,11 @@ class Recorder:
         self.holdings = Holdings(engine, logs["blocks"], logs["events"], self.origin_s)
         engine.on(RequestAdded, self._on_added)
         engine.on(StepFinished, self._on_step)
-        for kind in (Finished, Failed, Aborted):
+        ends: tuple[type[Any], ...] = (Finished, Failed, Aborted)
+        for kind in ends:
             engine.on(kind, self._on_end)
-        for kind in (Rejected, Preempted, Resumed, PrefixHit, PolicyChanged, EnginePaused):
+        others: tuple[type[Any], ...] = (Rejected, Preempted, Resumed, PrefixHit)
+        for kind in (*others, PolicyChanged, EnginePaused):
             engine.on(kind, self._on_other)
         self.level = level
 
@@ -161,6 +177,20 @@ class Recorder:
     def rows_of_live(self) -> list[tuple[Any, ...]]:
         """Return the rows of requests whose row is not in the log, as they are now."""
         return [live.row(self.origin_s) for live in list(self.live.values())]
+
+    def reload(self, unfinished: Iterable[Request], added_steps: Mapping[str, int]) -> None:
+        """Go on from rows of which the last were taken back, with these requests unfinished."""
+        self._ended.clear()
+        self._own_causes.clear()
+        self.live = {
+            request.id: LiveRequest(request, added_steps.get(request.id, 0))
+            for request in unfinished
+        }
+        tokens = self.logs["tokens"].read()
+        for name, sent_s in zip(tokens["request_id"], tokens["sent_s"].tolist(), strict=True):
+            if name in self.live:
+                self.live[name].sent_s.append(sent_s)
+        self.holdings.reload()
 
     # ---- requests
 
@@ -218,7 +248,7 @@ class Recorder:
     def _keep_chunks(self, report: StepReport) -> None:
         names, starts, ends, *_ = zip(*report.plan.chunks, strict=True)
         count = len(names)
-        again: Iterable[bool] = _zeros(count)
+        again: Iterable[int] = _zeros(count)
         if report.num_recomputed_tokens:
             live = self.live
             again = [
@@ -317,7 +347,7 @@ class Recorder:
 
 def _scores(tokens: list[SampledToken]) -> Iterable[Iterable[Any]]:
     """Return columns logprob_raw, logprob_processed, rank_raw and entropy_nats."""
-    if not any([token[1] or token[4] is not None for token in tokens]):
+    if not any(token[1] or token[4] is not None for token in tokens):
         nulls = _nulls(len(tokens))
         return nulls, nulls, _zeros(len(tokens)), nulls
     entries = [(token[1] or {}).get(token[0]) for token in tokens]

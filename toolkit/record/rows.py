@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from operator import mul
 from typing import Any
 
@@ -90,7 +91,7 @@ def itl_figures(sent_s: array[float]) -> tuple[float, float, float]:
     """
     if len(sent_s) < 2:
         return _NAN, _NAN, _NAN
-    gaps = sorted([after - before for before, after in zip(sent_s, sent_s[1:], strict=False)])
+    gaps = sorted([after - before for before, after in pairwise(sent_s)])
     return _quantile(gaps, 0.5), _quantile(gaps, 0.99), gaps[-1]
 
 

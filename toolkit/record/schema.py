@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from toolkit.request import WAIT_CAUSES
-
 __all__ = ["SCHEMA", "TABLES", "Column", "column_names"]
 
 
@@ -77,7 +75,8 @@ _WAITS = {
     "host": "the next step: arriving, gaps between steps, pauses",
 }
 
-_REQUESTS = _columns(f"""
+_REQUESTS = _columns(
+    f"""
 request_id | str | | the engine's name of the sample
 parent_id | str | | of a further sample or beam: the request that was asked
 sample_index | int64 | | its number among the samples of one prompt
@@ -106,21 +105,27 @@ num_recomputed_tokens | int64 | tokens | computed again after that
 peak_blocks | int64 | blocks | held at once
 tokenize_s | float64 | s | making tokens of its prompt
 {{waits}}
-prefill_s | float64 | s | before its first token: whole steps that computed for it (of a beam search, all)
-decode_s | float64 | s | from its first token to its end, or its newest token while it lives, less preemptions
-preempted_s | float64 | s | from the start of a step that took its blocks until it had caught up again
+prefill_s | float64 | s | before its first token: whole steps that computed for it
+decode_s | float64 | s | first token to its end (newest token while it lives), preemptions aside
+preempted_s | float64 | s | from the step that took its blocks until it had caught up
 preempted_before_first_s | float64 | s | of that, before its first token
-emit_s | float64 | s | from the end of the step that sampled its first token until that token was sent
-ttft_s | float64 | s | first_token_s - arrival_s: tokenize_s, every wait, prefill_s, preempted_before_first_s, emit_s
-tpot_s | float64 | s | per token after the first one: (last_token_s - first_token_s) / (num_output_tokens - 1)
+emit_s | float64 | s | from the end of the step that sampled its first token until it was sent
+ttft_s | float64 | s | first_token_s - arrival_s: tokenize_s, every wait_, prefill_s, \
+preempted_before_first_s and emit_s add up to it
+tpot_s | float64 | s | (last_token_s - first_token_s) / (num_output_tokens - 1)
 itl_p50_s | float64 | s | median time between two of its tokens
 itl_p99_s | float64 | s | 99th percentile of these, interpolated
 itl_max_s | float64 | s | longest of these
-e2e_s | float64 | s | finished_s - arrival_s = ttft_s + decode_s + preempted_s - preempted_before_first_s
-""".replace("{waits}", "\n".join(
-    f"wait_{cause}_s | float64 | s | before its first token, waiting for {what}"
-    for cause, what in _WAITS.items()
-)))
+e2e_s | float64 | s | finished_s - arrival_s: ttft_s + decode_s + preempted_s - \
+preempted_before_first_s, where there was a token
+""".replace(
+        "{waits}",
+        "\n".join(
+            f"wait_{cause}_s | float64 | s | before its first token, waiting for {what}"
+            for cause, what in _WAITS.items()
+        ),
+    )
+)
 
 _TOKENS = _columns("""
 request_id | str | | whose token
@@ -148,7 +153,7 @@ end_step | Int64 | | it ended in, or after, this step; null while it lasts
 start_s | float64 | s | when it began
 end_s | float64 | s | when it ended; null while it lasts
 how | str | | new, shared (with other holders), copied (before writing), reused (held by nobody)
-end_why | str | | finished, preempted, aborted (failed too), replaced (by a copy or another's block); \
+end_why | str | | finished, preempted, aborted (failed too), replaced (by another block); \
 evicted once content that this last holder left behind was evicted; null while it lasts
 num_filled | int64 | tokens | of its request in it, at the end
 num_hits | int64 | | later holdings of what it wrote, by prefix hit or fork; 0 if it wrote nothing
