@@ -244,10 +244,10 @@ def test_over_two_thousand_requests_it_answers_at_once():
     record.why("req-0")
     times_s = []
     for name in ("req-5", "req-1000", "req-1999"):
-        start_s = time.perf_counter()
+        start_s = time.process_time()  # whatever else the machine does
         record.why(name)
-        times_s.append(time.perf_counter() - start_s)
-    assert min(times_s) < 0.1
+        times_s.append(time.process_time() - start_s)
+    assert sorted(times_s)[1] < 0.1
 
 
 def _hold_the_interpreter(seconds: float, held: threading.Event) -> None:

@@ -64,11 +64,14 @@ def account_of(row: Any, spans: pd.DataFrame, batch: pd.DataFrame, quiet_s: floa
     kinds, causes = spans["kind"].to_numpy(object), spans["cause"].to_numpy(object)
     lengths = (spans["end_s"] - spans["start_s"]).to_numpy("float64")
     gaps = spans["gap_s"].to_numpy("float64")
+    first_steps = spans["start_step"].to_numpy("int64")
+    last_steps = spans["end_step"].to_numpy("int64")
     first_s = float(row["first_token_s"]) if row["first_token_s"] == row["first_token_s"] else None
     late = spans["start_s"].to_numpy() >= (np.inf if first_s is None else first_s)
 
     def part(name: str, which: Array) -> Part:
-        return Part(name, float((lengths - gaps)[which].sum()), _steps_of(spans[which]))
+        steps = _steps_of(first_steps[which], last_steps[which])
+        return Part(name, float((lengths - gaps)[which].sum()), steps)
 
     def waits(which: Array) -> list[Part]:
         found = [part(f"wait_{c}", which & (causes == c)) for c in WAIT_CAUSES if c != "host"]
@@ -116,12 +119,10 @@ def _kept(parts: list[Part]) -> tuple[Part, ...]:
     return tuple(part for part in parts if part.seconds > 0)
 
 
-def _steps_of(spans: pd.DataFrame) -> Array:
-    """Return the numbers of all steps that these spans run through."""
-    inside = spans[spans["start_step"] >= 0]
+def _steps_of(first: Array, last: Array) -> Array:
+    """Return the numbers of all steps in these ranges; negative ones stand for none."""
     ranges = [
-        np.arange(first, last + 1)
-        for first, last in zip(inside["start_step"], inside["end_step"], strict=True)
+        np.arange(start, end + 1) for start, end in zip(first, last, strict=True) if start >= 0
     ]
     return np.unique(np.concatenate(ranges)) if ranges else np.zeros(0, "int64")
 

@@ -110,22 +110,21 @@ class Company:
             return empty_responsible()
         counts = {"prompt": self._prompt_tokens, "all": _all_tokens, "held": _held_tokens}
         places = np.searchsorted(self._step_numbers, chunks["step"].to_numpy("int64"))
-        found = pd.DataFrame(
+        owner, names = pd.factorize(chunks["request_id"].to_numpy(object))
+        seconds = np.bincount(owner, weights=self._duration_s[places], minlength=len(names))
+        tokens: Array = np.zeros(len(names), "int64")
+        add = np.maximum if num_tokens == "held" else np.add
+        add.at(tokens, owner, counts[num_tokens](chunks))
+        order = np.argsort(-tokens * (seconds if num_tokens == "held" else 1.0), kind="stable")
+        order = order[tokens[order] > 0]
+        return pd.DataFrame(
             {
-                "request_id": chunks["request_id"].to_numpy(object),
-                "seconds": self._duration_s[places],
-                "tokens": counts[num_tokens](chunks),
+                "request_id": names[order],
+                "role": np.full(len(order), role, object),
+                "seconds": seconds[order],
+                "tokens": tokens[order],
             }
         )
-        groups = found.groupby("request_id", sort=False)
-        found = groups.agg(
-            seconds=("seconds", "sum"), tokens=("tokens", "max" if num_tokens == "held" else "sum")
-        ).reset_index()
-        found = found[found["tokens"] > 0]
-        found["role"] = role
-        weight = found["tokens"] * (found["seconds"] if num_tokens == "held" else 1)
-        order = np.argsort(-weight.to_numpy("float64"), kind="stable")
-        return found.iloc[order].reset_index(drop=True)[list(empty_responsible())]
 
     def _chunks(self, first_step: int, last_step: int) -> pd.DataFrame:
         return self._tables.chunks.iloc[_between(self._chunk_steps, first_step, last_step)]

@@ -188,7 +188,9 @@ def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
     if not tables:
         return empty_responsible()
-    joined = pd.concat(tables, ignore_index=True)
+    joined = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    if not joined.duplicated(["role", "request_id"]).any():
+        return joined
     groups = joined.groupby(["role", "request_id"], sort=False, as_index=False)
     joined = groups.agg(seconds=("seconds", "sum"), tokens=("tokens", "sum"))
     return joined[list(empty_responsible())]
