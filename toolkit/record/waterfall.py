@@ -52,6 +52,7 @@ _MOST_SHOWN = 5
 # Of the picture, in units of its own: it grows with the cell.
 _WIDTH, _LEFT, _LANE, _BATCH = 760, 110, 16, 56
 _MAX_BARS = 240
+_OWN = "own"  # has the colour of text: the request itself
 
 
 def waterfall_text(spans: pd.DataFrame, causes: pd.DataFrame) -> str:
@@ -167,8 +168,11 @@ def _batch(
     """Draw each step's tokens against the budget: its own, prompts of others, others' decoding."""
     if not len(batch):
         return []
-    parts = [_label(top + 8, "tokens of"), _label(top + 20, "its steps, of"), _line(0, top)]
-    parts.append(_label(top + 32, f"{int(batch['token_budget'].max()):,}"))
+    parts = [_line(0, top), _label(top, f"tokens, of {int(batch['token_budget'].max()):,}")]
+    legend = ((_OWN, "its own"), ("prefill", "others' prompts"), ("decode", "others' decoding"))
+    for line, (name, text) in enumerate(legend, start=1):
+        parts.append(_rect(0, top + 3 + 12 * line, 8, 8, _colour(name), text))
+        parts.append(_label(top + 12 * line, text, left=12))
     stride = -(-len(batch) // _MAX_BARS)
     for first in range(0, len(batch), stride):
         rows = batch.iloc[first : first + stride]
@@ -184,13 +188,11 @@ def _batch(
             f"steps {numbers[0]}-{numbers[1]}: own {sums.iloc[0]}, prompts of others "
             f"{sums.iloc[1]}, decoding of others {sums.iloc[2]}, budget {int(budget)} tokens"
         )
-        for count, name in zip(sums, ("wait_host", "prefill", "decode"), strict=True):
+        for count, name in zip(sums, (_OWN, "prefill", "decode"), strict=True):
             height = (_BATCH - 8) * float(count) / budget
             if height > 0:
-                colour = COLOURS[name] if name != "wait_host" else "currentColor"
-                parts.append(
-                    _rect(left, bottom - height, max(0.4, right - left), height, colour, title)
-                )
+                width = max(0.4, right - left)
+                parts.append(_rect(left, bottom - height, width, height, _colour(name), title))
                 bottom -= height
     return parts
 
@@ -215,8 +217,12 @@ def _rect(left: float, top: float, width: float, height: float, colour: str, tit
     )
 
 
-def _label(top: float, text: str) -> str:
-    return f'<text x="0" y="{top + 11:.1f}" opacity=".8">{escape(text)}</text>'
+def _colour(name: str) -> str:
+    return COLOURS.get(name, "currentColor")
+
+
+def _label(top: float, text: str, *, left: float = 0) -> str:
+    return f'<text x="{left}" y="{top + 11:.1f}" opacity=".8">{escape(text)}</text>'
 
 
 def _line(left: float, top: float) -> str:
