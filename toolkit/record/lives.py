@@ -7,7 +7,7 @@ steps. The pieces are arrays sorted by request, then slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Pieces:
     code: Array
     num_tokens: Array
     is_early: Array  # before the first token
+    computes_last: Array  # tokens, in its last slot
 
     def __getitem__(self, which: Any) -> Pieces:
         return Pieces(
@@ -56,6 +57,7 @@ class Pieces:
             self.code[which],
             self.num_tokens[which],
             self.is_early[which],
+            self.computes_last[which],
         )
 
 
@@ -146,7 +148,8 @@ def _filled(slots: Slots, lives: Lives, happenings: list[Happenings]) -> Pieces:
     reached_s = np.where(slots.is_gap, slots.end_s, slots.start_s)[split_start]
     is_early = ~(reached_s >= first_token_s)
     code = np.where(is_chunk[source] & is_early, PREFILL, code)
-    return Pieces(owner, split_start, split_end, code, num_tokens[order][source], is_early)
+    num_tokens = num_tokens[order][source]
+    return Pieces(owner, split_start, split_end, code, num_tokens, is_early, num_tokens > 0)
 
 
 def _with_preempted(
@@ -175,8 +178,7 @@ def _with_preempted(
     latest = np.searchsorted(lost_keys, piece_keys, side="right") - 1
     is_lost = (latest >= 0) & (lost_keys[latest] // width == piece_keys // width)
     is_lost &= piece_keys < back[latest]
-    code = np.where(is_lost, PREEMPTED, pieces.code)
-    return Pieces(pieces.owner, pieces.start, pieces.end, code, pieces.num_tokens, pieces.is_early)
+    return replace(pieces, code=np.where(is_lost, PREEMPTED, pieces.code))
 
 
 def _merged(pieces: Pieces) -> Pieces:
@@ -187,8 +189,9 @@ def _merged(pieces: Pieces) -> Pieces:
     is_new = np.concatenate([[True], like[1:] != like[:-1]]) | (pieces.code == PREFILL)
     starts = np.flatnonzero(is_new)
     ends: Array = np.append(starts[1:], len(is_new)) - 1
-    joined = pieces[starts]
-    num_tokens = np.add.reduceat(pieces.num_tokens, starts)
-    return Pieces(
-        joined.owner, joined.start, pieces.end[ends], joined.code, num_tokens, joined.is_early
+    return replace(
+        pieces[starts],
+        end=pieces.end[ends],
+        num_tokens=np.add.reduceat(pieces.num_tokens, starts),
+        computes_last=pieces.computes_last[ends],
     )

@@ -156,13 +156,13 @@ class _Spans:
 
     def columns(self) -> dict[str, Array]:
         """Return the columns but for names; ``owner`` and ``code`` stand for those."""
-        parts = [self._heads(), self._body()]
+        parts = [self._heads(), *self._body()]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         keep = (columns["end_s"] > columns["start_s"]) | (columns["num_tokens"] > 0)
         order = np.lexsort((columns["start_s"], columns["owner"]))
         return {name: values[order][keep[order]] for name, values in columns.items()}
 
-    def _body(self) -> dict[str, Array]:
+    def _body(self) -> list[dict[str, Array]]:
         """Return what lies in slots, and the sending of first tokens in between."""
         slots, pieces = self._slots, self._pieces
         owner = pieces.owner
@@ -181,9 +181,9 @@ class _Spans:
         busy_s = slots.busy_s[pieces.end + 1] - slots.busy_s[pieces.start]
         busy_s = busy_s - np.maximum(0.0, slots.end_s[pieces.end] - end_s)
         gap_s = end_s - start_s - busy_s
-        # A preemption lasts through gaps; only what follows its last step is none of it.
-        is_lost = pieces.code == PREEMPTED
-        gap_s = np.where(is_lost, end_s - slots.end_s[pieces.end], gap_s)
+        # A preemption lasts through gaps, but for the one behind the step that caught up.
+        behind_s = np.where(pieces.computes_last, end_s - slots.end_s[pieces.end], 0.0)
+        gap_s = np.where(pieces.code == PREEMPTED, behind_s, gap_s)
         gap_s = np.where((gap_s < _NOTHING_S) | (pieces.code == HOST), 0.0, gap_s)
         body = {
             "owner": owner,
@@ -195,15 +195,15 @@ class _Spans:
             "num_tokens": pieces.num_tokens,
             "gap_s": gap_s,
         }
-        sent_by = owner[at]
-        sent = self._outside(
-            sent_by,
-            EMIT,
-            self._emitted_from_s[sent_by],
-            self._first_token_s[sent_by],
-            step=slots.step[pieces.end[at]],
-        )
-        return {name: np.concatenate([body[name], sent[name]]) for name in body}
+        return [body, *self._after_first(owner[at], slots.step[pieces.end[at]], is_end[at])]
+
+    def _after_first(self, owner: Array, step: Array, is_end: Array) -> list[dict[str, Array]]:
+        """Return the sending of first tokens, and the rest of lives that no step saw after it."""
+        first_s = self._first_token_s[owner]
+        sent = self._outside(owner, EMIT, self._emitted_from_s[owner], first_s, step=step)
+        last, step = owner[is_end], step[is_end]
+        rest = self._outside(last, HOST, first_s[is_end], self._ends_s[last], step=step)
+        return [sent, rest]
 
     def _heads(self) -> dict[str, Array]:
         """Return what comes before the first step that sees a request."""
