@@ -16,6 +16,7 @@ from toolkit.record.environment import config_values, environment
 from toolkit.record.facts import Facts
 from toolkit.record.frames import frame, request_rows, schema_frame
 from toolkit.record.log import Log, Rows
+from toolkit.record.readings import Readings
 from toolkit.record.recorder import LEVELS, Logs, Recorder, WatchedEngine
 from toolkit.record.saved import Saved, load_record, save_record
 from toolkit.record.schema import TABLES
@@ -30,7 +31,7 @@ _APPENDED = ("steps", "chunks", "tokens", "events")
 _OTHERS = ("steps", "chunks", "tokens", "blocks", "events")
 
 
-class Record:
+class Record(Readings):
     """The tables of one engine: steps, chunks, requests, tokens, blocks, events.
 
     Memory is bounded: the oldest rows of each table go first, of ``requests`` the oldest that

@@ -304,7 +304,12 @@ class Recorder:
 
     def _keep_causes(self, report: StepReport, computed: Iterable[str]) -> None:
         """Write down whose cause of waiting changed, where it is not that of the whole line."""
-        own = {name: cause for name, cause in report.waiting if cause in _OWN_CAUSES}
+        # Of the line's causes too, where the engine insisted on a chunk and so changed the step's.
+        own = {
+            name: cause
+            for name, cause in report.waiting
+            if cause in _OWN_CAUSES or cause != report.plan.limited_by
+        }
         own.update(report.stalled)
         before, self._own_causes = self._own_causes, own
         for name, cause in own.items():

@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def sentence_of(row: Any, account: Account, culprits: Culprits) -> str:
-    """Return one sentence on the first token, and one on the rest where there is a rest."""
+    """Return what there is to say of the first token, then of the rest where there is a rest."""
     return " ".join(
         text for text in (_first(row, account, culprits), _rest(row, account, culprits)) if text
     )
@@ -59,15 +59,15 @@ def _first(row: Any, account: Account, culprits: Culprits) -> str:
     )
     phrases = [f"{duration(part.seconds)} {_wait(part, culprits)}" for part in waits]
     waited_s = sum(part.seconds for part in account.before if part.name.startswith("wait_"))
-    clauses = [f"it waited {duration(waited_s)} of that: {_listed(phrases)}"] if phrases else []
+    clauses = [f"It waited {duration(waited_s)} of that: {'; '.join(phrases)}"] if phrases else []
     for part in said:
         if part.name == "preempted":
             clauses.append(_preempted(part, row, culprits))
         elif part.name == "prefill":
             clauses.append(_prefill(part, row))
         elif part.name == "tokenize":
-            clauses.append(f"tokenizing its prompt took {duration(part.seconds)}")
-    return "; ".join([begin, *clauses]) + "."
+            clauses.append(f"Tokenizing its prompt took {duration(part.seconds)}")
+    return ". ".join([begin, *clauses]) + "."
 
 
 def _rest(row: Any, account: Account, culprits: Culprits) -> str:
@@ -84,14 +84,14 @@ def _rest(row: Any, account: Account, culprits: Culprits) -> str:
             continue
         if part.name == "beside":
             clauses.append(
-                f"{duration(part.seconds)} of it because steps {step_ranges(part.steps)} also "
+                f"{duration(part.seconds)} of it were because steps {step_ranges(part.steps)} also "
                 f"computed {_names(culprits.tables.get('beside'), 'the prompt of')}"
             )
         elif part.name == "preempted":
             clauses.append(_preempted(part, row, culprits))
         else:
-            clauses.append(f"it waited {duration(part.seconds)} of it {_wait(part, culprits)}")
-    return "; ".join([text, *clauses]) + "."
+            clauses.append(f"It waited {duration(part.seconds)} of it {_wait(part, culprits)}")
+    return ". ".join([text, *clauses]) + "."
 
 
 def _wait(part: Part, culprits: Culprits) -> str:
@@ -124,14 +124,14 @@ def _preempted(part: Part, row: Any, culprits: Culprits) -> str:
         if names - {row["request_id"]}
         else ("there were no blocks left to go on, so it gave up its own")
     )
-    return f"it lost {duration(part.seconds)} to a preemption: {by}"
+    return f"It lost {duration(part.seconds)} to preemption: {by}"
 
 
 def _prefill(part: Part, row: Any) -> str:
     num_tokens = int(row["num_prompt_tokens"]) - int(row["num_cached_tokens"])
     num_steps = len(part.steps)
     steps = "1 step" if num_steps == 1 else f"{num_steps} steps"
-    return f"computing {num_tokens} tokens of its prompt took {duration(part.seconds)} in {steps}"
+    return f"Computing {num_tokens} tokens of its prompt took {duration(part.seconds)} in {steps}"
 
 
 def _names(who: pd.DataFrame | None, before: str, unit: str = "") -> str:
