@@ -11,9 +11,11 @@
     +-- EngineError                     the engine is not in the state the call needs
     |   +-- EngineIsRunning             the loop thread drives it: pause it first
     |   +-- EngineClosed                close() was called
+    +-- RecordError                     a file is no record, or a record lacks what the call needs
     +-- RequestFailed                   a request ended with an error; .__cause__ is that error
     +-- RequestAborted                  a request was aborted before it finished
     +-- UnlikeRuns                      two benchmark results were not measured alike
+    +-- UnknownRequest (LookupError)    a record has no request of that name
 
 Catch ``ToolkitError`` for anything of ours; catch a leaf to recover from one cause.
 A broken promise of our own (a bug) is an ``InvariantViolation``, an ``AssertionError``.
@@ -32,9 +34,11 @@ __all__ = [
     "InvariantViolation",
     "ModelError",
     "PromptTooLong",
+    "RecordError",
     "RequestAborted",
     "RequestFailed",
     "ToolkitError",
+    "UnknownRequest",
     "UnlikeRuns",
     "UnsupportedModel",
 ]
@@ -91,6 +95,10 @@ class EngineClosed(EngineError):
     """``close()`` was called; build a new LLM or Engine."""
 
 
+class RecordError(ToolkitError):
+    """A file is no record of ours, or a record does not hold what the call needs."""
+
+
 class RequestFailed(ToolkitError):
     """A request ended with an error, which is this exception's ``__cause__``."""
 
@@ -101,6 +109,10 @@ class RequestAborted(ToolkitError):
 
 class UnlikeRuns(ToolkitError):
     """Two benchmark results differ in settings or machine, so their ratio would say little."""
+
+
+class UnknownRequest(ToolkitError, LookupError):
+    """A record has no request of that name; what it keeps is bounded, so it may have gone."""
 
 
 class InvariantViolation(AssertionError):

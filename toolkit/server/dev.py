@@ -16,7 +16,9 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 
 from toolkit.engine import Engine
-from toolkit.server.failures import Refusal
+from toolkit.errors import UnknownRequest
+from toolkit.record.why_parts import why_to_json
+from toolkit.server.failures import UNKNOWN_REQUEST, Refusal
 
 __all__ = ["DEV_PATHS", "EngineSwitch", "add_dev_routes", "is_dev_path"]
 
@@ -73,6 +75,7 @@ def add_dev_routes(app: FastAPI, switch: EngineSwitch, *, documented: bool) -> N
     router.post("/resume")(resume)
     router.get("/is_paused")(is_paused)
     router.get("/engine/state")(engine_state)
+    router.get("/engine/why/{name:path}")(why)
     router.get("/engine/record")(engine_record)
     router.get("/engine/record/{table}")(record_table)
     app.include_router(router)
@@ -119,6 +122,14 @@ def engine_state(http: HttpRequest) -> dict[str, Any]:
             "num_evicted": pool.num_evicted,
         },
     }
+
+
+def why(name: str, http: HttpRequest) -> dict[str, Any]:
+    """Say why a request was slow, by an answer's id, an X-Request-Id or a request id."""
+    try:
+        return why_to_json(_record(http).why(name))
+    except UnknownRequest as error:
+        raise Refusal(str(error), status=404, param="name", code=UNKNOWN_REQUEST) from error
 
 
 def engine_record(http: HttpRequest) -> dict[str, Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pandas as pd
 
 from toolkit.engine.report import BlockCounts
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, UnknownRequest
+from toolkit.record.why import Why
+from toolkit.record.why_parts import why_from_json
 from toolkit.server.address import Address
+from toolkit.server.failures import UNKNOWN_REQUEST
 
 __all__ = ["RemoteEngine", "RemoteRecord"]
 
@@ -93,7 +97,10 @@ class RemoteEngine:
                 f"the server process at {self._address.place} does not answer: {error}"
             ) from error
         if answer.is_error:
-            raise EngineError(f"{method} {path}: {answer.json()['error']['message']}")
+            refusal = answer.json()["error"]
+            if refusal["code"] == UNKNOWN_REQUEST:
+                raise UnknownRequest(refusal["message"])
+            raise EngineError(f"{method} {path}: {refusal['message']}")
         return answer
 
     def __getattr__(self, name: str) -> Any:
@@ -129,6 +136,14 @@ class RemoteRecord:
         """What all times count from."""
         return datetime.fromisoformat(self._engine.call("GET", "/engine/record")["started_at"])
 
+    def why(self, request: str) -> Why:
+        """Say why a request was slow, by an answer's id, an X-Request-Id or a request id.
+
+        Raises:
+            UnknownRequest: the record has no such request.
+        """
+        return why_from_json(self._engine.call("GET", f"/engine/why/{quote(request, safe='')}"))
+
     def tail(self, table: str, count: int) -> pd.DataFrame:
         """Return the last rows of a table."""
         return self._table(table, tail=count)
@@ -138,7 +153,7 @@ class RemoteRecord:
             return self._table(name)
         raise AttributeError(
             f"record.{name}: of a record in another process there are the tables "
-            f"{', '.join(self.__dict__.get('tables', ()))}, and .tail(table, count)"
+            f"{', '.join(self.__dict__.get('tables', ()))}, .tail(table, count) and .why(id)"
         )
 
     def __dir__(self) -> list[str]:

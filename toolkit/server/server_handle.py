@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from openai import AsyncOpenAI, OpenAI
 
+from toolkit.errors import EngineError
 from toolkit.html_table import facts_html
+from toolkit.record.why import Why
 from toolkit.server.address import Address
 from toolkit.server.logs import LogLines
 from toolkit.server.metrics_table import MetricsTable
@@ -65,6 +67,27 @@ class ServerHandle(ABC):
         return self.address.langchain(self.model_name, options)
 
     # ---- look inside
+
+    @property
+    @abstractmethod
+    def engine(self) -> Any:
+        """The engine that answers, or a view of it."""
+
+    def why(self, request: str) -> Why:
+        """Say why a call was slow: a sentence, its causes, who is responsible, a waterfall.
+
+        Args:
+            request: The answer's id ("chatcmpl-..."), the client's X-Request-Id, or a request id.
+
+        Raises:
+            UnknownRequest: the record has no such request.
+            EngineError: the engine keeps no record, or its process has ended.
+        """
+        record = self.engine.record
+        if record is None:
+            raise EngineError("this engine keeps no record, so nobody knows")
+        why: Why = record.why(request)
+        return why
 
     @property
     @abstractmethod
