@@ -19,9 +19,7 @@ from toolkit.widgets.block_cells import cells_of_frame, cells_of_snapshot
 
 def crowded(**kwargs: Any) -> Engine:
     """An engine with too few blocks for its requests, some of which share a prefix."""
-    engine = make_engine(
-        num_blocks=16, max_num_seqs=5, recorder=Record(level="blocks"), **kwargs
-    )
+    engine = make_engine(num_blocks=16, max_num_seqs=5, recorder=Record(level="blocks"), **kwargs)
     for start in (1, 1, 5, 1, 9, 5):
         engine.add(list(range(start, start + 14)), params(max_tokens=10), tags={"tenant": start})
     return engine
