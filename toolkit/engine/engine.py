@@ -90,9 +90,9 @@ class Engine:
         )
         self.sampler = sampler
         self.hooks = hooks
+        self.text = text
         self.events = events.EventBus()
         self.step_number = 0
-        self.text = text  # None where prompts are token ids
         self._intake = Intake(config, self.clock, text, eos_token_ids)
         self._sinks: dict[str, PieceSink] = {}  # by the id of a request's first sample
         self._outbox: list[tuple[str, PieceSink, OutputPiece]] = []

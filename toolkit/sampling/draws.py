@@ -36,9 +36,7 @@ def as_logits(values: Any) -> Tensor:
             param="logits",
         )
     if bool(logits.isnan().any()) or not bool(logits.isfinite().any()):
-        raise InvalidParameter(
-            "logits hold a NaN, or nothing that could be chosen", param="logits"
-        )
+        raise InvalidParameter("logits hold a NaN, or nothing that could be chosen", param="logits")
     return logits
 
 
