@@ -38,7 +38,7 @@ class FakeCapture(dict[str, Any]):
 
 
 def test_a_page_gets_every_layer_and_position(open_page: Any) -> None:
-    frame = open_page(LogitLens(FakeLens())).last
+    frame = open_page(LogitLens(FakeLens())).frames[-1]
     assert frame.meta["layers"] == ["layers.0", "layers.1"]
     assert frame.meta["tokens"] == ["The", " <b>cat", "\n"]
     assert frame.arrays["logprob"][1].tolist()[:2] == pytest.approx([-1.0, -0.1])

@@ -29,7 +29,7 @@ def llm() -> Iterator[LLM]:
 
 def test_a_page_gets_the_distribution_after_every_step(open_page: Any) -> None:
     lab = SamplerLab(LOGITS, params=SamplingParams(top_k=3, temperature=0.5))
-    frame = open_page(lab).last
+    frame = open_page(lab).frames[-1]
     assert frame.meta["tokens"][0] == [0, "⟨0⟩"]
     names = [stage["name"] for stage in frame.meta["stages"]]
     probability = frame.arrays["probability"]
@@ -48,9 +48,9 @@ def test_a_page_gets_the_distribution_after_every_step(open_page: Any) -> None:
 def test_a_slider_changes_the_picture(open_page: Any) -> None:
     lab = SamplerLab(LOGITS)
     page = open_page(lab)
-    before = page.last.arrays["probability"][-1].copy()
+    before = page.frames[-1].arrays["probability"][-1].copy()
     page.say("set", values={"temperature": 0.25})
-    frame = page.wait("lab") if page.last.meta["values"]["temperature"] == 1 else page.last
+    frame = page.wait("lab") if page.frames[-1].meta["values"]["temperature"] == 1 else page.frames[-1]
     assert frame.meta["values"]["temperature"] == 0.25
     assert frame.arrays["probability"][-1][0] > before[0]
     assert lab.params.temperature == 0.25
@@ -106,7 +106,7 @@ def test_values_that_are_not_possible_are_told_and_change_nothing(open_page: Any
     lab.set(top_k=2)
     page = open_page(lab)
     page.say("set", values={"top_p": -1.0})
-    frame = page.wait("lab") if not page.last.meta["error"] else page.last
+    frame = page.wait("lab") if not page.frames[-1].meta["error"] else page.frames[-1]
     assert "top_p" in frame.meta["error"]
     assert frame.meta["values"]["top_p"] == 1.0
     assert lab.params.top_k == 2
@@ -251,7 +251,7 @@ def test_a_token_of_an_answer_takes_its_seed_from_the_record(llm: LLM) -> None:
 def test_what_was_sampled_is_marked_when_parameters_move(llm: LLM, open_page: Any) -> None:
     answer = llm.generate("A dog and", SamplingParams(max_tokens=2, temperature=0))[0]
     lab = SamplerLab(llm, answer, token=0, params=SamplingParams(temperature=0))
-    assert open_page(lab).last.meta["sampled_id"] == answer.outputs[0].token_ids[0]
+    assert open_page(lab).frames[-1].meta["sampled_id"] == answer.outputs[0].token_ids[0]
 
 
 def test_an_answer_that_the_record_does_not_know_is_drawn_with_seed_0(llm: LLM) -> None:

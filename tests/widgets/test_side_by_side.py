@@ -39,7 +39,7 @@ def test_one_that_ends_earlier_differs_there() -> None:
 
 def test_three_answers_are_compared_with_the_first(open_page: Any) -> None:
     view = beside(PLAIN, answer_of([1, 2, 3, 5], request_id="c"), STEERED)
-    frame = open_page(view).last
+    frame = open_page(view).frames[-1]
     assert frame.arrays["differs"].tolist() == [
         [0, 0, 0, 0, 0],
         [0, 0, 0, 0, 0],
