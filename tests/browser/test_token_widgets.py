@@ -86,7 +86,7 @@ def test_what_differs_is_coloured_and_the_first_difference_is_reached(columns):
     same, differs = (columns.root.locator(f"[data-index='{i}']").nth(1) for i in (1, 2))
     assert background(same) != background(differs)
     columns.root.locator("button", has_text="first difference").click()
-    assert status(columns).startswith("token 2 · plain: \" sat\"")
+    assert status(columns).startswith('token 2 · plain: " sat"')
     assert columns.root.locator(".tk-current").count() == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from toolkit.request import CompletionOutput, Logprob, RequestOutput
@@ -24,6 +25,17 @@ class Words:
 
     def token_text(self, token_id: int) -> str:
         return PIECES[token_id].decode(errors="replace")
+
+
+def awaited(page: Any, kind: str, is_it: Callable[[dict[str, Any]], bool] = lambda _: True) -> Any:
+    """The newest frame of a kind whose facts are as wanted: it has come, or it comes."""
+    for frame in reversed(page.frames):
+        if frame.kind == kind and is_it(frame.meta):
+            return frame
+    while True:
+        frame = page.wait(kind)
+        if is_it(frame.meta):
+            return frame
 
 
 def logprobs_of(token_ids: list[int]) -> list[dict[int, Logprob]]:

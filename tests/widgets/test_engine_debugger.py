@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.builders import make_engine, params
+from tests.widgets.answers import awaited
 from toolkit.errors import EngineError, EngineIsRunning, InvalidConfig
 from toolkit.record import Record
 from toolkit.widgets import EngineDebugger
@@ -26,9 +27,7 @@ def test_a_step_shows_its_plan_and_the_state_before_the_next(open_page: Any) -> 
     assert page.frames[-1].meta["plan"] == ""
     report = debugger.step()
     assert report is not None
-    frame = page.newest("state")
-    while frame.meta["next_step"] != 1:
-        frame = page.wait("state")
+    frame = awaited(page, "state", lambda meta: meta["next_step"] == 1)
     assert frame.meta["plan"] == report._repr_html_()
     assert "before step 1" in frame.meta["status"]
 

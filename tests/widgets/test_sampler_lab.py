@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import make_engine
-from tests.widgets.answers import Words, answer_of
+from tests.widgets.answers import Words, answer_of, awaited
 from toolkit import LLM, SamplingParams
 from toolkit.errors import InvalidConfig, InvalidParameter, InvalidRequest
 from toolkit.record import Record
@@ -50,7 +50,9 @@ def test_a_slider_changes_the_picture(open_page: Any) -> None:
     page = open_page(lab)
     before = page.frames[-1].arrays["probability"][-1].copy()
     page.say("set", values={"temperature": 0.25})
-    frame = page.wait("lab") if page.frames[-1].meta["values"]["temperature"] == 1 else page.frames[-1]
+    frame = (
+        page.wait("lab") if page.frames[-1].meta["values"]["temperature"] == 1 else page.frames[-1]
+    )
     assert frame.meta["values"]["temperature"] == 0.25
     assert frame.arrays["probability"][-1][0] > before[0]
     assert lab.params.temperature == 0.25
@@ -106,7 +108,7 @@ def test_values_that_are_not_possible_are_told_and_change_nothing(open_page: Any
     lab.set(top_k=2)
     page = open_page(lab)
     page.say("set", values={"top_p": -1.0})
-    frame = page.wait("lab") if not page.frames[-1].meta["error"] else page.frames[-1]
+    frame = awaited(page, "lab", lambda meta: meta["error"])
     assert "top_p" in frame.meta["error"]
     assert frame.meta["values"]["top_p"] == 1.0
     assert lab.params.top_k == 2

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.builders import make_engine, params
-from tests.widgets.answers import Words, answer_of
+from tests.widgets.answers import Words, answer_of, awaited
 from toolkit import LLM, SamplingParams
 from toolkit.errors import InvalidConfig, InvalidRequest
 from toolkit.record import Record
@@ -26,12 +26,6 @@ class Why:
 def explain(answer: Any, token: int, sample: int) -> Why:
     name = answer if isinstance(answer, str) else answer.request_id
     return Why(f"{name} token {token} sample {sample}")
-
-
-def explanation(page: Any) -> Any:
-    """The explanation that has come, or comes."""
-    known = [frame for frame in page.frames if frame.kind == "explanation"]
-    return known[-1] if known else page.wait("explanation")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +72,7 @@ def test_a_click_explains_a_token_and_a_new_page_shows_it_again(open_page: Any) 
     page = open_page(view)
     assert page.frames[-1].meta["explains"]
     page.say("explain", row=3)
-    frame = explanation(page)
+    frame = awaited(page, "explanation")
     assert frame.meta == {"row": 3, "html": "<b>req-0 token 1 sample 1</b>"}
     again = open_page(view, view="tab-2")
     assert again.frames[-1].kind == "explanation"
@@ -89,7 +83,7 @@ def test_a_token_of_the_prompt_was_given(open_page: Any) -> None:
     view = TokenView(answer_of([3]), tokenizer=Words(), explain=explain)
     page = open_page(view)
     page.say("explain", row=0)
-    frame = explanation(page)
+    frame = awaited(page, "explanation")
     assert "given, not chosen" in frame.meta["html"]
 
 
@@ -99,7 +93,7 @@ def test_an_explanation_that_cannot_be_given_says_why(open_page: Any) -> None:
 
     page = open_page(TokenView(answer_of([3]), tokenizer=Words(), explain=refuse))
     page.say("explain", row=2)
-    frame = explanation(page)
+    frame = awaited(page, "explanation")
     assert "the engine was &lt;closed&gt;" in frame.meta["html"]
 
 
@@ -114,7 +108,9 @@ def test_several_answers_and_samples_can_be_chosen(open_page: Any) -> None:
     page = open_page(view)
     assert page.frames[-1].meta["requests"] == ["req-0", "req-0.1", "req-1"]
     page.say("request", request_id="req-1")
-    frame = page.frames[-1] if page.frames[-1].meta["request_id"] == "req-1" else page.wait("tokens")
+    frame = (
+        page.frames[-1] if page.frames[-1].meta["request_id"] == "req-1" else page.wait("tokens")
+    )
     assert frame.meta["texts"][-1] == "."
     with pytest.raises(InvalidRequest, match="no request 'req-9' here; there are req-0"):
         view.request_id = "req-9"
@@ -159,9 +155,7 @@ def test_a_running_request_grows_on_the_page(open_page: Any) -> None:
     page = open_page(view)
     assert len(page.frames[-1].meta["texts"]) == 4
     engine.run_until_idle()
-    frame = page.wait("tokens")
-    while len(frame.meta["texts"]) < 11:
-        frame = page.wait("tokens")
+    awaited(page, "tokens", lambda meta: len(meta["texts"]) == 11)
     assert not view.is_live
 
 

@@ -67,7 +67,8 @@ class EngineDebugger(ipywidgets.VBox):
 
     def _refresh(self) -> None:
         for view in (self.timeline, self.block_map):
-            view.refresh()
+            if view.is_displayed:
+                view.refresh()
 
     # ---- without a page
 
