@@ -49,6 +49,10 @@ class Answers:
         self.vocabulary = vocabulary_of(self.source, tokenizer)
         self._given: dict[str, tuple[RequestOutput | Request, int]] = {}
         self._met: dict[str, tuple[Request, int]] = {}  # that were unfinished when shown first
+        # The rows of one request, as far as the record was read, and which rewind they are of.
+        self._rows: pd.DataFrame | None = None
+        self._followed: tuple[str, int] | None = None
+        self._cursor = 0
         several = [given] if isinstance(given, RequestOutput | Request) else given or ()
         for output in several:
             self._keep(output)
@@ -102,11 +106,22 @@ class Answers:
         return self._live(name) is not None
 
     def recorded(self, request_id: str) -> pd.DataFrame | None:
-        """Return the rows of the tokens table of one request, if a record is at hand."""
+        """Return the rows of the tokens table of one request, if a record is at hand.
+
+        Only what came since the last call is read: a view that follows a request asks often.
+        """
         if self.source is None:
             return None
-        tokens = self.source.record.tokens
-        return tokens[tokens["request_id"] == request_id]
+        record = self.source.record
+        if self._followed != (request_id, record.generation):
+            self._followed, self._cursor, self._rows = (request_id, record.generation), 0, None
+        new, self._cursor = record.since("tokens", self._cursor)
+        new = new[new["request_id"] == request_id]
+        if self._rows is None:
+            self._rows = new
+        elif len(new):
+            self._rows = pd.concat([self._rows, new])
+        return self._rows
 
     def request(self, name: str) -> tuple[Any, int]:
         """Return what explains itself: an output or request and its sample, or an id and 0."""

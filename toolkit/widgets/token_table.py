@@ -219,7 +219,7 @@ def _fill_recorded(
     rows = table.index[num_prompt:]
     for name in ("step", "logprob_raw", "rank_raw", "entropy_nats"):
         if name in own:
-            there = pd.Series(pd.to_numeric(own[name].to_numpy()), index=rows)
+            there = pd.Series(own[name].to_numpy(dtype=float, na_value=np.nan), index=rows)
             known = table.loc[rows, name]
             table.loc[rows, name] = known.where(known.notna(), there.astype(known.dtype))
     if "source" in own:
