@@ -90,6 +90,7 @@ class Engine:
         )
         self.sampler = sampler
         self.hooks = hooks
+        self.text = text
         self.events = events.EventBus()
         self.step_number = 0
         self._intake = Intake(config, self.clock, text, eos_token_ids)

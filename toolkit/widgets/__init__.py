@@ -9,7 +9,23 @@ from __future__ import annotations
 
 from toolkit.widgets.base import Widget
 from toolkit.widgets.block_map import BlockMap
+from toolkit.widgets.engine_debugger import EngineDebugger
+from toolkit.widgets.logit_lens import LogitLens
+from toolkit.widgets.sampler_lab import SamplerLab
+from toolkit.widgets.side_by_side import SideBySide
 from toolkit.widgets.source import Source, open_source
 from toolkit.widgets.timeline import Timeline
+from toolkit.widgets.token_view import TokenView
 
-__all__ = ["BlockMap", "Source", "Timeline", "Widget", "open_source"]
+__all__ = [
+    "BlockMap",
+    "EngineDebugger",
+    "LogitLens",
+    "SamplerLab",
+    "SideBySide",
+    "Source",
+    "Timeline",
+    "TokenView",
+    "Widget",
+    "open_source",
+]
