@@ -1,16 +1,18 @@
 """Views of an engine, a server, a record: to draw, to click, to step through in a notebook.
 
-    >>> from toolkit.widgets.base import Widget
-from toolkit.widgets.block_map import BlockMap
+    >>> from toolkit.widgets.block_map import BlockMap
 from toolkit.widgets.dashboard import Dashboard
+from toolkit.widgets.server_panel import ServerPanel
 from toolkit.widgets.source import Source, open_source
 from toolkit.widgets.timeline import Timeline
+from toolkit.widgets.waterfall import Waterfall
 
 __all__ = [
     "BlockMap",
     "Dashboard",
+    "ServerPanel",
     "Source",
     "Timeline",
-    "Widget",
+    "Waterfall",
     "open_source",
 ]
