@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,7 +116,7 @@ def test_rows_in_any_portions_make_the_same_table(
     whole.add_steps(rows)
     whole.add_tokens(sent_s=sent, itl_s=itl_s)
     edges = [0, *cuts, 30]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         parts.add_steps(rows.iloc[low:high])
         parts.add_tokens(sent_s=sent[low:high], itl_s=itl_s[low:high])
         parts.table(0, 90)  # what is asked for in between changes nothing

@@ -58,7 +58,7 @@ def doctor(
         bool, typer.Option("--compile", help="Compile the C++ ops now.")
     ] = False,
 ) -> None:
-    """Show what this machine has: Python, packages, CPU, GPU, C++ ops, threads, notebooks, settings.
+    """Show what this machine has: Python, packages, CPU, GPU, C++ ops, notebooks, settings.
 
     Exits with 1 if something must be mended.
     """

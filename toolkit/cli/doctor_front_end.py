@@ -50,9 +50,10 @@ def front_end(environ: Mapping[str, str] | None = None) -> FrontEnd:
     # Colab and VS Code first: their kernels may be children of a Jupyter server as well.
     if "COLAB_RELEASE_TAG" in environ or "COLAB_GPU" in environ:
         return _COLAB
-    if any(name.startswith("VSCODE_") for name in environ) or environ.get(
-        "TERM_PROGRAM"
-    ) == "vscode":
+    if (
+        any(name.startswith("VSCODE_") for name in environ)
+        or environ.get("TERM_PROGRAM") == "vscode"
+    ):
         return _VS_CODE
     if "JPY_SESSION_NAME" in environ or "JPY_PARENT_PID" in environ:
         return _JUPYTER

@@ -104,7 +104,6 @@ class _Answering:
         failure = " ".join(self._scope["state"].get("failure", "").split())
         self._log(f"{line}: {failure[:_MAX_FAILURE_LENGTH]}" if failure else line)
 
-
     @property
     def _is_look(self) -> bool:
         """Whether it was only looked in: views and scrapers do so every second, for hours."""

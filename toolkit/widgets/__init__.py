@@ -1,6 +1,14 @@
 """Views of an engine, a server, a record: to draw, to click, to step through in a notebook.
 
-    >>> from toolkit.widgets.block_map import BlockMap
+    >>> from toolkit.widgets import BlockMap, Timeline               # doctest: +SKIP
+
+A widget takes its source: an LLM, an Engine, a Server, a Record, or the path of a saved one.
+"""
+
+from __future__ import annotations
+
+from toolkit.widgets.base import Widget
+from toolkit.widgets.block_map import BlockMap
 from toolkit.widgets.dashboard import Dashboard
 from toolkit.widgets.server_panel import ServerPanel
 from toolkit.widgets.source import Source, open_source
@@ -14,5 +22,6 @@ __all__ = [
     "Source",
     "Timeline",
     "Waterfall",
+    "Widget",
     "open_source",
 ]
