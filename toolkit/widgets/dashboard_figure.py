@@ -64,5 +64,5 @@ def _measured(moments_s: np.ndarray, lane: pd.Series, bin_s: float) -> tuple[Any
     values = lane.to_numpy()
     seen = ~np.isnan(values)
     moments_s, values = moments_s[seen], values[seen]
-    breaks = np.flatnonzero(np.diff(moments_s) > _MAX_SILENCE * bin_s) + 1
+    breaks: np.ndarray = np.flatnonzero(np.diff(moments_s) > _MAX_SILENCE * bin_s) + 1
     return np.insert(moments_s, breaks, np.nan), np.insert(values, breaks, np.nan)

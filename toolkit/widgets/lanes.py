@@ -200,7 +200,7 @@ class Lanes:
     def _carried(self, first: int, end: int) -> dict[str, np.ndarray]:
         """Return states; between two steps what the last one left goes on. 0 before the first."""
         known = np.flatnonzero(~np.isnan(self._states["running"]))
-        wanted = np.arange(first, end) - self._first
+        wanted: np.ndarray = np.arange(first, end) - self._first
         places = np.searchsorted(known, wanted, side="right") - 1
         if not known.size:
             return {name: np.zeros(end - first) for name in _STATES}
