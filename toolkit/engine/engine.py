@@ -342,8 +342,10 @@ class Engine:
         result = self._run(plan)
         ran_s = self.clock.now()
         progress = self.scheduler.update(plan, result, ran_s)
-        updates = self._deliver(progress, result.tokens)
         end_s = self.clock.now()
+        updates = self._deliver(progress, result.tokens)
+        sent_s = self.clock.now()
+        self.scheduler.settle(plan, progress, end_s=end_s, sent_s=sent_s)
         report = StepReport(
             plan=plan,
             result=result,
@@ -359,8 +361,10 @@ class Engine:
             policy=self.scheduler.policy.name,
             start_s=start_s,
             end_s=end_s,
+            sent_s=sent_s,
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
+            stalled=tuple(decision.stalled),
             beam_moves=tuple(decision.beam_moves),
         )
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
@@ -459,6 +463,7 @@ class Engine:
             self._step()
         except BaseException as error:
             logger.exception("the engine failed in step %d; all requests end", self.step_number)
+            self.scheduler.break_off(self.clock.now())
             for request in self.scheduler.unfinished:
                 self._end_early(request, Status.FAILED, FinishReason.ERROR, error)
             self._send()  # what the step laid out for those that had ended
