@@ -166,7 +166,8 @@ class Dashboard(Widget):
             self.send_frame("selection", {"a_s": None, "b_s": None})
             return
         chosen = self.selection
-        meta: dict[str, Any] = {"a_s": self._brush[0], "b_s": self._brush[1], "num_requests": len(chosen)}
+        a_s, b_s = self._brush
+        meta: dict[str, Any] = {"a_s": a_s, "b_s": b_s, "num_requests": len(chosen)}
         for name in ("ttft_s", "e2e_s"):
             median = chosen[name].astype(float).median() if len(chosen) else math.nan
             meta[f"{name}_p50"] = None if math.isnan(median) else median

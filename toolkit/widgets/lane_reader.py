@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from toolkit.clock import WallClock
-from toolkit.widgets.lanes import Lanes
+from toolkit.widgets.lanes import STEP_COLUMNS, Lanes
 from toolkit.widgets.source import Source
 
-__all__ = ["LaneReader"]
+__all__ = ["LaneReader", "as_matrix"]
 
 _BIN_S = 0.25
 # Of a saved record all is shown, in bins that grow with it; four lanes of a screen are no wider.
@@ -37,7 +37,6 @@ class LaneReader:
         self._cursors = {"steps": 0, "tokens": 0}
         self._last_s = 0.0  # the latest moment that was recorded, and when it was read
         self._read_at_s = time.monotonic()
-        self._has_tokens = False
         self._window_s = window_s
         bin_s = _BIN_S
         if not source.is_live:
@@ -45,7 +44,6 @@ class LaneReader:
             bin_s *= 2 ** max(0, math.ceil(math.log2(max(1e-9, span_s) / (_BIN_S * _MAX_BINS))))
         keep = math.ceil(2 * window_s / bin_s) if source.is_live else _MAX_BINS
         self.lanes = Lanes(num_blocks=self._record.num_blocks or 1, bin_s=bin_s, keep=keep)
-        self._waiting_first: set[str] = set()  # had a first token; its wait is not known yet
 
     @property
     def now_s(self) -> float:
@@ -56,18 +54,18 @@ class LaneReader:
 
     def read(self) -> None:
         """Take in what was recorded since the last call."""
-        steps, self._cursors["steps"] = self._record.since("steps", self._cursors["steps"])
-        if not steps.empty:
+        steps = self._new("steps", STEP_COLUMNS)
+        if len(steps):
             self.lanes.add_steps(steps)
-            last = steps.iloc[-1]
-            self._see(float(last.start_s + last.duration_s))
-        if "tokens" not in self._record.tables:
-            return
-        tokens, self._cursors["tokens"] = self._record.since("tokens", self._cursors["tokens"])
-        if not tokens.empty:
+            self._see(float(steps.start_s.iloc[-1] + steps.duration_s.iloc[-1]))
+        tokens = self._new("tokens", ("request_id", "index", "sent_s", "itl_s"))
+        if len(tokens):
             self.lanes.add_tokens(sent_s=tokens.sent_s, itl_s=tokens.itl_s)
             self._see(float(tokens.sent_s.iloc[-1]))
-            self._add_first(tokens)
+            first = tokens[tokens["index"].to_numpy() == 0]
+            ttft_s = self._record.ttft_s(first.request_id.tolist())
+            waits_s = [ttft_s.get(name, math.nan) for name in first.request_id]
+            self.lanes.add_ttft(first_token_s=first.sent_s, ttft_s=waits_s)
 
     def window(self) -> tuple[int, int]:
         """Return the bins to show, [first, end): the last seconds, or all of a saved record."""
@@ -87,20 +85,9 @@ class LaneReader:
         if time_s > self._last_s:
             self._last_s, self._read_at_s = time_s, time.monotonic()
 
-    def _add_first(self, tokens: pd.DataFrame) -> None:
-        first = tokens.loc[tokens["index"].to_numpy() == 0, "request_id"]
-        self._waiting_first.update(first)
-        if not self._waiting_first:
-            return
-        found = _first_tokens(self._record, self._waiting_first)
-        self.lanes.add_ttft(first_token_s=found.first_token_s, ttft_s=found.ttft_s)
-        # What is not among the requests was forgotten by the record: it will not come back.
-        self._waiting_first.clear()
-
-
-def _first_tokens(record: Any, names: set[str]) -> pd.DataFrame:
-    requests = record.requests
-    return requests[requests.request_id.isin(names)]
+    def _new(self, table: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        rows, self._cursors[table] = self._record.since(table, self._cursors[table], columns)
+        return rows
 
 
 def _end_s(record: Any) -> float:

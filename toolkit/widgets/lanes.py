@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["LANES", "Lanes"]
+__all__ = ["LANES", "STEP_COLUMNS", "Lanes"]
 
 # What a bin says. Times in seconds; shares between 0 and 1; NaN where nothing was measured.
 LANES = (
@@ -27,6 +27,19 @@ LANES = (
     "kv_cached",
     "prefix_hit_rate",
     "host_busy",
+)
+# What is read of the steps table.
+STEP_COLUMNS = (
+    "start_s",
+    "duration_s",
+    "host_gap_s",
+    "num_prompt_tokens",
+    "num_running",
+    "num_waiting",
+    "num_finished",
+    "num_cached_tokens",
+    "blocks_used",
+    "blocks_cached",
 )
 # Sums over a bin, and states at its end; the lanes are made of these and of the samples.
 _SUMS = ("tokens", "cached_tokens", "prompt_tokens", "gap_s")
@@ -66,25 +79,25 @@ class Lanes:
 
     def add_steps(self, steps: pd.DataFrame) -> None:
         """Take rows of the ``steps`` table, in order, each once."""
-        if steps.empty:
+        if not len(steps):
             return
-        start_s, gap_s = _floats(steps, "start_s"), _floats(steps, "host_gap_s")
-        bins = self._bins(start_s + _floats(steps, "duration_s"))
+        values = {name: np.asarray(steps[name], dtype=float) for name in STEP_COLUMNS}
+        start_s, gap_s = values["start_s"], values["host_gap_s"]
+        bins = self._bins(start_s + values["duration_s"])
         rows, inside = self._rows(bins)
-        self._add("cached_tokens", rows, _floats(steps, "num_cached_tokens")[inside])
-        self._add("prompt_tokens", rows, _floats(steps, "num_prompt_tokens")[inside])
+        self._add("cached_tokens", rows, values["num_cached_tokens"][inside])
+        self._add("prompt_tokens", rows, values["num_prompt_tokens"][inside])
         self._add_gaps(start_s - gap_s, gap_s)
-        running = _floats(steps, "num_running")
         states = {
-            "running": running,
-            "waiting": _floats(steps, "num_waiting"),
-            "held": _floats(steps, "blocks_used"),
-            "cached": _floats(steps, "blocks_cached"),
+            "running": values["num_running"],
+            "waiting": values["num_waiting"],
+            "held": values["blocks_used"],
+            "cached": values["blocks_cached"],
             # A step counts the requests that it ran; those that ended in it are gone afterwards.
-            "left": running - _floats(steps, "num_finished"),
+            "left": values["num_running"] - values["num_finished"],
         }
-        for name, values in states.items():
-            self._states[name][rows] = values[inside]  # of several in one bin the last one stays
+        for name, state in states.items():
+            self._states[name][rows] = state[inside]  # of several in one bin the last one stays
 
     def add_tokens(self, *, sent_s: Any, itl_s: Any) -> None:
         """Take output tokens: when each was sent, and seconds since the one before (or NaN)."""
@@ -216,7 +229,3 @@ class Lanes:
         if low < high:
             window[low - first : high - first] = values[low - self._first : high - self._first]
         return window
-
-
-def _floats(frame: pd.DataFrame, name: str) -> np.ndarray:
-    return frame[name].to_numpy(dtype=float, na_value=0.0)

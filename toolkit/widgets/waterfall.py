@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.errors import InvalidConfig, UnknownRequest
+from toolkit.errors import InvalidConfig
 from toolkit.widgets.base import Widget
 from toolkit.widgets.fallback import new_figure
 from toolkit.widgets.palette import LIGHT
@@ -36,8 +36,8 @@ class Waterfall(Widget):
         sort: What next and previous go by: a column of ``requests``, "arrival_s" by default.
 
     Raises:
-        UnknownRequest: the record has no such request, or none at all.
-        InvalidConfig: the requests have no column ``sort``.
+        UnknownRequest: the record has no such request.
+        InvalidConfig: it has none at all, or its requests have no column ``sort``.
     """
 
     _esm = Path(__file__).parent / "waterfall.js"
@@ -50,7 +50,7 @@ class Waterfall(Widget):
         self._due_s = 0.0
         names = self._names()
         if not names:
-            raise UnknownRequest("the record has no request yet; make one first")
+            raise InvalidConfig("the record has no request yet; make one first")
         self.why = self._source.record.why(names[-1] if request_id is None else request_id)
         super().__init__()
         self.on_message("step", lambda message: self.step(int(message["by"])))
