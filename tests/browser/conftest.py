@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where Chromium is; skips the test where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if (path := shutil.which(name)) is not None:
+            return path
+    pytest.skip("no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium.
+
+    For a module, not the session: while Playwright is in use, its event loop counts as running,
+    and asynchronous tests elsewhere could not run theirs.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if path is None:
-        pytest.skip("no Chromium on this machine")
+    path = chromium_path()
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
@@ -62,12 +72,31 @@ def bare(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="session")
-def lab_server(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A JupyterLab server."""
+    chromium_path()
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
     server = Lab(tmp_path_factory.mktemp("lab"))
     yield server
     server.close()
+
+
+@contextmanager
+def notebooks_of(chromium: Any, server: Lab, name: str) -> Iterator[Callable[..., Notebook]]:
+    """Give a function that opens notebooks; an error on a console fails who used it."""
+    context = chromium.new_context(viewport=_SIZE)
+    notebooks: list[Notebook] = []
+
+    def open_notebook(cells: list[str] | None = None, *, path: str | None = None) -> Notebook:
+        if path is None:
+            path = server.write(f"{re.sub('[^a-z0-9_]', '_', name)}_{len(notebooks)}", cells or [])
+        url = f"{server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset"
+        notebooks.append(Notebook(context.new_page(), url, path))
+        return notebooks[-1]
+
+    yield open_notebook
+    context.close()
+    assert [notebook.errors for notebook in notebooks if notebook.errors] == []
 
 
 @pytest.fixture
@@ -78,21 +107,14 @@ def lab(
 
     ``lab(path="same.ipynb")`` opens one that is there, in another tab.
     """
-    context = chromium.new_context(viewport=_SIZE)
-    notebooks: list[Notebook] = []
+    with notebooks_of(chromium, lab_server, request.node.name) as open_notebook:
+        yield open_notebook
 
-    def open_notebook(cells: list[str] | None = None, *, path: str | None = None) -> Notebook:
-        if path is None:
-            path = lab_server.write(f"{request.node.name}_{len(notebooks)}", cells or [])
-        notebook = Notebook(
-            context.new_page(),
-            f"{lab_server.url}/lab/workspaces/{len(notebooks)}/tree/{path}?reset",
-        )
-        notebook.path = path
-        notebooks.append(notebook)
-        return notebook
 
-    yield open_notebook
-    errors = [notebook.errors for notebook in notebooks if notebook.errors]
-    context.close()
-    assert errors == []
+@pytest.fixture(scope="module")
+def shared_lab(
+    chromium: Any, lab_server: Lab, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Notebook]]:
+    """As ``lab``, for a notebook that the tests of a module share: opening one takes seconds."""
+    with notebooks_of(chromium, lab_server, request.node.name) as open_notebook:
+        yield open_notebook

@@ -42,7 +42,7 @@ class Lab:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         # A virtual environment may borrow the packages of another: what they share lies with them.
-        share = _shared_folder()
+        share = shared_folder()
         self._log = (folder / "lab.log").open("w")
         self._process = subprocess.Popen(
             [
@@ -108,8 +108,8 @@ class Lab:
 class Notebook:
     """One notebook, open in one tab; ``page`` is Playwright's."""
 
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
+    def __init__(self, page: Any, url: str, path: str) -> None:
+        self.page, self.path = page, path
         self.errors: list[str] = []
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -126,6 +126,13 @@ class Notebook:
         self.page.wait_for_function(
             "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
             "?.connectionStatus === 'connected'",
+            timeout=60_000,
+        )
+
+    def wait_idle(self) -> None:
+        """Wait until no cell runs."""
+        self.page.wait_for_function(
+            "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'",
             timeout=60_000,
         )
 
@@ -174,7 +181,8 @@ class Notebook:
         return str(self.page.locator(".jp-NotebookPanel .jp-OutputArea-output").all_inner_texts())
 
 
-def _shared_folder() -> Path:
+def shared_folder() -> Path:
+    """Where JupyterLab keeps its files: a virtual environment may borrow those of another."""
     import anywidget
 
     for parent in Path(anywidget.__file__).parents:

@@ -20,7 +20,7 @@ from toolkit.cache.blocks import BlockSnapshot, PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
 from toolkit.engine import events
-from toolkit.engine.intake import Intake
+from toolkit.engine.intake import Intake, as_hooks
 from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
@@ -62,6 +62,7 @@ class Engine:
         clock: Where times come from; wall time by default.
         recorder: Turns events into tables; ``engine.record``.
         sampler: What ``engine.sampler`` shows.
+        hooks: What ``engine.hooks`` shows; None where the runner shows no activations.
         eos_token_ids: Tokens that end a sequence, where there is no ``text`` to say which.
     """
 
@@ -74,6 +75,7 @@ class Engine:
         clock: Clock | None = None,
         recorder: RecordsEvents | None = None,
         sampler: Any = None,
+        hooks: Any = None,
         eos_token_ids: Collection[int] = (),
     ) -> None:
         self.runner = runner
@@ -87,6 +89,7 @@ class Engine:
             policy_changed=self._on_policy_changed,
         )
         self.sampler = sampler
+        self.hooks = hooks
         self.events = events.EventBus()
         self.step_number = 0
         self._intake = Intake(config, self.clock, text, eos_token_ids)
@@ -113,7 +116,7 @@ class Engine:
         priority: int = 0,
         arrival_s: float | None = None,
         tags: dict[str, Any] | None = None,
-        hooks: Sequence[Any] = (),
+        hooks: Any = (),
         cache_salt: str | None = None,
         origin: RequestOrigin | None = None,
         sink: PieceSink | None = None,
@@ -128,7 +131,8 @@ class Engine:
             priority: Smaller is more urgent under the ``priority`` policy.
             arrival_s: When it arrived on the engine's clock; now by default.
             tags: Whatever the caller wants policies, processors and tables to see.
-            hooks: Activation hooks of this request; none are available in this version.
+            hooks: Of this request's activations: ``toolkit.Hook``, ``Steer``, ``Patch``, or
+                several of them.
             cache_salt: Requests share cached prefixes only within one salt.
             origin: The HTTP call it came from.
             sink: Called on the engine's thread with each new piece.
@@ -142,13 +146,20 @@ class Engine:
         params = params if params is not None else SamplingParams()
         samples: tuple[Request, ...] = ()
         try:
+            own_hooks = as_hooks(hooks)
+            if own_hooks and self.hooks is None:
+                raise InvalidRequest(
+                    "this engine shows no activations: its runner has no model, or "
+                    "Engine(hooks=runner.hooks) was left out",
+                    param="hooks",
+                )
             samples = self._intake.samples(
                 prompt,
                 params,
                 priority=priority,
                 arrival_s=arrival_s,
                 tags={} if tags is None else tags,
-                hooks=tuple(hooks),
+                hooks=own_hooks,
                 cache_salt=cache_salt,
                 origin=origin,
                 tokenize_s=tokenize_s,
@@ -561,7 +572,7 @@ class Engine:
         )
 
     def _block_snapshot(self) -> BlockSnapshot:
-        computed = {request.id: request.num_computed_tokens for request in self.scheduler.unfinished}
+        computed = {r.id: r.num_computed_tokens for r in self.scheduler.unfinished}
         return self.cache.snapshot(computed, step=self.step_number, time_s=self.clock.now())
 
     def _require_open(self) -> None:

@@ -6,6 +6,7 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from toolkit.cache.storage import KVStorage
 from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
 from toolkit.errors import InvalidParameter, InvalidRequest
-from toolkit.models import Decoder
+from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Logprob, Request
+from toolkit.runtime.hooks import ActiveHooks, HookedStep
 from toolkit.runtime.openmp import release_pool
 from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.rows import RowTable
@@ -41,6 +43,7 @@ class ModelRunner:
         sampler: Chooses tokens.
         max_num_seqs: Requests that can run at once.
         max_model_len: Tokens of the longest request.
+        token_text: Makes a token's text, for what hooks show.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class ModelRunner:
         *,
         max_num_seqs: int,
         max_model_len: int,
+        token_text: Callable[[int], str] | None = None,
     ) -> None:
         block_size = storage.layout.block_size
         self.decoder = decoder
         self.storage = storage
         self.sampler = sampler
+        self.hooks = ActiveHooks(decoder, token_text)
         self._rows = RowTable(
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
@@ -68,8 +73,8 @@ class ModelRunner:
 
         Raises:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
-                nothing may be sampled, no answer can have the form that is asked for, or an
-                embedding would have more numbers than a state.
+                nothing may be sampled, no answer can have the form that is asked for, an
+                embedding would have more numbers than a state, or a hook does not fit the model.
         """
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
@@ -86,6 +91,7 @@ class ModelRunner:
             )
         check_token_ids(request, vocab_size)
         self._pooler.start(request)
+        self.hooks.start(request)
         if request.params.structured_outputs is not None:
             request.preparation = self._prepare_grammar(request)
         self._requests[request.id] = request
@@ -124,8 +130,9 @@ class ModelRunner:
         prompt_scores: dict[str, PromptScores] = {}
         pooled = self._pooler.plan(plan)
         wanted = batch.logit_rows if pooled is None else pooled.rows_after(batch.logit_rows)
-        if self._scores_prompts(plan):
-            hidden = self.decoder(batch, self.storage.layers)
+        hooks = self.hooks.step(plan, batch)
+        if hooks is not None or self._scores_prompts(plan):
+            hidden = self._all_states(batch, hooks)
             prompt_scores = self._score_prompts(plan, hidden)
             hidden = hidden[wanted]
         else:
@@ -135,7 +142,7 @@ class ModelRunner:
         if pooled is not None:
             embeddings, errors = self._pooler.take(pooled, hidden[len(rows) :])
             hidden = hidden[: len(rows)]
-        logits = self.decoder.logits(hidden) if rows else None
+        logits = self._logits(hidden, hooks) if rows else None
         computed = time.perf_counter()
         tokens: dict[str, tuple[SampledToken, ...]] = {}
         slow_path = "none"
@@ -150,6 +157,10 @@ class ModelRunner:
                 facts.update(self._surroundings(plan, rows[index]))
             if any(row.request.params.logits_processors for row in rows):
                 slow_path = "processors"
+        if hooks is not None:
+            slow_path = "hooks"
+            errors |= hooks.errors
+            hooks.end()
         done = time.perf_counter()
         times = StepTimes(prepared - started, computed - prepared, done - computed)
         return StepResult(
@@ -177,6 +188,21 @@ class ModelRunner:
             "num_reused_tokens": self._rows.num_found(name),
             "num_cached_tokens": row.request.num_cached_tokens,
         }
+
+    def _all_states(self, batch: FlatBatch, hooks: HookedStep | None) -> Tensor:
+        """Return the states [num_tokens, width] of a whole step, its activations shown."""
+        layers = self.storage.layers
+        hidden: Tensor
+        if hooks is None:
+            hidden = self.decoder(batch, layers)
+        else:
+            probs = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
+            hidden = self.decoder(batch, layers, hooks.tap, **probs)
+            hooks.score_prompts(hidden, self.decoder.logits)
+        return hidden
+
+    def _logits(self, hidden: Tensor, hooks: HookedStep | None) -> Tensor:
+        return self.decoder.logits(hidden, None if hooks is None else hooks.tap)
 
     def _scores_prompts(self, plan: StepPlan) -> bool:
         """Whether a request of this step wants log-probabilities that its prompt still lacks."""
@@ -226,12 +252,14 @@ class ModelRunner:
         self._requests.pop(request_id, None)
         self._rows.release(request_id)
         self._pooler.forget(request_id)
+        self.hooks.forget(request_id)
         self.sampler.forget(request_id)
 
     def close(self) -> None:
         """Drop the model and the cache."""
         self._requests.clear()
         self._pooler.clear()
+        self.hooks.clear()
         self.storage.free()
         self.sampler.close()
         del self.decoder

@@ -1,6 +1,6 @@
 const [EMPTY, CACHED, HELD] = [0, 1, 2];
 const STATE_NAMES = ["empty", "cached", "held"];
-const MAX_HEIGHT = 420;
+const [MAX_HEIGHT, MAX_CELL] = [420, 24];
 const HISTORY_AFTER_MS = 120;
 
 export default {
@@ -15,6 +15,9 @@ export default {
     let told = { block: -1, rows: [] };
     let pointer = null;
     let historyTimer = 0;
+    let image = null;
+    const sheet = document.createElement("canvas");
+    const packed = new Map(); // colours as pixels
 
     // ---- controls
 
@@ -71,7 +74,7 @@ export default {
 
     function layout(width) {
       const count = cells.state.length;
-      let size = 18;
+      let size = MAX_CELL;
       while (size > 3 && Math.ceil(count / Math.floor(width / size)) * size > MAX_HEIGHT) size -= 1;
       const columns = Math.max(1, Math.min(count, Math.floor(width / size)));
       return { size, columns, rows: Math.ceil(count / columns) };
@@ -87,49 +90,75 @@ export default {
       const wanted = grid.rows * grid.size + 2;
       if (wanted !== height) return surface.setHeight(wanted);
       const { size, columns } = grid;
-      const gap = size > 5 ? 1 : 0;
-      const side = size - gap;
-      const paints = (meta.paints ?? []).map((index) => palette.owners[index]);
-      const isChosen = (meta.owners ?? []).map((name) => chosen === null || name === chosen);
+      const side = size - (size > 5 ? 1 : 0);
+      const wide = columns * size;
+      if (image?.width !== wide || image?.height !== grid.rows * size) {
+        image = new ImageData(wide, grid.rows * size);
+        sheet.width = wide;
+        sheet.height = grid.rows * size;
+      }
+      const pixels = new Uint32Array(image.data.buffer);
+      pixels.fill(0);
+      const fill = (x, y, width_, height_, paint) => {
+        for (let row = y; row < y + height_; row += 1) {
+          pixels.fill(paint, row * wide + x, row * wide + x + width_);
+        }
+      };
+      const rest = chosen === null ? 1 : 0.35;
+      const [empty, cached] = [palette.free, palette.cached].map((colour) => pixel(colour, rest));
+      const paints = meta.paints.map((index) => palette.owners[index]);
+      const isChosen = meta.owners.map((name) => chosen === null || name === chosen);
       for (let block = 0; block < cells.state.length; block += 1) {
         const x = (block % columns) * size;
         const y = Math.floor(block / columns) * size;
-        const state = cells.state[block];
-        if (state !== HELD) {
-          ctx.globalAlpha = chosen === null ? 1 : 0.35;
-          ctx.fillStyle = state === CACHED ? palette.cached : palette.free;
-          ctx.fillRect(x, y, side, side);
-          if (state === CACHED && side > 6) {
-            // Hollow, so that it is not taken for somebody's green block.
-            ctx.fillStyle = palette.free;
-            ctx.fillRect(x + 2, y + 2, side - 4, side - 4);
-          }
+        if (cells.state[block] !== HELD) {
+          fill(x, y, side, side, cells.state[block] === CACHED ? cached : empty);
+          // Hollow, so that it is not taken for somebody's green block.
+          if (cells.state[block] === CACHED && side > 6) fill(x + 2, y + 2, side - 4, side - 4, empty);
           continue;
         }
-        const stands = holders(block).some((owner) => isChosen[owner]);
+        const strength = stands(block, isChosen) ? 1 : 0.12;
         // New blocks are strong; one that is held for 50 steps or more keeps 60 % of its colour.
         const age = cells.age[block];
         const shade = age < 0 ? 1 : 1 - 0.4 * Math.min(age / 50, 1);
-        ctx.fillStyle = paints[first[block]];
-        ctx.globalAlpha = (stands ? 1 : 0.12) * 0.28;
-        ctx.fillRect(x, y, side, side);
-        ctx.globalAlpha = (stands ? 1 : 0.12) * shade;
+        const paint = paints[first[block]];
         const filled = Math.max(1, Math.round((side * cells.filled[block]) / meta.block_size));
-        ctx.fillRect(x, y + side - filled, side, filled);
+        fill(x, y, side, side - filled, pixel(paint, 0.28 * strength));
+        fill(x, y + side - filled, side, filled, pixel(paint, shade * strength));
         if (cells.ends[block] - start(block) > 1) {
-          ctx.globalAlpha = stands ? 1 : 0.2;
-          ctx.fillStyle = palette.shared;
           const dot = Math.max(1, Math.round(side / 3));
           const inset = Math.floor((side - dot) / 2);
-          ctx.fillRect(x + inset, y + inset, dot, dot);
+          fill(x + inset, y + inset, dot, dot, pixel(palette.shared, Math.max(strength, 0.2)));
         }
       }
-      ctx.globalAlpha = 1;
+      // One picture, not ten thousand rectangles: within a frame however many blocks there are.
+      sheet.getContext("2d").putImageData(image, 0, 0);
+      ctx.imageSmoothingEnabled = false;
+      ctx.drawImage(sheet, 0, 0);
       if (cursor >= 0 && cursor < cells.state.length) {
         ctx.strokeStyle = palette.text;
         ctx.lineWidth = 2;
         ctx.strokeRect((cursor % columns) * size, Math.floor(cursor / columns) * size, side, side);
       }
+    }
+
+    /** A colour as ImageData holds it: alpha, blue, green, red from the highest byte down. */
+    function pixel(colour, alpha) {
+      const known = `${colour}${alpha}`;
+      if (!packed.has(known)) {
+        const value = parseInt(colour.slice(1), 16);
+        const [red, green, blue] = [value >> 16, (value >> 8) & 255, value & 255];
+        packed.set(known, ((Math.round(alpha * 255) << 24) | (blue << 16) | (green << 8) | red) >>> 0);
+      }
+      return packed.get(known);
+    }
+
+    function stands(block, isChosen) {
+      if (chosen === null) return true;
+      for (let index = start(block); index < cells.ends[block]; index += 1) {
+        if (isChosen[cells.holders[index]]) return true;
+      }
+      return false;
     }
 
     const start = (block) => (block === 0 ? 0 : cells.ends[block - 1]);
@@ -167,7 +196,7 @@ export default {
         ["references", names.length],
         ["tokens", `${cells.filled[cursor]} of ${meta.block_size}`],
         ["hash", cells.hash[cursor] ? cells.hash[cursor].toString(16).padStart(8, "0") : "none"],
-        cells.age[cursor] >= 0 ? ["held for", `${cells.age[cursor]} steps`] : null,
+        cells.state[cursor] === HELD && cells.age[cursor] >= 0 ? ["held for", `${cells.age[cursor]} steps`] : null,
         cells.hits[cursor] > 0 ? ["reused", `${cells.hits[cursor]} times`] : null,
         ...history.map((line, index) => [index ? "" : "history", line]),
       ]);
