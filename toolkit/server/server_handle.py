@@ -15,6 +15,7 @@ from toolkit.server.address import Address
 from toolkit.server.logs import LogLines
 from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.settings import ServerSettings
+from toolkit.server.snippets import snippets
 
 __all__ = ["ServerHandle"]
 
@@ -65,6 +66,11 @@ class ServerHandle(ABC):
     def langchain(self, **options: Any) -> Any:
         """Return a ``langchain_openai.ChatOpenAI`` that talks to this server."""
         return self.address.langchain(self.model_name, options)
+
+    @property
+    def snippets(self) -> dict[str, str]:
+        """Code to copy that talks to this server, by client: curl, openai, LangChain."""
+        return snippets(self.address, self.model_name)
 
     # ---- look inside
 
@@ -139,8 +145,9 @@ class ServerHandle(ABC):
         names = ", ".join(self.settings.served_names) or self.model_name
         return f"{type(self).__name__}({self.address.place}, {names}, {self._state})"
 
-    def _repr_html_(self) -> str:
-        facts = {
+    def facts(self) -> dict[str, str]:
+        """Return what a cell shows: state, URL, model, key, and what this kind of server adds."""
+        return {
             "state": self._state,
             "URL": f"{self.base_url} on unix:{self.address.uds}"
             if self.address.uds
@@ -149,5 +156,7 @@ class ServerHandle(ABC):
             "API key": "needed" if self.settings.api_keys else "none needed",
             **self._facts(),
         }
+
+    def _repr_html_(self) -> str:
         code = self.address.curl(self.model_name) if self.is_running else ""
-        return facts_html(type(self).__name__, facts, code=code)
+        return facts_html(type(self).__name__, self.facts(), code=code)
