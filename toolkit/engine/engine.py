@@ -321,6 +321,13 @@ class Engine:
         """Return a frozen copy of every block's state, taken between two steps."""
         return self._loop.call(self._block_snapshot)
 
+    def between_steps(self, action: Callable[[], T]) -> T:
+        """Run ``action`` while no step runs, from any thread, and return what it returns.
+
+        It may read the engine and use the model, but must not change either.
+        """
+        return self._loop.call(action)
+
     def set_policy(self, policy: Any) -> None:
         """Assign ``scheduler.policy`` between two steps, from any thread, while the loop runs."""
         resolved = resolve_policy(policy)
