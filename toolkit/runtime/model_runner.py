@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
-from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
+from toolkit.engine.plan import (
+    PromptScores,
+    Restoration,
+    SampledToken,
+    StepPlan,
+    StepResult,
+    StepTimes,
+)
 from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.models import Decoder
 from toolkit.request import Logprob, Request
@@ -111,9 +119,7 @@ class ModelRunner:
         for request_id in plan.admitted_ids:
             self.sampler.history.start(self._requests[request_id])
         self._rows.apply(plan)
-        self.storage.copy_blocks(
-            [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
-        )
+        self._copy_blocks(plan)
         batch = self._rows.flat_batch(plan)
         prepared = time.perf_counter()
         rows = [
@@ -220,6 +226,43 @@ class ModelRunner:
             logits = self.decoder.logits(part)
             entries += self.sampler.score_prompt(logits, request, start + len(entries))
         return entries
+
+    @torch.inference_mode()
+    def restore(self, restoration: Restoration) -> None:
+        """Become what a runner is that has computed all that was computed up to some step.
+
+        Keys and values are computed again from the tokens; nothing is sampled. Penalties and
+        grammars are told the tokens that were chosen.
+        """
+        for request_id in list(self._requests):
+            self.release(request_id)
+        for request in restoration.unfinished:
+            self.prepare(request)
+        for plan in restoration.steps:
+            self._rows.apply(replace(plan, copies=()))  # whose effect the tables show already
+            self._copy_blocks(plan)
+            if plan.chunks:
+                self._restore_step(plan)
+            for chunk in plan.chunks:
+                self._rows.release(chunk.request_id)
+        for request in restoration.unfinished:
+            table = restoration.tables.get(request.id)
+            if table is not None:
+                self._rows.open(request.id, table)
+            self.sampler.resume(request, is_running=table is not None)
+
+    def _restore_step(self, plan: StepPlan) -> None:
+        batch = self._rows.flat_batch(plan)
+        pooled = self._pooler.plan(plan)
+        wanted = torch.tensor([] if pooled is None else pooled.rows, dtype=torch.int64)
+        hidden = self.decoder(batch, self.storage.layers, rows=wanted.to(self.decoder.device))
+        if pooled is not None:
+            self._pooler.take(pooled, hidden)
+
+    def _copy_blocks(self, plan: StepPlan) -> None:
+        self.storage.copy_blocks(
+            [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
+        )
 
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""

@@ -6,6 +6,7 @@ turns them into index tensors with a handful of vectorised operations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -59,6 +60,12 @@ class RowTable:
         for copy in plan.copies:
             blocks = self._block_ids[self._rows[copy.request_id]]
             blocks[blocks == copy.source_id] = copy.target_id
+
+    def open(self, request_id: str, block_ids: Sequence[int]) -> None:
+        """Give a request a row with these blocks."""
+        self._rows[request_id] = row = self._free.pop()
+        self._lengths[row] = len(block_ids)
+        self._block_ids[row, : len(block_ids)] = block_ids
 
     def release(self, request_id: str) -> None:
         """Free a request's row, if it has one."""

@@ -135,6 +135,14 @@ class Sampler:
         if self.grammars is not None:
             self.grammars.release(request_id)
 
+    def resume(self, request: Request, *, is_running: bool) -> None:
+        """Know of a request what it would know that had sampled the request's output itself."""
+        self._batch = None  # the same requests may have other parameters now
+        if is_running:
+            self.history.start(request)
+        if self.grammars is not None and request.params.structured_outputs is not None:
+            self.grammars.catch_up(request)
+
     def close(self) -> None:
         """End the threads of the grammars."""
         if self.grammars is not None:

@@ -113,6 +113,13 @@ class GrammarRows:
                 state.pending = pending
         return results
 
+    def catch_up(self, request: Request) -> None:
+        """Go through the output that a request has already, once its grammar is compiled."""
+        self._grammars[request.id].exception()  # a broken one is reported where it is used
+        for count, token_id in enumerate(request.output_token_ids):
+            self._mask(request, count)
+            self.accept([request], [token_id])
+
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""
         self._grammars.pop(request_id, None)
