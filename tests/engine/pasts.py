@@ -23,7 +23,7 @@ def standing(engine: Engine, requests: dict[str, Request]) -> dict[str, Any]:
         "tables": engine.cache.tables,
         "names": [pool.name(i) for i in ids],
         "counts": [pool.ref_count(i) for i in ids],
-        "order": (list(pool._empty), list(pool._cached.items())),
+        "order": (list(pool._empty), list(pool._cached)),
         "num_evicted": pool.num_evicted,
         "policy": engine.scheduler.policy.name,
         "step": engine.scheduler.next_step,
@@ -52,6 +52,7 @@ class Run:
     """What was done before each step, and how the engine stood then."""
 
     engine: Engine
+    first_step: int = 0
     acts: list[list[Act]] = field(default_factory=list)
     standings: list[dict[str, Any]] = field(default_factory=list)
     requests: dict[str, Request] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Run:
     def go_back(self, step: int) -> None:
         """Rewind, and expect that all stands as it stood; what is not yet added is forgotten."""
         self.engine.rewind(step)
-        wanted = self.standings[step]
+        wanted = self.standings[step - self.first_step]
         self.requests = {
             name: request for name, request in self.requests.items() if name in wanted["requests"]
         }
@@ -88,7 +89,7 @@ class Run:
 
     def repeat(self, step: int) -> None:
         """Do the same again from a step on, and expect that it comes out the same."""
-        acts, standings = self.acts, self.standings
+        acts, standings, step = self.acts, self.standings, step - self.first_step
         # What was done just before the step was kept by going back to it.
         self.acts, self.standings = acts[: step + 1], standings[:step]
         for number in range(step, len(acts)):
@@ -104,8 +105,7 @@ def _timeless(standing: dict[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in values.items() if not key.endswith("_s")}
         for name, values in standing["requests"].items()
     }
-    empty, cached = standing["order"]
-    return standing | {"requests": requests, "order": (empty, [block for block, _ in cached])}
+    return standing | {"requests": requests}
 
 
 def pick(rng: random.Random, engine: Engine) -> str | None:

@@ -45,9 +45,11 @@ def rewind(engine: Any, step: int) -> Any:
         raise EngineError(f"{type(engine.runner).__name__} has no restore(): it cannot go back")
     played(engine.blank, journal, step, reborn)
     later = journal.frozen()
+    # A recorder of somebody's own need not be able to go back.
+    recorder = engine.record if hasattr(engine.record, "truncate") else None
     record = None
-    if engine.record is not None:
-        record = engine.record.freeze()
+    if recorder is not None:
+        record = recorder.freeze()
         record.journal = later
     present = _groups(journal)
     player = played(engine.blank, journal, step, restarted)
@@ -57,8 +59,8 @@ def rewind(engine: Any, step: int) -> Any:
     for request_id in present.keys() - player.requests.keys():
         engine.vanish(present[request_id])
     engine.runner.restore(player.restoration())
-    if engine.record is not None:
-        engine.record.truncate(step)
+    if recorder is not None:
+        recorder.truncate(step)
     engine.step_number = step
     engine.emit(Rewound, from_step=later.next_step)
     return record
