@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +22,10 @@ from toolkit.cache.blocks import PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
 from toolkit.engine import events
+from toolkit.engine.entries import Changed, Ended, PolicyChosen, Reset, StepClock, pristine
 from toolkit.engine.intake import Intake
 from toolkit.engine.interrupts import interrupts_held
-from toolkit.engine.journal import Changed, Ended, Journal, PolicyChosen, Reset, StepClock, pristine
+from toolkit.engine.journal import Journal
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
 from toolkit.engine.plan import SampledToken, StepPlan, StepResult
@@ -108,10 +110,13 @@ class Engine:
         self._num_drivers = 0
         self._drivers_lock = threading.Lock()
         self._loop = EngineLoop(self._guarded_step, lambda: self.scheduler.has_work)
-        self.cache.pool.observer = BlockEvents(self.events, self.clock, lambda: self.step_number)
         self.record: Any = recorder
+        self.use_clock(self.clock)
+        self.journal.engine = weakref.ref(self)
+        self.journal.origin_s = self.clock.now()
         if recorder is not None:
             recorder.attach(self)
+        self._show_journal()
 
     # ---- requests
 
@@ -263,6 +268,15 @@ class Engine:
         self._send()
         for sample in samples:
             self.forget(sample)
+
+    def use_clock(self, clock: Clock) -> None:
+        """Read another clock from now on."""
+        self.clock = self.intake.clock = self.cache.pool.clock = clock
+        self.cache.pool.observer = BlockEvents(self.events, clock, lambda: self.step_number)
+
+    def frozen_journal(self) -> Journal:
+        """Return a copy of the journal, taken between two steps."""
+        return self._loop.call(lambda: self.journal.frozen())
 
     def blank(self, runner: Runner, clock: Clock) -> Engine:
         """Return an engine of the same settings, with another runner and nothing in it."""
@@ -446,6 +460,7 @@ class Engine:
             end_s=end_s,
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
+            preempted=tuple((victim.id, other.id) for victim, other in decision.preempted),
             beam_moves=tuple(decision.beam_moves),
         )
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
@@ -556,7 +571,8 @@ class Engine:
     def enqueue(self, samples: tuple[Request, ...]) -> None:
         """Put checked requests in line; between two steps only."""
         if self.journal.is_long and not self.scheduler.has_work:
-            self.journal.begin_at(base_of(self))
+            self.journal = self.journal.starting_at(base_of(self))
+            self._show_journal()
         now_s = self.clock.now()
         self.journal.added(samples, now_s)
         self.leaders[samples[0].id] = samples[0]
@@ -637,6 +653,10 @@ class Engine:
             self._abort(request.id, "close")
         self._sinks.clear()
         self.runner.close()
+
+    def _show_journal(self) -> None:
+        if hasattr(self.record, "journal"):
+            self.record.journal = self.journal
 
     def _on_policy_chosen(self, policy: Policy) -> None:
         self.journal.note(PolicyChosen(pristine(policy)))

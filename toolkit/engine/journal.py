@@ -10,157 +10,39 @@ begins there, with the contents of the prefix cache.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from toolkit.cache.blocks import PoolState
-from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
-from toolkit.engine.policies import resolve_policy
-from toolkit.engine.policy import Policy
+from toolkit.engine.entries import (
+    Added,
+    Base,
+    Changed,
+    Ended,
+    Entry,
+    PolicyChosen,
+    Reset,
+    StepClock,
+    Stepped,
+    pristine,
+)
+from toolkit.engine.journal_json import (
+    base_from_json,
+    base_to_json,
+    entry_from_json,
+    entry_to_json,
+)
+from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.errors import EngineError
-from toolkit.request import FinishReason, Request, SamplingParams, Status
+from toolkit.request import Request
 
-__all__ = [
-    "Added",
-    "Base",
-    "CachedBlock",
-    "Changed",
-    "Ended",
-    "Entry",
-    "Journal",
-    "PolicyChosen",
-    "Reset",
-    "StepClock",
-    "Stepped",
-]
+__all__ = ["Journal"]
 
 # A token takes some 50 bytes with its share of a step, a request a few kilobytes: 50 MB or so.
 MAX_TOKENS = 500_000
 MAX_STEPS = 200_000
 
+VERSION = 1
 _PLAIN = SampledToken(0)[1:]
-
-
-class Added(NamedTuple):
-    """A request and its samples joined the line; the values are those that may change later."""
-
-    samples: tuple[Request, ...]
-    queued_s: float
-    priority: int
-    tags: dict[str, Any]
-    params: tuple[SamplingParams, ...]  # each sample's
-    max_tokens: int
-
-
-class Changed(NamedTuple):
-    """Somebody changed a sample; None leaves a value as it was."""
-
-    request_id: str
-    priority: int | None
-    params: SamplingParams | None
-    tags: dict[str, Any] | None
-
-
-class Ended(NamedTuple):
-    """A sample was ended between two steps: aborted, or failed with the engine."""
-
-    request_id: str
-    time_s: float
-    status: Status
-    reason: FinishReason
-    error: BaseException | None
-    by: str
-
-
-class PolicyChosen(NamedTuple):
-    """A policy was assigned; ``policy`` was never asked."""
-
-    policy: Policy
-
-
-class Reset(NamedTuple):
-    """The prefix cache was emptied."""
-
-
-class StepClock(NamedTuple):
-    """When a step began, was planned, had its results and ended."""
-
-    start_s: float
-    scheduled_s: float
-    ran_s: float
-    end_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    """One step: which chunks it computed, as a check, and what the runner answered.
-
-    Tokens that are nothing but an id stand in an array, since an object for each would be one more
-    for every full garbage collection to visit.
-    """
-
-    step: int
-    clock: StepClock
-    chunk_ids: tuple[str, ...]
-    ends: array[int]
-    sampled_ids: tuple[str, ...]
-    token_ids: array[int]
-    others: Mapping[str, tuple[SampledToken, ...]]  # with logprobs, facts, or not just one
-    errors: Mapping[str, BaseException]
-    prompt_scores: Mapping[str, PromptScores]
-    embeddings: Mapping[str, bytes]
-    times: StepTimes
-    slow_path: str
-    unready_ids: frozenset[str]  # whose grammar was still being compiled
-    is_lost: bool  # the runner raised, so nothing was computed
-
-    @property
-    def result(self) -> StepResult:
-        """What the runner answered."""
-        tokens: dict[str, tuple[SampledToken, ...]] = {
-            name: (SampledToken(token_id),)
-            for name, token_id in zip(self.sampled_ids, self.token_ids, strict=True)
-        }
-        tokens.update(self.others)
-        return StepResult(
-            tokens=tokens,
-            errors=self.errors,
-            prompt_scores=self.prompt_scores,
-            embeddings=self.embeddings,
-            times=self.times,
-            slow_path=self.slow_path,
-        )
-
-    def is_like(self, plan: StepPlan) -> bool:
-        """Whether a plan computes the same chunks, in the same order."""
-        return self.step == plan.step and [(c.request_id, c.end) for c in plan.chunks] == list(
-            zip(self.chunk_ids, self.ends, strict=True)
-        )
-
-
-Entry: TypeAlias = Added | Changed | Ended | PolicyChosen | Reset | Stepped
-
-
-class CachedBlock(NamedTuple):
-    """A block that held something when the journal began, and all tokens up to its end."""
-
-    block_id: int
-    name: bytes
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """Where a journal begins: an engine in which nothing is unfinished."""
-
-    policy: Policy
-    step: int = 0
-    num_requests: int = 0  # numbers that were given out before
-    num_samples: int = 0
-    pool: PoolState | None = None  # None: nothing was ever in it
-    contents: tuple[CachedBlock, ...] = ()
 
 
 class Journal:
@@ -177,6 +59,13 @@ class Journal:
         self._num_tokens = 0
         self._last: Stepped | None = None
         self._is_broken = False
+        self.origin_s = 0.0  # the time that tables call 0
+        # Whose journal it is, for as long as it lives: what shares its weights asks it.
+        self.engine: Callable[[], Any] = lambda: None
+        # What a file keeps in place of objects: after how many tokens a stop string was complete,
+        # and which code a request or policy ran.
+        self.stops: dict[str, tuple[int, str]] | None = None
+        self.lost_code: dict[str, str] = {}
 
     @property
     def first_step(self) -> int:
@@ -192,6 +81,11 @@ class Journal:
     def is_long(self) -> bool:
         """Whether the older part is to go, once nothing is unfinished."""
         return self._is_broken or self._num_tokens > MAX_TOKENS or len(self._places) > MAX_STEPS
+
+    @property
+    def entries(self) -> list[Entry]:
+        """A copy of all entries, in order."""
+        return list(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -258,11 +152,9 @@ class Journal:
         self._num_tokens += len(result.tokens)
         self._last = entry
 
-    def begin_at(self, base: Base) -> None:
-        """Drop everything: nothing is unfinished, and ``base`` says what is left."""
-        self.base = base
-        self._entries, self._places = [], []
-        self._num_tokens, self._last, self._is_broken = 0, None, False
+    def starting_at(self, base: Base) -> Journal:
+        """Return a journal that begins now: nothing is unfinished, ``base`` says what is left."""
+        return self._with([], base)
 
     # ---- reading
 
@@ -290,20 +182,54 @@ class Journal:
 
     def frozen(self, step: int | None = None) -> Journal:
         """Return a copy that ends before ``step``, or that goes on no more."""
-        entries = list(self._entries) if step is None else self.before(step)
-        copy = Journal(self.base.policy)
-        copy.base, copy._is_broken = self.base, self._is_broken
+        return self._with(list(self._entries) if step is None else self.before(step), self.base)
+
+    # ---- files
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; code that requests or policies ran is only named."""
+        stops, lost = dict(self.stops or {}), dict(self.lost_code)
+        return {
+            "version": VERSION,
+            "origin_s": self.origin_s,
+            "base": base_to_json(self.base, lost),
+            "entries": [entry_to_json(entry, stops, lost) for entry in self._entries],
+            "stops": stops,
+            "lost_code": lost,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Journal:
+        """Return the journal of which ``to_json`` made plain values.
+
+        Raises:
+            EngineError: a newer version wrote them, or they name a policy that is code.
+        """
+        if values.get("version") != VERSION:
+            raise EngineError(
+                f"this journal has version {values.get('version')!r}, not {VERSION}: it was "
+                "written by another version of the toolkit"
+            )
+        base = base_from_json(values["base"])
+        journal = cls(base.policy)
+        journal.base, journal.origin_s = base, values["origin_s"]
+        journal.stops = {name: (num, stop) for name, (num, stop) in values["stops"].items()}
+        journal.lost_code = dict(values["lost_code"])
+        for entry in values["entries"]:
+            journal.take(entry_from_json(entry))
+        return journal
+
+    def _with(self, entries: list[Entry], base: Base) -> Journal:
+        copy = Journal(base.policy)
+        copy.base, copy.origin_s, copy.engine = base, self.origin_s, self.engine
+        copy.stops, copy.lost_code = self.stops, self.lost_code
+        copy._is_broken = self._is_broken and base is self.base
         for entry in entries:
-            copy._take(entry)
+            copy.take(entry)
         return copy
 
-    def cut(self, step: int) -> None:
-        """Forget ``step`` and all that followed."""
-        rest = self.frozen(step)
-        self._entries, self._places = rest._entries, rest._places
-        self._num_tokens, self._last = rest._num_tokens, rest._last
-
-    def _take(self, entry: Entry) -> None:
+    def take(self, entry: Entry) -> None:
+        """Append an entry of another journal."""
         if isinstance(entry, Stepped):
             self._places.append(len(self._entries))
             self._num_tokens += len(entry.sampled_ids) + len(entry.others)
@@ -314,16 +240,3 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"Journal(steps {self.first_step} to {self.next_step - 1}, {len(self)} entries)"
-
-
-def pristine(policy: Any) -> Policy:
-    """Return a policy of one's own that starts as the given one is now.
-
-    A policy that cannot be copied is asked again itself: one that keeps a state of its own may
-    then answer differently, which is noticed.
-    """
-    resolved = resolve_policy(policy)
-    try:
-        return deepcopy(resolved)
-    except Exception:
-        return resolved

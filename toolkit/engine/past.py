@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from toolkit.clock import RecordedClock
-from toolkit.engine.journal import (
+from toolkit.engine.entries import (
     Added,
     Base,
     Changed,
@@ -22,6 +22,7 @@ from toolkit.engine.journal import (
     pristine,
 )
 from toolkit.engine.plan import Restoration, StepPlan, StepResult
+from toolkit.engine.report import StepReport
 from toolkit.engine.restoration import Footprints
 from toolkit.errors import EngineError
 from toolkit.request import Request
@@ -88,6 +89,7 @@ class Player:
     ) -> None:
         self.engine = engine
         self.requests: dict[str, Request] = {}
+        self.is_playing = False
         self._clock = clock
         self._restart = restart
         self._prepares = prepares
@@ -116,13 +118,21 @@ class Player:
             if isinstance(entry, Stepped):
                 self._unready.update(dict.fromkeys(entry.unready_ids, entry.step))
 
-    def play(self, entry: Entry) -> None:
-        """Do what an entry says."""
+    def play(self, entry: Entry) -> StepReport | None:
+        """Do what an entry says; return the report if it is a step."""
+        self.is_playing = True
+        try:
+            if isinstance(entry, Stepped):
+                return self._step(entry)
+            self._act(entry)
+            return None
+        finally:
+            self.is_playing = False
+
+    def _act(self, entry: Entry) -> None:
         engine = self.engine
         if isinstance(entry, Added):
             self._add(entry)
-        elif isinstance(entry, Stepped):
-            self._step(entry)
         elif isinstance(entry, Ended):
             request = engine.scheduler.get(entry.request_id)
             if request is not None:  # on another machine it may have ended by itself
@@ -152,7 +162,7 @@ class Player:
         self._clock.now_s = entry.queued_s
         self.engine.enqueue(samples)
 
-    def _step(self, entry: Stepped) -> None:
+    def _step(self, entry: Stepped) -> StepReport:
         for request_id in [i for i in self._gates if self._unready.get(i, -1) < entry.step]:
             request, real = self._gates.pop(request_id)
             if real is None:
@@ -171,12 +181,13 @@ class Player:
         if isinstance(engine.runner, RecordedRunner):
             engine.runner.current = entry
         try:
-            report = engine.step()
+            report: StepReport = engine.step()
         finally:
             engine.read_clock = lambda moment: clock.now_s
         if isinstance(engine.runner, RecordedRunner):
             engine.runner.current = None
             require_likeness(entry, report.plan)  # an empty plan never reaches the runner
+        return report
 
     def restoration(self) -> Restoration:
         """Return what a runner must compute to stand where a recorded one stands now."""

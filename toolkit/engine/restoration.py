@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from toolkit.cache.blocks import BlockCopy, PagedCache
-from toolkit.engine.journal import CachedBlock
+from toolkit.engine.entries import CachedBlock
 from toolkit.engine.plan import ScheduledChunk, StepPlan
 from toolkit.request import Request
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from toolkit.cache.blocks import block_hashes
 from toolkit.clock import Clock, RecordedClock, ShiftedClock
+from toolkit.engine.entries import Added, Base, CachedBlock, Stepped, pristine
 from toolkit.engine.events import Rewound
-from toolkit.engine.journal import Added, Base, CachedBlock, Journal, Stepped, pristine
-from toolkit.engine.observe import BlockEvents
+from toolkit.engine.journal import Journal
 from toolkit.engine.past import Player, RecordedRunner, reborn, restarted
 from toolkit.errors import EngineError, InvalidParameter
 from toolkit.request import Request, SamplingParams
@@ -44,25 +44,25 @@ def rewind(engine: Any, step: int) -> Any:
     if not hasattr(engine.runner, "restore"):
         raise EngineError(f"{type(engine.runner).__name__} has no restore(): it cannot go back")
     played(engine.blank, journal, step, reborn)
-    later = journal.frozen()
     # A recorder of somebody's own need not be able to go back.
     recorder = engine.record if hasattr(engine.record, "truncate") else None
     record = None
     if recorder is not None:
         record = recorder.freeze()
-        record.journal = later
     present = _groups(journal)
     player = played(engine.blank, journal, step, restarted)
     _take_over(engine, player, now_s=now_of(journal, step))
     engine.intake.numbers = _numbers(journal, step, engine.intake.numbers)
-    journal.cut(step)
+    # Another one: what was frozen before keeps the one that it has.
+    engine.journal = journal.frozen(step)
     for request_id in present.keys() - player.requests.keys():
         engine.vanish(present[request_id])
     engine.runner.restore(player.restoration())
     if recorder is not None:
         recorder.truncate(step)
+        recorder.journal = engine.journal
     engine.step_number = step
-    engine.emit(Rewound, from_step=later.next_step)
+    engine.emit(Rewound, from_step=journal.next_step)
     return record
 
 
@@ -155,14 +155,12 @@ def require_changeable(request: Request, params: SamplingParams) -> None:
 
 def _take_over(engine: Any, player: Player, *, now_s: float) -> None:
     past = player.engine
-    engine.clock = engine.intake.clock = ShiftedClock(engine.clock, now_s)
     cache, scheduler = past.cache, past.scheduler
-    cache.pool.clock = engine.clock
-    cache.pool.observer = BlockEvents(engine.events, engine.clock, lambda: engine.step_number)
     scheduler.policy_chosen = engine.scheduler.policy_chosen
     scheduler.policy_changed = engine.scheduler.policy_changed
     engine.cache, engine.scheduler = cache, scheduler
     engine.step_number, engine.leaders = past.step_number, past.leaders
+    engine.use_clock(ShiftedClock(engine.clock, now_s))
 
 
 def _groups(journal: Journal) -> dict[str, tuple[Request, ...]]:

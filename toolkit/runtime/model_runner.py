@@ -6,6 +6,7 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -262,6 +263,20 @@ class ModelRunner:
     def _copy_blocks(self, plan: StepPlan) -> None:
         self.storage.copy_blocks(
             [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
+        )
+
+    def detached(self, explains_all: Callable[[], bool] | None = None) -> ModelRunner:
+        """Return a runner of the same weights, with a KV cache and requests of its own.
+
+        ``explains_all`` says whether its sampler is to explain every token.
+        """
+        storage = KVStorage(self.storage.layout, self.storage.num_blocks, self.storage.device)
+        return ModelRunner(
+            self.decoder,
+            storage,
+            self.sampler.detached(explains_all),
+            max_num_seqs=self._rows.num_rows,
+            max_model_len=self._rows.max_blocks * storage.layout.block_size,
         )
 
     def release(self, request_id: str) -> None:

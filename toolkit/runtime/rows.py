@@ -32,6 +32,7 @@ class RowTable:
     def __init__(
         self, num_rows: int, max_blocks: int, block_size: int, device: torch.device
     ) -> None:
+        self.num_rows, self.max_blocks = num_rows, max_blocks
         self._block_ids: NDArray[np.int32] = np.zeros((num_rows, max_blocks), dtype=np.int32)
         self._lengths = [0] * num_rows
         self._rows: dict[str, int] = {}
