@@ -11,6 +11,7 @@
     +-- EngineError                     the engine is not in the state the call needs
     |   +-- EngineIsRunning             the loop thread drives it: pause it first
     |   +-- EngineClosed                close() was called
+    +-- RecordError                     a file is no record, or a record lacks what the call needs
     +-- RequestFailed                   a request ended with an error; .__cause__ is that error
     +-- RequestAborted                  a request was aborted before it finished
     +-- UnlikeRuns                      two benchmark results were not measured alike
@@ -32,6 +33,7 @@ __all__ = [
     "InvariantViolation",
     "ModelError",
     "PromptTooLong",
+    "RecordError",
     "RequestAborted",
     "RequestFailed",
     "ToolkitError",
@@ -89,6 +91,10 @@ class EngineIsRunning(EngineError):
 
 class EngineClosed(EngineError):
     """``close()`` was called; build a new LLM or Engine."""
+
+
+class RecordError(ToolkitError):
+    """A file is no record of ours, or a record does not hold what the call needs."""
 
 
 class RequestFailed(ToolkitError):

@@ -51,7 +51,8 @@ class Status(Enum):
         return self in _ENDS
 
 
-# What a request can wait for; "host" is from joining the line to the first step that sees it.
+# What a request can wait for before its first token; "host" is its arrival, every gap between two
+# steps and every pause.
 WAIT_CAUSES = ("budget", "seqs", "blocks", "policy", "grammar", "host")
 
 _ENDS = frozenset((Status.FINISHED, Status.FAILED, Status.ABORTED))
@@ -285,10 +286,15 @@ class Request:
     num_lost_tokens: int = 0  # had been computed when it was preempted
     num_steps: int = 0
     peak_blocks: int = 0
+    # Where its time went, up to its first token or its end: engine.waits keeps these.
     waits_s: dict[str, float] = field(default_factory=dict)  # by cause, see WAIT_CAUSES
+    prefill_s: float = 0.0  # whole steps that computed for it
+    preempted_s: float = 0.0  # after the first token too: until it had caught up again
+    preempted_before_first_s: float = 0.0
+    emit_s: float = 0.0  # from the end of the step until its first token was sent
     queued_s: float | None = None
     first_scheduled_s: float | None = None
-    first_token_s: float | None = None
+    first_token_s: float | None = None  # when it was sent, as the next one
     last_token_s: float | None = None
     finished_s: float | None = None
 

@@ -398,7 +398,7 @@ def _check_order(engine: Engine) -> None:
 
 def kept_by(engine: Engine) -> dict[str, int]:
     """Everything inside an engine that grows with requests and must shrink with them, by size."""
-    scheduler, waits = engine.scheduler, engine.scheduler._waits
+    scheduler, ledger = engine.scheduler, engine.scheduler._ledger
     sizes = {
         "scheduler.requests": len(scheduler._requests),
         "scheduler.running": len(scheduler._running),
@@ -407,8 +407,11 @@ def kept_by(engine: Engine) -> dict[str, int]:
         "beams.groups": len(scheduler._beams._groups),
         "beams.parked": len(scheduler._beams.parked),
         "beams.moved": len(scheduler._beams.moved),
-        "waits.joined": len(waits._joined),
-        "waits.unseen": len(waits._unseen),
+        "ledger.waiting": len(ledger._waiting),
+        "ledger.unseen": len(ledger._unseen),
+        "ledger.starting": len(ledger._starting),
+        "ledger.behind": len(ledger._behind),
+        "ledger.ended": len(ledger._ended),
         "engine.sinks": len(engine._sinks),
         "engine.leaders": len(engine.leaders),
         "loop.inbox": len(engine._loop._inbox),

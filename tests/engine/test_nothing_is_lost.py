@@ -94,9 +94,11 @@ def check_times(sample: Request) -> None:
     known = [moment for moment in moments if moment is not None]
     assert all(earlier <= later for earlier, later in pairwise(known))
     assert all(seconds > -1e-9 for seconds in sample.waits_s.values())
-    if sample.first_scheduled_s is not None:
-        waited_s = sample.first_scheduled_s - sample.queued_s
-        assert math.isclose(sum(sample.waits_s.values()), waited_s, abs_tol=1e-9)
+    until_s = sample.finished_s if sample.first_token_s is None else sample.first_token_s
+    parts_s = [sample.tokenize_s, *sample.waits_s.values(), sample.prefill_s]
+    parts_s += [sample.preempted_before_first_s, sample.emit_s]
+    assert math.isclose(sum(parts_s), until_s - sample.arrival_s, abs_tol=1e-9)
+    assert sample.preempted_s >= sample.preempted_before_first_s >= 0.0
 
 
 def check_blocks(run: Run) -> None:

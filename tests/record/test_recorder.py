@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.builders import make_engine
 from toolkit.record import Record
-from toolkit.record.recorder import MAX_TAG_COLUMNS
+from toolkit.record.frames import MAX_TAG_COLUMNS
 from toolkit.request import SamplingParams
 
 

@@ -434,12 +434,14 @@ class Engine:
         result = self._run(plan)
         ran_s = self.read_clock("ran")
         progress = self.scheduler.update(plan, result, ran_s)
-        updates = self._deliver(progress, result.tokens)
         end_s = self.read_clock("end")
+        updates = self._deliver(progress, result.tokens)
+        sent_s = self.read_clock("sent")
+        self.scheduler.settle(plan, progress, end_s=end_s, sent_s=sent_s)
         self.journal.stepped(
             plan,
             result,
-            StepClock(start_s, scheduled_s, ran_s, end_s),
+            StepClock(start_s, scheduled_s, ran_s, end_s, sent_s),
             refused=decision.refused,
             is_lost=self._is_lost,
         )
@@ -458,8 +460,10 @@ class Engine:
             policy=self.scheduler.policy.name,
             start_s=start_s,
             end_s=end_s,
+            sent_s=sent_s,
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
+            stalled=tuple(decision.stalled),
             preempted=tuple((victim.id, other.id) for victim, other in decision.preempted),
             beam_moves=tuple(decision.beam_moves),
         )
@@ -561,6 +565,7 @@ class Engine:
             self._step()
         except BaseException as error:
             logger.exception("the engine failed in step %d; all requests end", self.step_number)
+            self.scheduler.break_off(self.clock.now())
             for request in self.scheduler.unfinished:
                 self.end_early(request, Status.FAILED, FinishReason.ERROR, error)
             self._send()  # what the step laid out for those that had ended

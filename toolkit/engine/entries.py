@@ -71,12 +71,13 @@ class Reset(NamedTuple):
 
 
 class StepClock(NamedTuple):
-    """When a step began, was planned, had its results and ended."""
+    """When a step began, was planned, had its results, ended, and had sent its tokens."""
 
     start_s: float
     scheduled_s: float
     ran_s: float
     end_s: float
+    sent_s: float
 
 
 @dataclass(frozen=True, slots=True)

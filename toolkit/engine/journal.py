@@ -193,7 +193,7 @@ class Journal:
             "version": VERSION,
             "origin_s": self.origin_s,
             "base": base_to_json(self.base, lost),
-            "entries": [entry_to_json(entry, stops, lost) for entry in self._entries],
+            "entries": [entry_to_json(entry, stops, lost) for entry in self.entries],
             "stops": stops,
             "lost_code": lost,
         }

@@ -34,7 +34,10 @@ class BlockCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step, after the fact; times are seconds on the engine's clock."""
+    """One step, after the fact; times are seconds on the engine's clock.
+
+    The step ends with the update; then its tokens become text and go out, until ``sent_s``.
+    """
 
     plan: StepPlan
     result: StepResult
@@ -50,8 +53,11 @@ class StepReport:
     policy: str
     start_s: float
     end_s: float
+    sent_s: float
     schedule_s: float
     update_s: float
+    # (request id, cause) of those that run, have no token yet and got no chunk
+    stalled: tuple[tuple[str, str], ...] = ()
     preempted: tuple[tuple[str, str], ...] = ()  # who lost its blocks, and for whom
     beam_moves: tuple[BeamMove, ...] = ()  # how the beams go on whose group was complete
 

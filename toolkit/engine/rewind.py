@@ -102,7 +102,7 @@ def now_of(journal: Journal, step: int) -> float:
             now_s = entry.clock.start_s
             if entry.step >= step:
                 return now_s
-            now_s = entry.clock.end_s
+            now_s = entry.clock.sent_s
         elif isinstance(entry, Added):
             now_s = max(now_s, entry.queued_s)
     return now_s

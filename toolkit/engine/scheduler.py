@@ -13,7 +13,7 @@ compute: one that only waits for its siblings gives way to whoever could not go 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from toolkit.engine.policy import Policy, ReadOnly, ReadOnlyList, SchedulerView
 from toolkit.engine.prompt_scores import append_prompt_scores
 from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token
-from toolkit.engine.waits import WaitClock
+from toolkit.engine.waits import Ledger
 from toolkit.errors import EngineError, InvariantViolation
 from toolkit.request import FinishReason, Request, SamplingParams, Status
 
@@ -46,6 +46,8 @@ class Decision:
     admitted: list[Request] = field(default_factory=list)
     caught_up: list[Request] = field(default_factory=list)  # running, but with blocks of others
     refused: list[tuple[str, str]] = field(default_factory=list)  # request id, cause
+    skipped: set[str] = field(default_factory=set)  # running, but no token by rule
+    stalled: list[tuple[str, str]] = field(default_factory=list)  # running, no token yet, no chunk
     limited_by: str = "none"
     prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
     num_recomputed_tokens: int = 0
@@ -86,7 +88,7 @@ class Scheduler:
         self._running: list[Request] = []
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
         self._requests: dict[str, Request] = {}
-        self._waits = WaitClock()
+        self._ledger = Ledger()
         self._beams = BeamGroups()
         self._step = 0
         self._now_s = 0.0
@@ -162,7 +164,7 @@ class Scheduler:
         self._requests[request.id] = request
         if not self._beams.parks(request):
             self._queue.push(request, self._policy, self._view(now_s))
-        self._waits.join(request)
+        self._ledger.join(request)
 
     def end(self, request: Request, status: Status, reason: FinishReason, now_s: float) -> None:
         """End a request at any moment: its blocks are free when this returns."""
@@ -171,10 +173,6 @@ class Scheduler:
             self._ranks.pop(request.id, None)
         else:
             self._queue.remove(request)
-            self._waits.leave(request)
-        self.cache.close(request)
-        self._beams.leave(request)
-        del self._requests[request.id]
         if request.text is not None:
             try:
                 request.text.finish()  # what was held back for a stop string is certain now
@@ -182,6 +180,10 @@ class Scheduler:
                 if status is Status.FINISHED:  # else it ends early anyway, with the text so far
                     request.error, status, reason = error, Status.FAILED, FinishReason.ERROR
         request.status, request.finish_reason, request.finished_s = status, reason, now_s
+        self._ledger.end(request, now_s)
+        self.cache.close(request)  # after the status, which tells the tables why
+        self._beams.leave(request)
+        del self._requests[request.id]
 
     def change(
         self,
@@ -213,7 +215,7 @@ class Scheduler:
         self._now_s = now_s
         view = self._view(now_s)
         draft = Decision(self.config.max_num_batched_tokens)
-        self._waits.begin_step(now_s, self._requests)
+        self._ledger.begin_step(now_s)
         for group in self._beams.decided:
             self._carry_out(group, draft, view)
         self._is_planning = True
@@ -222,7 +224,6 @@ class Scheduler:
         finally:
             self._is_planning = False
         draft.refused += [(request_id, "sibling") for request_id in self._beams.parked]
-        self._waits.end_step(draft.limited_by, draft.refused)
         self.last_decision = draft
         plan = StepPlan(
             step=self._step,
@@ -276,6 +277,28 @@ class Scheduler:
             progress.append(Progress(request, first, num_new))
         return progress
 
+    def settle(
+        self, plan: StepPlan, progress: Sequence[Progress], *, end_s: float, sent_s: float
+    ) -> None:
+        """Charge a step to its requests, and say when their new tokens were sent."""
+        draft = self.last_decision
+        self._ledger.end_step(
+            plan.chunks,
+            end_s,
+            limited_by=draft.limited_by,
+            refused=draft.refused,
+            skipped=draft.skipped,
+            stalled=draft.stalled,
+        )
+        for request, _, num_new in progress:
+            if num_new:
+                request.last_token_s = sent_s
+                if request.first_token_s is None:
+                    request.first_token_s, request.emit_s = sent_s, sent_s - end_s
+                    self._ledger.leave(request, end_s)
+            if request.finish_reason is not None:
+                request.finished_s = sent_s if num_new else end_s
+
     def abandon(self) -> None:
         """Forget what a step that was lost should have computed.
 
@@ -283,6 +306,10 @@ class Scheduler:
         find content that was never computed.
         """
         self.cache.reset()
+
+    def break_off(self, now_s: float) -> None:
+        """Close the accounts of a step that raised."""
+        self._ledger.break_off(now_s)
 
     def wait_for_preparation(self, timeout_s: float) -> None:
         """Let the thread sleep until one of those that wait could start; return after a time-out.
@@ -330,11 +357,13 @@ class Scheduler:
             start = request.num_computed_tokens
             is_preempted = request.status is not Status.RUNNING  # by one before it
             if is_preempted or start == len(request.token_ids):  # or an idle beam
+                draft.skipped.add(request.id)
                 continue
             want = min(len(request.token_ids) - start, draft.budget)
             if self._policy.has_chunk and ask_policy:
                 want = self._policy.chunk(request, want, draft.budget, view)
                 if want == 0:
+                    draft.skipped.add(request.id)
                     continue
             table: tuple[int, ...] = ()
             if request.id in self._beams.moved:
@@ -410,11 +439,12 @@ class Scheduler:
     ) -> None:
         self._running.remove(victim)
         self._ranks.pop(victim.id, None)
-        self.cache.close(victim)
         victim.status = Status.PREEMPTED
+        self.cache.close(victim)
         victim.num_lost_tokens = max(victim.num_lost_tokens, victim.num_computed_tokens)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
+        self._ledger.preempt(victim)
         if self._beams.is_idle(victim):
             self._beams.parked[victim.id] = victim
         else:
@@ -538,7 +568,7 @@ class Scheduler:
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now_s
             request.num_cached_tokens = num_cached
-            self._waits.leave(request)
+        self._ledger.start(request)
         if num_cached:
             draft.prefix_hits.append((request.id, num_cached))
         draft.admitted.append(request)
@@ -590,7 +620,6 @@ class Scheduler:
         if not group.search.is_done:
             return []
         for sample, reason in group.hand_out():
-            sample.first_token_s = sample.last_token_s = now_s
             self.end(sample, Status.FINISHED, reason, now_s)
         return [Progress(sample, 0, sample.num_output_tokens) for sample in group.samples]
 
@@ -648,9 +677,6 @@ class Scheduler:
             request.error = InvariantViolation(f"the runner returned no token for {request.id}")
             self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
             return 0
-        if request.first_token_s is None:
-            request.first_token_s = now_s
-        request.last_token_s = now_s
         num_new = 0
         for sampled in tokens:
             num_new += 1

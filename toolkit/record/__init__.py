@@ -1,5 +1,5 @@
-"""What happened, as tables: steps, requests, tokens."""
+"""What happened, as tables: steps, chunks, requests, tokens, blocks, events."""
 
-from toolkit.record.recorder import Record
+from toolkit.record.record import Record
 
 __all__ = ["Record"]

@@ -1,89 +1,54 @@
-"""One row of the ``steps`` and ``requests`` tables, from what the engine reports."""
+"""What is stored of a step and of a request: one row each, from what the engine reports."""
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
+from itertools import pairwise
+from operator import mul
 from typing import Any
 
 from toolkit.engine.events import StepReport
-from toolkit.request import WAIT_CAUSES, Request
+from toolkit.record.schema import SCHEMA, TAGS, column_names
+from toolkit.request import Request
 
-__all__ = ["REQUEST_COLUMNS", "STEP_COLUMNS", "request_row", "step_row"]
+__all__ = ["REQUEST_KINDS", "STEP_KINDS", "itl_figures", "request_row", "step_row"]
 
-STEP_COLUMNS = (
-    "step",
-    "start_s",
-    "duration_s",
-    "schedule_s",
-    "prepare_s",
-    "forward_s",
-    "sample_s",
-    "update_s",
-    "host_gap_s",
-    "num_requests",
-    "num_tokens",
-    "num_prompt_tokens",
-    "num_decode_tokens",
-    "token_budget",
-    "num_running",
-    "num_waiting",
-    "num_admitted",
-    "num_preempted",
-    "num_finished",
-    "num_cached_tokens",
-    "num_recomputed_tokens",
-    "context_tokens",
-    "attention_work",
-    "blocks_used",
-    "blocks_cached",
-    "blocks_free",
-    "num_evicted",
-    "limited_by",
-    "policy",
-    "slow_path",
-)
+_NAN = float("nan")
+_KINDS = {"int64": "q", "float64": "d", "str": "n", "object": "o"}
 
-REQUEST_COLUMNS = (
-    "request_id",
-    "parent_id",
-    "sample_index",
-    "api_id",
-    "client_request_id",
-    "endpoint",
-    "status",
-    "finish_reason",
-    "error",
-    "priority",
-    "seed",
-    "arrival_s",
-    "queued_s",
-    "first_scheduled_s",
-    "first_token_s",
-    "last_token_s",
-    "finished_s",
-    "num_prompt_tokens",
-    "num_cached_tokens",
-    "num_output_tokens",
-    "max_tokens",
-    "num_steps",
-    "num_preemptions",
-    "num_recomputed_tokens",
-    "peak_blocks",
-    "tokenize_s",
-    *(f"wait_{cause}_s" for cause in WAIT_CAUSES),
-    "ttft_s",
-    "tpot_s",
-    "e2e_s",
-)
+STEP_KINDS = {column.name: _KINDS[column.dtype] for column in SCHEMA["steps"]}
+
+# Beside the table's columns: what sorts it, and what says which rows a truncation keeps.
+REQUEST_KINDS = {
+    **{c.name: _KINDS.get(c.dtype, "o") for c in SCHEMA["requests"] if c.name != TAGS},
+    # One by one: names of their own, and integers as large as somebody likes.
+    **dict.fromkeys(("request_id", "parent_id", "api_id", "client_request_id", "error"), "o"),
+    **dict.fromkeys(("priority", "seed"), "o"),
+    "tags": "o",
+    "arrival_index": "q",
+    "added_step": "q",
+    "ended_step": "q",
+}
+_WAITS = [name for name in column_names("requests") if name.startswith("wait_")]
+_CAUSES = [name.removeprefix("wait_").removesuffix("_s") for name in _WAITS]
 
 
-def step_row(report: StepReport, origin_s: float, *, host_gap_s: float) -> tuple[Any, ...]:
-    """Return one row in the order of STEP_COLUMNS."""
+def step_row(
+    report: StepReport, origin_s: float, *, host_gap_s: float, num_prompts: Sequence[int]
+) -> tuple[Any, ...]:
+    """Return a row in the order of STEP_KINDS; ``num_prompts``: prompt tokens, by chunk."""
     plan, times, blocks = report.plan, report.result.times, report.blocks_after
-    lengths = [(chunk.end - chunk.start, chunk.end) for chunk in plan.chunks]
-    # A chunk of one token that samples is a decode step, a prompt of one token aside.
-    num_decode = sum(1 for c in plan.chunks if c.end - c.start == 1 and not c.is_first)
+    _, starts, ends, *_ = zip(*plan.chunks, strict=True) if plan.chunks else ((), (), ())
+    num_prompt = sum(
+        [
+            min(end, known) - start
+            for start, end, known in zip(starts, ends, num_prompts, strict=True)
+            if start < known
+        ]
+    )
     return (
-        report.step,
+        plan.step,
         report.start_s - origin_s,
         report.duration_s,
         report.schedule_s,
@@ -94,19 +59,20 @@ def step_row(report: StepReport, origin_s: float, *, host_gap_s: float) -> tuple
         host_gap_s,
         len(plan.chunks),
         plan.num_tokens,
-        plan.num_tokens - num_decode,
-        num_decode,
+        num_prompt,
+        plan.num_tokens - num_prompt,
         plan.token_budget,
         report.num_running,
         report.num_waiting,
         len(plan.admitted_ids),
         len(plan.preempted_ids),
-        sum(1 for update in report.updates if update.finish_reason is not None),
+        sum([update.finish_reason is not None for update in report.updates]),
         report.num_cached_tokens,
         report.num_recomputed_tokens,
-        sum(end for _, end in lengths),
-        # Query-key pairs: each of q new tokens sees the k before it and on average half of the q.
-        sum(q * (end - q + q / 2) for q, end in lengths),
+        sum(ends),
+        # Query-key pairs: each of q = end - start new tokens sees the k = start tokens before
+        # it and on average half of the q, and q(k + q/2) = (end^2 - start^2) / 2.
+        (sum(map(mul, ends, ends)) - sum(map(mul, starts, starts))) / 2,
         blocks.used,
         blocks.cached,
         blocks.empty + blocks.cached,
@@ -117,48 +83,90 @@ def step_row(report: StepReport, origin_s: float, *, host_gap_s: float) -> tuple
     )
 
 
-def request_row(request: Request, origin_s: float) -> dict[str, Any]:
-    """Return one row by column name; times that are not yet known are None."""
+def itl_figures(sent_s: array[float]) -> tuple[float, float, float]:
+    """Return median, 99th percentile and maximum of the gaps between moments; NaN for none.
 
-    def since(time_s: float | None) -> float | None:
-        return None if time_s is None else time_s - origin_s
+    >>> itl_figures(array("d", [0.0, 1.0, 3.0]))
+    (1.5, 1.99, 2.0)
+    """
+    if len(sent_s) < 2:
+        return _NAN, _NAN, _NAN
+    gaps = sorted([after - before for before, after in pairwise(sent_s)])
+    return _quantile(gaps, 0.5), _quantile(gaps, 0.99), gaps[-1]
 
-    def between(start_s: float | None, end_s: float | None) -> float | None:
-        return None if start_s is None or end_s is None else end_s - start_s
 
-    decode_s = between(request.first_token_s, request.last_token_s)
+def request_row(
+    request: Request,
+    origin_s: float,
+    *,
+    sent_s: array[float],
+    added_step: int,
+    ended_step: int = -1,
+) -> tuple[Any, ...]:
+    """Return a row in the order of REQUEST_KINDS; a time that is not yet known is NaN.
+
+    Args:
+        request: Alive or ended.
+        origin_s: What the record's times count from, on the engine's clock.
+        sent_s: When each of its tokens was sent.
+        added_step: The step in or after which it joined the line.
+        ended_step: The step in or after which it ended; -1 while it lives.
+    """
+    first_s, last_s, finished_s = request.first_token_s, request.last_token_s, request.finished_s
+    after_first_s = request.preempted_s - request.preempted_before_first_s
     num_gaps = request.num_output_tokens - 1
-    origin = request.origin
-    return {
-        "request_id": request.id,
-        "parent_id": request.parent_id,
-        "sample_index": request.sample_index,
-        "api_id": origin.api_id if origin else None,
-        "client_request_id": origin.client_request_id if origin else None,
-        "endpoint": origin.endpoint if origin else None,
-        "status": request.status.value,
-        "finish_reason": str(request.finish_reason) if request.finish_reason else None,
-        "error": str(request.error) if request.error else None,
-        "priority": request.priority,
-        "seed": request.seed,
-        "arrival_s": since(request.arrival_s),
-        "queued_s": since(request.queued_s),
-        "first_scheduled_s": since(request.first_scheduled_s),
-        "first_token_s": since(request.first_token_s),
-        "last_token_s": since(request.last_token_s),
-        "finished_s": since(request.finished_s),
-        "num_prompt_tokens": request.num_prompt_tokens,
-        "num_cached_tokens": request.num_cached_tokens,
-        "num_output_tokens": request.num_output_tokens,
-        "max_tokens": request.max_tokens,
-        "num_steps": request.num_steps,
-        "num_preemptions": request.num_preemptions,
-        "num_recomputed_tokens": request.num_recomputed_tokens,
-        "peak_blocks": request.peak_blocks,
-        "tokenize_s": request.tokenize_s,
-        **{f"wait_{cause}_s": request.waits_s.get(cause, 0.0) for cause in WAIT_CAUSES},
-        "ttft_s": between(request.arrival_s, request.first_token_s),
-        "tpot_s": decode_s / num_gaps if decode_s is not None and num_gaps > 0 else None,
-        "e2e_s": between(request.arrival_s, request.finished_s),
-        **{f"tags.{name}": value for name, value in request.tags.items()},
-    }
+    waits, origin = request.waits_s, request.origin
+    return (
+        request.id,
+        request.parent_id,
+        request.sample_index,
+        origin.api_id if origin else None,
+        origin.client_request_id if origin else None,
+        origin.endpoint if origin else None,
+        request.status.value,
+        str(request.finish_reason) if request.finish_reason else None,
+        str(request.error) if request.error else None,
+        request.priority,
+        request.seed,
+        _between(origin_s, request.arrival_s),
+        _between(origin_s, request.queued_s),
+        _between(origin_s, request.first_scheduled_s),
+        _between(origin_s, first_s),
+        _between(origin_s, last_s),
+        _between(origin_s, finished_s),
+        request.num_prompt_tokens,
+        request.num_cached_tokens,
+        request.num_output_tokens,
+        request.max_tokens,
+        request.num_steps,
+        request.num_preemptions,
+        request.num_recomputed_tokens,
+        request.peak_blocks,
+        request.tokenize_s,
+        *[waits.get(cause, 0.0) for cause in _CAUSES],
+        request.prefill_s,
+        _between(first_s, last_s if finished_s is None else finished_s) - after_first_s,
+        request.preempted_s,
+        request.preempted_before_first_s,
+        request.emit_s,
+        _between(request.arrival_s, first_s),
+        _between(first_s, last_s) / num_gaps if num_gaps > 0 else _NAN,
+        *itl_figures(sent_s),
+        _between(request.arrival_s, finished_s),
+        request.tags or None,
+        request.arrival_index,
+        added_step,
+        ended_step,
+    )
+
+
+def _between(start_s: float | None, end_s: float | None) -> float:
+    return _NAN if start_s is None or end_s is None else end_s - start_s
+
+
+def _quantile(ordered: list[float], q: float) -> float:
+    """Return the quantile of ordered numbers, interpolated as numpy's is by default."""
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    after = ordered[min(below + 1, len(ordered) - 1)]
+    return ordered[below] + (after - ordered[below]) * (place - below)

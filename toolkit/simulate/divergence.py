@@ -195,9 +195,10 @@ def _asked(record: Record, other: Record, name: str) -> list[Difference]:
         for column in _ASKED
         if here[column] != there[column]
     ]
-    params = [_params(r, name) for r in (record, other)]
-    if None not in params and params[0] != params[1]:
-        found.append(Difference("params", *params))
+    for what, read in (("prompt", _prompt), ("params", _params)):
+        ours, theirs = read(record, name), read(other, name)
+        if ours is not None and theirs is not None and ours != theirs:
+            found.append(Difference(what, ours, theirs))
     return found
 
 
