@@ -84,7 +84,7 @@ class Run:
         self.requests = {
             name: request for name, request in self.requests.items() if name in wanted["requests"]
         }
-        assert standing(self.engine, self.requests) == wanted
+        assert differences(standing(self.engine, self.requests), wanted) == []
         self.engine.scheduler.check()
 
     def repeat(self, step: int) -> None:
@@ -96,7 +96,19 @@ class Run:
             for act in acts[number] if number > step else []:
                 self.do(act)
             self.step()
-            assert _timeless(self.standings[-1]) == _timeless(standings[number])
+            found = differences(_timeless(self.standings[-1]), _timeless(standings[number]))
+            assert found == [], f"step {number}"
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two values of nested dictionaries differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            found
+            for name in {**one, **other}
+            for found in differences(one.get(name), other.get(name), f"{where}/{name}")
+        ]
+    return [] if one == other else [f"{where}: {one!r:.200} is not {other!r:.200}"]
 
 
 def _timeless(standing: dict[str, Any]) -> dict[str, Any]:

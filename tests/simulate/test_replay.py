@@ -19,7 +19,6 @@ from tests.engine.letters import Letters, letter
 from tests.engine.pasts import Run, standing
 from tests.engine.random_acts import random_act
 from toolkit.engine import POLICIES, Engine
-from toolkit.engine.entries import Added
 from toolkit.engine.journal import Journal
 from toolkit.errors import EngineError
 from toolkit.record import Record
