@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from toolkit.engine.plan import SampledToken, StepPlan
 from toolkit.engine.report import RequestUpdate, StepReport
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "RequestUpdate",
     "Resumed",
     "Rewound",
+    "SampledToken",
     "Scheduled",
     "StepFinished",
+    "StepPlan",
     "StepReport",
     "StepStarted",
     "TextEmitted",

@@ -18,8 +18,8 @@ from toolkit.engine.events import (
     BlockFreed,
     BlockShared,
     BlockTaken,
+    StepPlan,
 )
-from toolkit.engine.plan import StepPlan
 from toolkit.record.log import Log
 from toolkit.request import Status
 

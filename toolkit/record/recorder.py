@@ -22,10 +22,10 @@ from toolkit.engine.events import (
     Rejected,
     RequestAdded,
     Resumed,
+    SampledToken,
     StepFinished,
     StepReport,
 )
-from toolkit.engine.plan import SampledToken
 from toolkit.record.facts import Facts
 from toolkit.record.holdings import HOLDING_KINDS, Holdings
 from toolkit.record.host_gap import HostGap
