@@ -36,6 +36,7 @@ from toolkit.request import (
     SamplingParams,
 )
 from toolkit.runtime import ModelRunner
+from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.memory import MemoryPlan, plan_memory
 from toolkit.sampling import GrammarCompiler, GrammarRows, Sampler, Vocabulary
 from toolkit.structured_outputs import response_format_params
@@ -195,6 +196,7 @@ class LLM:
             sampler,
             max_num_seqs=max_num_seqs,
             max_model_len=self._plan.max_model_len,
+            token_text=token_text,
         )
         self.engine = Engine(
             runner,
@@ -202,14 +204,21 @@ class LLM:
             text=self._tokenizer,
             recorder=record,
             sampler=sampler,
+            hooks=runner.hooks,
             eos_token_ids=eos_token_ids,
         )
+        self._hooks = runner.hooks
         register(self)
 
     @property
     def max_model_len(self) -> int:
         """Longest sequence, prompt and output, in tokens."""
         return self._plan.max_model_len
+
+    @property
+    def hooks(self) -> ActiveHooks:
+        """What is hooked now; ``llm.hooks.capture(...)`` keeps activations."""
+        return self._hooks
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -231,7 +240,7 @@ class LLM:
         *,
         priority: int = 0,
         tags: dict[str, Any] | None = None,
-        hooks: Sequence[Any] = (),
+        hooks: Any = (),
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """Complete one prompt or a list of them; outputs come in the order of the prompts.
@@ -241,7 +250,8 @@ class LLM:
             params: One for all, or one per prompt; the checkpoint's defaults when None.
             priority: Of all of them; smaller is more urgent under the ``priority`` policy.
             tags: What policies, processors and tables shall see.
-            hooks: Activation hooks; none are available in this version.
+            hooks: Change activations (``toolkit.Hook``, ``Steer``, ``Patch``) of all prompts; or
+                one list of hooks per prompt.
             progress: Whether to show a bar; by default for several prompts once it takes long.
 
         Raises:
@@ -297,6 +307,7 @@ class LLM:
         *,
         priority: int = 0,
         tags: dict[str, Any] | None = None,
+        hooks: Any = (),
         progress: bool | None = None,
     ) -> list[EmbeddingRequestOutput]:
         """Turn one prompt or a list of them into vectors, in the order of the prompts.
@@ -309,7 +320,7 @@ class LLM:
         batch = _as_list(prompts)
         params = params if params is not None else PoolingParams()
         each = _params_for(len(batch), params, PoolingParams)
-        requests = self._run(batch, each, priority, tags, (), progress)
+        requests = self._run(batch, each, priority, tags, hooks, progress)
         return [request.embedding_output for request in requests]
 
     def chat(
@@ -439,18 +450,17 @@ class LLM:
         each: Sequence[AnyParams],
         priority: int,
         tags: dict[str, Any] | None,
-        hooks: Sequence[Any],
+        hooks: Any,
         progress: bool | None,
     ) -> list[Request]:
         """Put prompts in line and wait until all have ended; what breaks that aborts them."""
         with self.engine.driving(), Completion(self.engine) as completion:
             requests: list[Request] = []
             try:
-                for prompt, its_params in zip(prompts, each, strict=True):
+                own_hooks = _hooks_for(len(prompts), hooks)
+                for prompt, its_params, own in zip(prompts, each, own_hooks, strict=True):
                     requests.append(
-                        self.engine.add(
-                            prompt, its_params, priority=priority, tags=tags, hooks=hooks
-                        )
+                        self.engine.add(prompt, its_params, priority=priority, tags=tags, hooks=own)
                     )
                 self._wait(completion, requests, progress)
             except BaseException as error:
@@ -559,6 +569,20 @@ def _params_for(count: int, params: P | Sequence[P], kind: type[P]) -> Sequence[
     if len(params) != count:
         raise InvalidRequest(f"{count} prompts but {len(params)} params", param="params")
     return params
+
+
+def _hooks_for(num_prompts: int, hooks: Any) -> list[Any]:
+    """Return each prompt's hooks: its own list of a list of lists, else all of them."""
+    has_own = isinstance(hooks, Sequence) and any(isinstance(own, Sequence) for own in hooks)
+    if not has_own:
+        return [hooks] * num_prompts
+    if len(hooks) != num_prompts:
+        raise InvalidRequest(
+            f"{len(hooks)} lists of hooks for {num_prompts} prompts; give one per prompt, or hooks "
+            "for all of them",
+            param="hooks",
+        )
+    return list(hooks)
 
 
 def _refuse_others_params(params: object) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
     "FinishReason",
+    "HookedPositions",
     "Logprob",
     "OutputPiece",
     "OutputText",
@@ -120,6 +121,14 @@ class OutputText(Protocol):
     @property
     def text(self) -> str:
         """All text so far."""
+        ...
+
+
+class HookedPositions(Protocol):
+    """What a request's hooks want to see; `toolkit.runtime.hooks` implements it."""
+
+    def first_wanted(self, position: int) -> int | None:
+        """Return the first position from this one on whose activations are to be captured."""
         ...
 
 
@@ -259,6 +268,7 @@ class Request:
     pooling: PoolingParams | None = None
     # What is still done for it on another thread: until then it waits with cause "grammar".
     preparation: Future[Any] | None = None
+    hooked: HookedPositions | None = None  # what the runner made of hooks and open captures
 
     # Where it stands.
     status: Status = Status.WAITING
@@ -278,6 +288,7 @@ class Request:
     block_sharing: BlockSharing | None = None
     num_pooled_tokens: int = 0  # of the prompt's first: the runner has pooled their hidden states
     embedding: bytes | None = None  # float32 numbers, little-endian
+    num_shown_tokens: int = 0  # of its first: their activations have been seen, if it is hooked
 
     # What happened to it.
     num_cached_tokens: int = 0
@@ -341,9 +352,20 @@ class Request:
     def num_reusable_tokens(self) -> int:
         """Tokens at the start whose keys and values may come from the prefix cache.
 
-        A token that must be computed by this request, because its logits or its hidden state are
-        still wanted, ends them: neither is cached.
+        A token that must be computed by this request, because its logits, its hidden state or its
+        activations are still wanted, ends them: none of these is cached.
         """
+        if self.hooked is None:
+            return self._num_reusable_unhooked
+        shown = max(sample.num_shown_tokens for sample in self.samples)  # they share the prompt
+        first = self.hooked.first_wanted(
+            max(self.num_shown_tokens, min(shown, self.num_prompt_tokens))
+        )
+        unhooked = self._num_reusable_unhooked
+        return unhooked if first is None else min(first, unhooked)
+
+    @property
+    def _num_reusable_unhooked(self) -> int:
         if self.pooling is not None:
             return self.pooling.num_reusable_tokens(self.num_pooled_tokens, self.num_tokens)
         known = self.prompt_logprobs

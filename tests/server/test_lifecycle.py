@@ -470,8 +470,3 @@ def test_a_request_that_fails_leaves_its_traceback_in_the_log(model_folder: Path
                 model=server.model_name, prompt="a", extra_body={"processors": ["d"]}
             )
         assert any("in divides" in line for line in server.logs)
-
-
-def test_hooks_that_could_not_run_are_refused_at_once(model_folder: Path) -> None:
-    with pytest.raises(InvalidConfig, match="hooks are not available"):
-        serve(str(model_folder), port=0, hooks={"a": print})

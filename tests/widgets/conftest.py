@@ -50,7 +50,7 @@ class Page:
 
     def __init__(self, widget: Any, *, view: str = "tab-1", answers: bool = True) -> None:
         self.widget, self.view, self.answers = widget, view, answers
-        self._num_read = 0
+        self.frames: list[Frame] = []  # all that came, oldest first
         self.say("hello")
 
     def say(self, kind: str, **fields: Any) -> list[Frame]:
@@ -62,14 +62,17 @@ class Page:
 
     def read(self) -> list[Frame]:
         """The frames that came since the last call."""
-        frames = frames_of(self.widget)[self._num_read :]
-        self._num_read += len(frames)
-        self.last = frames[-1] if frames else getattr(self, "last", None)
-        if self.answers and frames:
-            self.widget._on_custom(
-                self.widget, {"type": "ack", "view": self.view, "seq": frames[-1].seq}, []
-            )
-        return frames
+        new = frames_of(self.widget)[len(self.frames) :]
+        self.frames += new
+        if self.answers and new:
+            answer = {"type": "ack", "view": self.view, "seq": new[-1].seq}
+            self.widget._on_custom(self.widget, answer, [])
+        return new
+
+    def newest(self, kind: str) -> Frame:
+        """The last frame of a kind that has come so far."""
+        self.read()
+        return next(frame for frame in reversed(self.frames) if frame.kind == kind)
 
     def wait(self, kind: str, timeout_s: float = 5.0) -> Frame:
         """Return the next frame of a kind, as the ticker sends it."""

@@ -18,12 +18,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from toolkit.beam_search_params import BeamSearchParams
-from toolkit.cache.blocks import PagedCache
+from toolkit.cache.blocks import BlockSnapshot, PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
 from toolkit.engine import events
 from toolkit.engine.entries import Changed, Ended, PolicyChosen, Reset, StepClock, pristine
-from toolkit.engine.intake import Intake
+from toolkit.engine.intake import Intake, as_hooks
 from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.journal import Journal
 from toolkit.engine.loop import EngineLoop
@@ -67,6 +67,7 @@ class Engine:
         clock: Where times come from; wall time by default.
         recorder: Turns events into tables; ``engine.record``.
         sampler: What ``engine.sampler`` shows.
+        hooks: What ``engine.hooks`` shows; None where the runner shows no activations.
         eos_token_ids: Tokens that end a sequence, where there is no ``text`` to say which.
     """
 
@@ -79,6 +80,7 @@ class Engine:
         clock: Clock | None = None,
         recorder: RecordsEvents | None = None,
         sampler: Any = None,
+        hooks: Any = None,
         eos_token_ids: Collection[int] = (),
     ) -> None:
         self.runner = runner
@@ -94,6 +96,7 @@ class Engine:
             policy_changed=self._on_policy_changed,
         )
         self.sampler = sampler
+        self.hooks = hooks
         self.events = events.EventBus()
         self.step_number = 0
         # Read at the moments of a step; what plays a journal sets it to what the clock said then.
@@ -128,7 +131,7 @@ class Engine:
         priority: int = 0,
         arrival_s: float | None = None,
         tags: dict[str, Any] | None = None,
-        hooks: Sequence[Any] = (),
+        hooks: Any = (),
         cache_salt: str | None = None,
         origin: RequestOrigin | None = None,
         sink: PieceSink | None = None,
@@ -143,7 +146,8 @@ class Engine:
             priority: Smaller is more urgent under the ``priority`` policy.
             arrival_s: When it arrived on the engine's clock; now by default.
             tags: Whatever the caller wants policies, processors and tables to see.
-            hooks: Activation hooks of this request; none are available in this version.
+            hooks: Of this request's activations: ``toolkit.Hook``, ``Steer``, ``Patch``, or
+                several of them.
             cache_salt: Requests share cached prefixes only within one salt.
             origin: The HTTP call it came from.
             sink: Called on the engine's thread with each new piece.
@@ -157,13 +161,20 @@ class Engine:
         params = params if params is not None else SamplingParams()
         samples: tuple[Request, ...] = ()
         try:
+            own_hooks = as_hooks(hooks)
+            if own_hooks and self.hooks is None:
+                raise InvalidRequest(
+                    "this engine shows no activations: its runner has no model, or "
+                    "Engine(hooks=runner.hooks) was left out",
+                    param="hooks",
+                )
             samples = self.intake.samples(
                 prompt,
                 params,
                 priority=priority,
                 arrival_s=arrival_s,
                 tags={} if tags is None else tags,
-                hooks=tuple(hooks),
+                hooks=own_hooks,
                 cache_salt=cache_salt,
                 origin=origin,
                 tokenize_s=tokenize_s,
@@ -286,6 +297,7 @@ class Engine:
             text=self.intake.text,
             clock=clock,
             sampler=getattr(runner, "sampler", None),
+            hooks=getattr(runner, "hooks", None),
             eos_token_ids=self.intake.eos_token_ids,
         )
 
@@ -373,6 +385,10 @@ class Engine:
     def snapshot(self) -> EngineSnapshot:
         """Return a frozen view of all unfinished requests, taken between two steps."""
         return self._loop.call(self._snapshot)
+
+    def block_snapshot(self) -> BlockSnapshot:
+        """Return a frozen copy of every block's state, taken between two steps."""
+        return self._loop.call(self._block_snapshot)
 
     def set_policy(self, policy: Any) -> None:
         """Assign ``scheduler.policy`` between two steps, from any thread, while the loop runs."""
@@ -691,6 +707,10 @@ class Engine:
             waiting=tuple(map(view, self.scheduler.waiting)),
             blocks=self._block_counts(),
         )
+
+    def _block_snapshot(self) -> BlockSnapshot:
+        computed = {r.id: r.num_computed_tokens for r in self.scheduler.unfinished}
+        return self.cache.snapshot(computed, step=self.step_number, time_s=self.clock.now())
 
     def _require_open(self) -> None:
         if self._closed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from hashlib import blake2b
@@ -18,7 +18,7 @@ from toolkit.errors import InvalidParameter, InvalidRequest, PromptTooLong
 from toolkit.pooling_params import PoolingParams
 from toolkit.request import Logprob, Request, RequestOrigin, SamplingParams
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "as_hooks"]
 
 # Of a request that pools; nothing reads them but what lists the parameters of all requests.
 _SAMPLES_NOTHING = SamplingParams(temperature=0, detokenize=False)
@@ -73,10 +73,6 @@ class Intake:
         if not isinstance(params, (SamplingParams, BeamSearchParams, PoolingParams)):
             raise InvalidRequest(
                 f"params must be SamplingParams(...), not {params!r:.80}", param="params"
-            )
-        if hooks:
-            raise InvalidRequest(
-                "activation hooks are not available in this version", param="hooks"
             )
         if not isinstance(tags, Mapping):
             raise InvalidRequest(f"tags must map names to values, not {tags!r:.80}", param="tags")
@@ -221,6 +217,13 @@ class Intake:
             self._num_requests += 1
             self._num_samples += num_samples
         return numbers
+
+
+def as_hooks(hooks: Any) -> tuple[Any, ...]:
+    """Return one hook or several as a tuple; what they are is for the runner to say."""
+    if hooks is None:
+        return ()
+    return tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
 
 
 def _own_params(params: SamplingParams) -> SamplingParams:

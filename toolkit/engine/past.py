@@ -194,11 +194,13 @@ class Player:
         engine = self.engine
         scheduler, cache = engine.scheduler, engine.cache
         pooling = {r.id for r in scheduler.unfinished if r.pooling is not None}
-        steps = engine.runner.footprints.needed_for(cache, scheduler.running, whole=pooling)
+        footprints = engine.runner.footprints
+        steps = footprints.needed_for(cache, scheduler.running, whole=pooling)
         return Restoration(
             steps=steps,
             unfinished=scheduler.unfinished,
             tables={r.id: tuple(cache.table(r.id)) for r in scheduler.running},
+            num_found=footprints.num_found,
             requests=self.requests,
         )
 

@@ -126,4 +126,5 @@ class Restoration:
     steps: tuple[StepPlan, ...]
     unfinished: tuple[Request, ...]
     tables: Mapping[str, tuple[int, ...]]  # of those that run
+    num_found: Mapping[str, int]  # tokens that they found in the cache when they began to run
     requests: Mapping[str, Request]  # everybody whose chunks occur

@@ -30,6 +30,7 @@ class Footprints:
     """The chunks and copies of all steps so far, with their block tables."""
 
     def __init__(self, block_size: int) -> None:
+        self.num_found: dict[str, int] = {}  # where each request's row began
         self._block_size = block_size
         self._tables: dict[str, list[int]] = {}
         self._steps: list[tuple[StepPlan, list[_Footprint]]] = []
@@ -39,6 +40,7 @@ class Footprints:
         for chunk in plan.chunks:
             if chunk.is_first:
                 self._tables[chunk.request_id] = list(chunk.new_block_ids)
+                self.num_found[chunk.request_id] = chunk.start
             else:
                 self._tables[chunk.request_id] += chunk.new_block_ids
         for copy in plan.copies:

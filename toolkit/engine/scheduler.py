@@ -262,6 +262,8 @@ class Scheduler:
             num_new = 0
             request.num_computed_tokens = chunk.end
             request.num_steps += 1
+            if request.hooked is not None:
+                request.num_shown_tokens = max(request.num_shown_tokens, chunk.end)
             if request.id in result.prompt_scores:
                 append_prompt_scores(request, result.prompt_scores[request.id])
             if request.beam is not None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolkit.models import fallback
+from toolkit.models.attention import ProbsRows
 from toolkit.models.batch import FlatBatch
 from toolkit.models.decoder import Decoder, num_parameters, random_decoder
 from toolkit.models.dtypes import native_dtype
 from toolkit.models.fallback import TransformersSpec
 from toolkit.models.families import decoder_spec, find_family
 from toolkit.models.hub import load_generation_defaults, read_config, resolve_files
-from toolkit.models.points import Tap, available_points, check_point
+from toolkit.models.points import Tap, available_points, check_point, row_shape
 from toolkit.models.source import ModelSource, open_model
 from toolkit.models.spec import AttentionSpec, DecoderSpec, KVShape, MlpSpec, NormSpec, RopeSpec
 from toolkit.models.weights import load_decoder, resolve_dtype
@@ -34,6 +35,7 @@ __all__ = [
     "MlpSpec",
     "ModelSource",
     "NormSpec",
+    "ProbsRows",
     "RopeSpec",
     "Tap",
     "TransformersDecoder",
@@ -51,6 +53,7 @@ __all__ = [
     "read_config",
     "resolve_dtype",
     "resolve_files",
+    "row_shape",
 ]
 
 

@@ -18,10 +18,29 @@ from toolkit.models.batch import FlatBatch
 from toolkit.models.parts import Linear, Norm, Part
 from toolkit.models.spec import AttentionSpec, DecoderSpec
 
-__all__ = ["Attention", "LayerCache", "Placement", "Rotation"]
+__all__ = ["Attention", "LayerCache", "Placement", "ProbsRows", "Rotation"]
 
 LayerCache = tuple[Tensor, Tensor]  # keys, values: [num_blocks, num_kv_heads, block_size, head_dim]
 Rotation = tuple[Tensor, Tensor]  # cos, sin: [num_tokens, rotary_dim / 2] float32
+
+
+@dataclass(frozen=True, slots=True)
+class ProbsRows:
+    """Rows of a flat batch whose attention probabilities are shown, request by request.
+
+    Of each request a run of consecutive rows; its context ends with the last of them.
+    """
+
+    rows: Tensor  # [num_rows] int64, in the flat batch
+    block_tables: Tensor  # [num_requests, max_blocks] int32
+    query_starts: Tensor  # [num_requests + 1] int32, among these rows
+    context_lens: Tensor  # [num_requests] int32
+
+    @classmethod
+    def whole(cls, batch: FlatBatch) -> ProbsRows:
+        """Name all rows of a batch."""
+        rows = torch.arange(batch.num_tokens, device=batch.token_ids.device)
+        return cls(rows, batch.block_tables, batch.query_starts, batch.context_lens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,7 @@ class Placement:
     batch: FlatBatch
     rotations: tuple[Rotation | None, ...]  # of each layer
     alibi_slopes: Tensor | None  # [num_heads] float32
+    probs_rows: ProbsRows | None = None  # all rows where None
 
 
 class Attention(Part):
@@ -95,14 +115,22 @@ class Attention(Part):
     ) -> Tensor:
         """Cache key and value, then return each head's output [num_tokens, num_heads, head_dim].
 
-        ``show_probs`` gets the probabilities and returns those to use.
+        ``show_probs`` gets the probabilities of ``placement.probs_rows`` and returns those to use.
+        A row whose probabilities stay as they are keeps the very bits that it has unshown.
         """
         self.ops.write_kv(key, value, *cache, placement.batch.slots)
+        heads = self._read_cache(query, cache, placement)
         if show_probs is None:
-            return self._read_cache(query, cache, placement)
-        where, how = self._where(placement), self._how(placement)
-        probs = show_probs(attention_probs(query, cache[0], *where, **how))
-        return mix_values(probs, cache[1], *where)
+            return heads
+        shown = placement.probs_rows or ProbsRows.whole(placement.batch)
+        where = shown.block_tables, shown.query_starts, shown.context_lens
+        probs = attention_probs(query[shown.rows], cache[0], *where, **self._how(placement))
+        wanted = show_probs(probs)
+        if wanted is probs:
+            return heads
+        is_new = (wanted != probs).flatten(1).any(dim=1)
+        mixed = mix_values(wanted, cache[1], *where)
+        return heads.index_copy(0, shown.rows[is_new], mixed[is_new])
 
     def forward(self, x: Tensor, cache: LayerCache, placement: Placement) -> Tensor:
         """Map x [num_tokens, hidden] to [num_tokens, hidden]: project and attend, fused."""
@@ -127,12 +155,9 @@ class Attention(Part):
         return self.out(self._read_cache(query, cache, placement).flatten(1))
 
     def _read_cache(self, query: Tensor, cache: LayerCache, placement: Placement) -> Tensor:
-        where, how = self._where(placement), self._how(placement)
-        return self.ops.paged_attention(query, *cache, *where, **how)
-
-    def _where(self, placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         batch = placement.batch
-        return batch.block_tables, batch.query_starts, batch.context_lens
+        where = batch.block_tables, batch.query_starts, batch.context_lens
+        return self.ops.paged_attention(query, *cache, *where, **self._how(placement))
 
     def _how(self, placement: Placement) -> dict[str, Any]:
         return {

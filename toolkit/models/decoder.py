@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.kernels import FusedLayers, Ops, PackedLinear
-from toolkit.models.attention import LayerCache, Placement
+from toolkit.models.attention import LayerCache, Placement, ProbsRows
 from toolkit.models.batch import FlatBatch
 from toolkit.models.fused import Untouched, stack_parts
 from toolkit.models.layers import Layer
@@ -151,6 +151,7 @@ class Decoder(Part):
         tap: Tap | None = None,
         *,
         attn_probs: Collection[int] = (),
+        probs_rows: ProbsRows | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
         """Write the batch into the caches; return what ``logits`` reads, [num_tokens, width].
@@ -162,11 +163,12 @@ class Decoder(Part):
         ``kv[i]`` is layer i's (keys, values). Layers run in one call where ``fused`` has it, unless
         somebody has changed or hooked one, or there is a tap: that is offered every point of
         models.points in order; ``attn_probs`` names the layers whose probabilities
-        it gets too (they are not computed otherwise).
+        it gets too (they are not computed otherwise), of all rows or of ``probs_rows``.
         """
         residual = self._embed(batch)
         if tap is not None:
-            hidden = self._forward_shown(residual, self._place(batch), kv, tap, attn_probs)
+            placement = self._place(batch, probs_rows)
+            hidden = self._forward_shown(residual, placement, kv, tap, attn_probs)
         elif self.fused is None or not self._untouched():
             hidden = self._forward_by_op(residual, self._place(batch), kv)
         else:
@@ -177,10 +179,10 @@ class Decoder(Part):
             hidden = hidden[rows]
         return hidden if self.spec.embedding_size is None else self.project_out(hidden)
 
-    def _place(self, batch: FlatBatch) -> Placement:
+    def _place(self, batch: FlatBatch, probs_rows: ProbsRows | None = None) -> Placement:
         angles = [table(batch.positions) for table in self._rope_tables]
         rotations = tuple(None if i is None else angles[i] for i in self._table_of_layer)
-        return Placement(batch, rotations, self.alibi_slopes)
+        return Placement(batch, rotations, self.alibi_slopes, probs_rows)
 
     def _embed(self, batch: FlatBatch) -> Tensor:
         """Return the embeddings [num_tokens, hidden], with learned positions added."""
@@ -232,6 +234,12 @@ class Decoder(Part):
         if self.spec.logit_softcap is not None:
             logits = self.spec.logit_softcap * torch.tanh(logits / self.spec.logit_softcap)
         return logits if tap is None else tap("logits", None, logits)
+
+    @torch.no_grad()
+    def read_out(self, residual: Tensor) -> Tensor:
+        """Score the vocabulary for residual sums [rows, hidden] as if no layer followed."""
+        hidden = self._final.read(residual)
+        return self.logits(hidden if self.spec.embedding_size is None else self.project_out(hidden))
 
     def _head(self, hidden: Tensor) -> Tensor:
         if not self.spec.tied_embeddings:

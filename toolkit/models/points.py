@@ -8,7 +8,7 @@ Shapes of x, the rows always those of the flat batch:
                           attention and MLP, and after the MLP; a parallel layer has no resid_mid
     q, k, v               [num_tokens, heads, head_dim]; q and k after rotary; k and v are what the
                           cache receives
-    attn_probs            [num_tokens, num_heads, max_context] float32, 0 past a row's context
+    attn_probs            [rows asked for, num_heads, max_context] float32, 0 past a row's context
     head_out              [num_tokens, num_heads, head_dim], before the output projection
     attn_out, mlp_out     [num_tokens, hidden], what is added to the residual sum
     mlp_in                [num_tokens, hidden], what the MLP reads
@@ -27,9 +27,9 @@ from typing import TypeAlias
 from torch import Tensor
 
 from toolkit.errors import InvalidRequest
-from toolkit.models.spec import DecoderSpec, MoeSpec
+from toolkit.models.spec import DecoderSpec, MlpSpec, MoeSpec
 
-__all__ = ["Tap", "available_points", "check_point"]
+__all__ = ["Tap", "available_points", "check_point", "row_shape"]
 
 # tap(point, layer, x) -> x or what replaces it, of the same shape and dtype. ``point`` has no layer
 # in it ("resid_pre"); ``layer`` is None for embed, final_norm and logits.
@@ -65,3 +65,34 @@ def check_point(spec: DecoderSpec, point: str) -> None:
         f"{spec.family} has no point {point!r}; it has embed, final_norm, logits and, for i from 0 "
         f"to {spec.num_layers - 1}, layers.{{i}}. with {', '.join(names)}"
     )
+
+
+def row_shape(spec: DecoderSpec, point: str) -> tuple[int, ...] | None:
+    """Return the shape of one row of x at a point that the decoder has.
+
+    None for attn_probs, whose width is the context's.
+    """
+    layer, name = _split(point)
+    attention = spec.attention
+    if name in ("q", "head_out"):
+        return attention.num_heads, attention.head_dim
+    if name in ("k", "v"):
+        return attention.num_kv_heads, attention.head_dim
+    if name == "attn_probs":
+        return None
+    if name == "logits":
+        return (spec.vocab_size,)
+    inside = None if layer is None else spec.mlp_of(layer)
+    if name == "mlp_act" and isinstance(inside, MlpSpec):
+        return (inside.intermediate_size,)
+    if name == "router" and isinstance(inside, MoeSpec):
+        return (inside.num_experts,)
+    return (spec.hidden_size,)
+
+
+def _split(point: str) -> tuple[int | None, str]:
+    """Return layer and name of a point: (5, "q") of "layers.5.q", (None, "embed") of "embed"."""
+    if not point.startswith("layers."):
+        return None, point
+    _, layer, name = point.split(".")
+    return int(layer), name

@@ -6,7 +6,7 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from toolkit.engine.plan import (
     StepTimes,
 )
 from toolkit.errors import InvalidParameter, InvalidRequest
-from toolkit.models import Decoder
+from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Logprob, Request
+from toolkit.runtime.hooks import ActiveHooks, HookedStep
 from toolkit.runtime.openmp import release_pool
 from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.rows import RowTable
@@ -50,6 +51,7 @@ class ModelRunner:
         sampler: Chooses tokens.
         max_num_seqs: Requests that can run at once.
         max_model_len: Tokens of the longest request.
+        token_text: Makes a token's text, for what hooks show.
     """
 
     def __init__(
@@ -60,11 +62,14 @@ class ModelRunner:
         *,
         max_num_seqs: int,
         max_model_len: int,
+        token_text: Callable[[int], str] | None = None,
     ) -> None:
         block_size = storage.layout.block_size
         self.decoder = decoder
         self.storage = storage
         self.sampler = sampler
+        self.hooks = ActiveHooks(decoder, token_text)
+        self._token_text = token_text
         self._rows = RowTable(
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
@@ -77,8 +82,8 @@ class ModelRunner:
 
         Raises:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
-                nothing may be sampled, no answer can have the form that is asked for, or an
-                embedding would have more numbers than a state.
+                nothing may be sampled, no answer can have the form that is asked for, an
+                embedding would have more numbers than a state, or a hook does not fit the model.
         """
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
@@ -95,6 +100,7 @@ class ModelRunner:
             )
         check_token_ids(request, vocab_size)
         self._pooler.start(request)
+        self.hooks.start(request)
         if request.params.structured_outputs is not None:
             request.preparation = self._prepare_grammar(request)
         self._requests[request.id] = request
@@ -131,8 +137,9 @@ class ModelRunner:
         prompt_scores: dict[str, PromptScores] = {}
         pooled = self._pooler.plan(plan)
         wanted = batch.logit_rows if pooled is None else pooled.rows_after(batch.logit_rows)
-        if self._scores_prompts(plan):
-            hidden = self.decoder(batch, self.storage.layers)
+        hooks = self.hooks.step(plan, batch)
+        if hooks is not None or self._scores_prompts(plan):
+            hidden = self._all_states(batch, hooks)
             prompt_scores = self._score_prompts(plan, hidden)
             hidden = hidden[wanted]
         else:
@@ -142,7 +149,7 @@ class ModelRunner:
         if pooled is not None:
             embeddings, errors = self._pooler.take(pooled, hidden[len(rows) :])
             hidden = hidden[: len(rows)]
-        logits = self.decoder.logits(hidden) if rows else None
+        logits = self._logits(hidden, hooks) if rows else None
         computed = time.perf_counter()
         tokens: dict[str, tuple[SampledToken, ...]] = {}
         slow_path = "none"
@@ -157,6 +164,10 @@ class ModelRunner:
                 facts.update(self._surroundings(plan, rows[index]))
             if any(row.request.params.logits_processors for row in rows):
                 slow_path = "processors"
+        if hooks is not None:
+            slow_path = "hooks"
+            errors |= hooks.errors
+            hooks.end()
         done = time.perf_counter()
         times = StepTimes(prepared - started, computed - prepared, done - computed)
         return StepResult(
@@ -184,6 +195,21 @@ class ModelRunner:
             "num_reused_tokens": self._rows.num_found(name),
             "num_cached_tokens": row.request.num_cached_tokens,
         }
+
+    def _all_states(self, batch: FlatBatch, hooks: HookedStep | None) -> Tensor:
+        """Return the states [num_tokens, width] of a whole step, its activations shown."""
+        layers = self.storage.layers
+        hidden: Tensor
+        if hooks is None:
+            hidden = self.decoder(batch, layers)
+        else:
+            probs = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
+            hidden = self.decoder(batch, layers, hooks.tap, **probs)
+            hooks.score_prompts(hidden, self.decoder.logits)
+        return hidden
+
+    def _logits(self, hidden: Tensor, hooks: HookedStep | None) -> Tensor:
+        return self.decoder.logits(hidden, None if hooks is None else hooks.tap)
 
     def _scores_prompts(self, plan: StepPlan) -> bool:
         """Whether a request of this step wants log-probabilities that its prompt still lacks."""
@@ -239,24 +265,41 @@ class ModelRunner:
             self.release(request_id)
         for request in restoration.unfinished:
             self.prepare(request)
+        # A sample that has ended may have computed, under hooks, what its siblings read.
+        others = [
+            r for r in restoration.requests.values() if r.hooks and r.id not in self._requests
+        ]
+        for request in others:
+            self.hooks.start(request)
         for plan in restoration.steps:
             self._rows.apply(replace(plan, copies=()))  # whose effect the tables show already
             self._copy_blocks(plan)
             if plan.chunks:
-                self._restore_step(plan)
+                self._restore_step(plan, restoration.requests)
             for chunk in plan.chunks:
                 self._rows.release(chunk.request_id)
+        for request in others:
+            self.hooks.forget(request.id)
         for request in restoration.unfinished:
             table = restoration.tables.get(request.id)
             if table is not None:
-                self._rows.open(request.id, table)
+                self._rows.open(request.id, table, restoration.num_found[request.id])
             self.sampler.resume(request, is_running=table is not None)
 
-    def _restore_step(self, plan: StepPlan) -> None:
+    def _restore_step(self, plan: StepPlan, requests: Mapping[str, Request]) -> None:
         batch = self._rows.flat_batch(plan)
         pooled = self._pooler.plan(plan)
         wanted = torch.tensor([] if pooled is None else pooled.rows, dtype=torch.int64)
-        hidden = self.decoder(batch, self.storage.layers, rows=wanted.to(self.decoder.device))
+        wanted = wanted.to(self.decoder.device)
+        owners = (requests.get(chunk.request_id) for chunk in plan.chunks)
+        # Only what may change activations: whoever captures has seen these positions.
+        is_hooked = any(owner is not None and owner.hooks for owner in owners)
+        hooks = self.hooks.step(plan, batch) if is_hooked else None
+        if hooks is not None:
+            hidden = self._all_states(batch, hooks)[wanted]
+            hooks.end()
+        else:
+            hidden = self.decoder(batch, self.storage.layers, rows=wanted)
         if pooled is not None:
             self._pooler.take(pooled, hidden)
 
@@ -277,6 +320,7 @@ class ModelRunner:
             self.sampler.detached(explains_all),
             max_num_seqs=self._rows.num_rows,
             max_model_len=self._rows.max_blocks * storage.layout.block_size,
+            token_text=self._token_text,
         )
 
     def release(self, request_id: str) -> None:
@@ -284,12 +328,14 @@ class ModelRunner:
         self._requests.pop(request_id, None)
         self._rows.release(request_id)
         self._pooler.forget(request_id)
+        self.hooks.forget(request_id)
         self.sampler.forget(request_id)
 
     def close(self) -> None:
         """Drop the model and the cache."""
         self._requests.clear()
         self._pooler.clear()
+        self.hooks.clear()
         self.storage.free()
         self.sampler.close()
         del self.decoder

@@ -62,9 +62,10 @@ class RowTable:
             blocks = self._block_ids[self._rows[copy.request_id]]
             blocks[blocks == copy.source_id] = copy.target_id
 
-    def open(self, request_id: str, block_ids: Sequence[int]) -> None:
-        """Give a request a row with these blocks."""
+    def open(self, request_id: str, block_ids: Sequence[int], num_found: int) -> None:
+        """Give a request a row with these blocks; ``num_found`` of its tokens it found there."""
         self._rows[request_id] = row = self._free.pop()
+        self._num_found[row] = num_found
         self._lengths[row] = len(block_ids)
         self._block_ids[row, : len(block_ids)] = block_ids
 

@@ -88,8 +88,15 @@ def completion_params(
 
 
 def named_hooks(body: AnswerRequest, settings: ServerSettings) -> list[Any]:
-    """Return the hooks that a body chose among the server's."""
-    return _named("hooks", body.hooks, settings.hooks)
+    """Return the hooks that a body chose among the server's: of a name one, several, or made now.
+
+    A function that stands for hooks is called for each request, and returns one or several.
+    """
+    found: list[Any] = []
+    for chosen in _named("hooks", body.hooks, settings.hooks):
+        hooks = chosen() if callable(chosen) else chosen
+        found += hooks if isinstance(hooks, (list, tuple)) else [hooks]
+    return found
 
 
 def require_few_choices(num_prompts: int, num_samples: int, settings: ServerSettings) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from toolkit.errors import InvalidConfig
+from toolkit.errors import InvalidConfig, InvalidRequest
 from toolkit.llm import LLM
 from toolkit.server.handle import Server
 from toolkit.server.listeners import check_certificate, listen
@@ -64,7 +64,8 @@ def serve(
         api_key: What clients must send, or several such; by default anything will do.
         served_model_name: The name, or names, that clients ask for; "*" accepts any name.
         processors: Logits processors by name, for ``extra_body={"processors": [names]}``.
-        hooks: Activation hooks by name, likewise; none are available in this version.
+        hooks: By name a ``Hook``, ``Steer`` or ``Patch``, a list of them, or a function that
+            returns such for each request; chosen with ``extra_body={"hooks": [names]}``.
         process: Whether the server gets a process of its own, which ends with this one at the
             latest: then no cell slows it down. The handle is alike, but ``.engine`` is a view by
             HTTP: its tables and snapshots can be read, its objects cannot be touched. It takes
@@ -78,8 +79,6 @@ def serve(
         ToolkitError: the port is taken, or the model cannot be loaded.
     """
     _require_known(llm_settings)
-    if hooks:
-        raise InvalidConfig("hooks: activation hooks are not available in this version")
     settings = ServerSettings(
         host=host,
         port=port,
@@ -142,6 +141,7 @@ def start(
     llm = None
     try:
         llm = _llm(llm_or_model, llm_settings)
+        _check_hooks(llm, settings.hooks)
         served = ServedModel(
             engine=llm.engine,
             tokenizer=llm.tokenizer,
@@ -175,6 +175,16 @@ def _llm(llm_or_model: LLM | str | PathLike[str] | None, settings: Mapping[str, 
     if isinstance(llm_or_model, LLM):
         return llm_or_model
     return LLM(None if llm_or_model is None else fspath(llm_or_model), **settings)
+
+
+def _check_hooks(llm: LLM, named: Mapping[str, Any]) -> None:
+    """Refuse hooks that do not fit the model; what a function returns is seen when it is asked."""
+    for name, hooks in named.items():
+        if not callable(hooks):
+            try:
+                llm.hooks.check(hooks if isinstance(hooks, (list, tuple)) else [hooks])
+            except InvalidRequest as error:
+                raise InvalidConfig(f"hooks: {name!r} does not fit: {error}") from error
 
 
 def _path(path: str | PathLike[str] | None) -> str | None:

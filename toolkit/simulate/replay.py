@@ -83,6 +83,7 @@ def engine_at(record: Record, step: int, llm: Any = None) -> Engine:
     runner.restore(player.restoration())
     engine: Engine = player.engine
     engine.runner, engine.sampler = runner, runner.sampler
+    engine.hooks = getattr(runner, "hooks", None)
     engine.use_clock(ShiftedClock(WallClock(), now_of(journal, step)))
     return engine
 
@@ -125,7 +126,7 @@ def replay(record: Record, llm: Any = None) -> Record:
         footprints = Footprints(engine.cache.block_size)
         footprints.note_contents(journal.base.contents, engine.cache.num_blocks)
         steps = footprints.needed_for(engine.cache, (), whole=())
-        runner.restore(Restoration(steps=steps, unfinished=(), tables={}, requests={}))
+        runner.restore(Restoration(steps, (), tables={}, num_found={}, requests={}))
         player.play_all(journal)
         return own.freeze()
     finally:
@@ -196,6 +197,7 @@ def _blank(record: Record, journal: Journal, llm: Any) -> Callable[[Any, Clock],
             text=text,
             clock=clock,
             sampler=getattr(runner, "sampler", None),
+            hooks=getattr(runner, "hooks", None),
             eos_token_ids=eos_token_ids,
         )
 

@@ -8,6 +8,8 @@ A widget takes its source: an LLM, an Engine, a Server, a Record, or the path of
 from __future__ import annotations
 
 from toolkit.widgets.base import Widget
+from toolkit.widgets.block_map import BlockMap
 from toolkit.widgets.source import Source, open_source
+from toolkit.widgets.timeline import Timeline
 
-__all__ = ["Source", "Widget", "open_source"]
+__all__ = ["BlockMap", "Source", "Timeline", "Widget", "open_source"]

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anywidget
 import traitlets
@@ -41,7 +41,7 @@ class Widget(anywidget.AnyWidget):
     in scope, and gives ``full_frame``, ``figure`` and, where it follows something, ``tick``.
     """
 
-    _esm = (_HERE / "loader.js").read_text()
+    _esm: ClassVar[str | Path] = (_HERE / "loader.js").read_text()
     _css = css() + (_HERE / "theme.css").read_text()
     _module = traitlets.Unicode("").tag(sync=True)
     _module_key = traitlets.Unicode("").tag(sync=True)
@@ -99,7 +99,7 @@ class Widget(anywidget.AnyWidget):
 
     # ---- messages
 
-    def send_frame(self, kind: str, meta: dict[str, Any] | None = None, **arrays: Any) -> None:
+    def send_frame(self, kind: str, /, meta: dict[str, Any] | None = None, **arrays: Any) -> None:
         """Send a frame when the page has drawn the last one; of each kind the newest counts.
 
         Args:
@@ -108,6 +108,8 @@ class Widget(anywidget.AnyWidget):
             **arrays: Numbers, sent as binary; 64-bit integers arrive as 32-bit ones.
         """
         self._frames.put(kind, meta or {}, arrays, is_full=self._sends_full)
+        if self._frames.has_pending:
+            TICKER.add(self)  # which sends it when its time has come
 
     def on_message(self, kind: str, action: Callable[[dict[str, Any]], object]) -> None:
         """Call ``action(message)`` when the page sends a message of this kind."""
@@ -162,7 +164,7 @@ class Widget(anywidget.AnyWidget):
                 action()
         except Exception as error:
             logger.warning("%r could not do what was asked:", self, exc_info=True)
-            self._frames.put("error", {"message": f"{type(error).__name__}: {error}"}, {})
+            self.send_frame("error", {"message": f"{type(error).__name__}: {error}"})
 
     def _send_message(self, content: dict[str, Any], buffers: list[bytes]) -> None:
         # From any thread: the kernel hands what it publishes to a thread of its own. Were it sent

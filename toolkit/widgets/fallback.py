@@ -5,9 +5,11 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 from io import BytesIO
+from struct import pack
 from typing import Any
+from zlib import compress, crc32
 
-__all__ = ["new_figure", "page", "picture", "png_bytes"]
+__all__ = ["new_figure", "page", "picture", "png_bytes", "raster_png"]
 
 
 def new_figure(width_in: float, height_in: float) -> Any:
@@ -41,4 +43,17 @@ def page(title: str, body: str) -> str:
         f"<title>{escape(title)}</title>"
         "<style>body{font:14px/1.4 system-ui,sans-serif;margin:24px;color:#1f2328;background:#fff}"
         f"</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def raster_png(pixels: Any) -> bytes:
+    """Return an image, [height, width, 3] uint8, as PNG; no drawing library is needed."""
+    height, width, _ = pixels.shape
+    # Each line begins with its filter: 0, as it is.
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)
+    head = pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", compress(lines, 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        pack(">I", len(body)) + name + body + pack(">I", crc32(name + body))
+        for name, body in chunks
     )

@@ -1,7 +1,8 @@
 """Send frames to the pages that show a widget: the next one only after the last was drawn.
 
-Nothing queues: of each kind the newest frame waits. A page that does not answer holds the others
-up for ``PATIENCE_S`` only, and one that stays silent is taken for closed.
+Nothing queues: of each kind the newest frame waits. While a page does not answer, because it is
+slow or because a cell keeps the kernel from hearing it, a frame goes every ``PATIENCE_S``; one that
+stays silent is taken for closed until it answers after all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 __all__ = ["MIN_GAP_S", "Frames"]
 
 MIN_GAP_S = 0.1  # ten updates a second
-PATIENCE_S = 1.0  # how long one slow page may hold the frames of the others
+PATIENCE_S = 1.0
 SILENCE_S = 15.0  # after so long without an answer a page is closed, or its computer asleep
 
 # What JavaScript has typed arrays for; wider integers lose their upper half, which nobody uses.
@@ -81,16 +82,11 @@ class Frames:
     @property
     def is_ready(self) -> bool:
         """Whether a frame would go out at once."""
-        now_s = self._clock()
         with self._lock:
-            return (
-                self.num_views > 0
-                and now_s - self._sent_s >= MIN_GAP_S
-                and not any(
-                    state.asked_s is not None and now_s - state.asked_s < PATIENCE_S
-                    for state in self._views.values()
-                )
-            )
+            if self.num_views == 0:
+                return False
+            is_behind = any(state.asked_s is not None for state in self._views.values())
+            return self.idle_s >= (PATIENCE_S if is_behind else MIN_GAP_S)
 
     @property
     def has_pending(self) -> bool:

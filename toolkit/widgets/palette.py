@@ -10,7 +10,7 @@ import re
 from hashlib import blake2b
 from typing import Literal
 
-__all__ = ["DARK", "LIGHT", "NUM_OWNERS", "Theme", "css", "owner_colour", "owner_index"]
+__all__ = ["DARK", "LIGHT", "NUM_OWNERS", "Theme", "css", "owner_colour", "owner_index", "rgb"]
 
 Theme = Literal["light", "dark"]
 
@@ -95,6 +95,11 @@ def owner_index(request_id: str) -> int:
 def owner_colour(index: int) -> str:
     """Return a colour for the owner or line of this index; they repeat after NUM_OWNERS."""
     return _OWNERS[index % NUM_OWNERS]
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return "#rrggbb" as three numbers."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def css() -> str:

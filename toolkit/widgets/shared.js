@@ -8,6 +8,9 @@ const NAMES = ["prefill", "decode", "preempted", "tokenize", "emit", "wait_block
   "muted", "line", "panel", "accent", "error"];
 const NUM_OWNERS = 12;
 const FALLBACK_AFTER_MS = 2500;
+// JupyterLab gives a new widget a thread of its own in the kernel only from its second message on;
+// the first would wait for a cell that blocks, such as the next one of "run all".
+const HELLO_AGAIN_MS = [500, 2000];
 
 // ---- the page
 
@@ -101,22 +104,26 @@ function onFrame(model, handler, el) {
   let isComplete = false;
   let trouble;
   let stale;
+  let hidden = [];
   const showFallback = () => {
     if (isComplete || stale) return;
     stale = make("div", { class: "tk-fallback" });
     stale.innerHTML = model.get("_fallback") ?? "";
     stale.append(make("div", { class: "tk-note" },
       "No answer from the kernel yet: this is the view as it was when the cell ran."));
-    for (const child of el.children) child.hidden = true;
+    hidden = Array.from(el.children).filter((child) => !child.hidden);
+    for (const child of hidden) child.hidden = true;
     el.append(stale);
   };
+  const again = HELLO_AGAIN_MS.map((delay) =>
+    setTimeout(() => isComplete || document.hidden || send("hello"), delay));
   const timer = setTimeout(showFallback, FALLBACK_AFTER_MS);
   const ready = () => {
     isComplete = true;
     if (!stale) return;
     stale.remove();
     stale = undefined;
-    for (const child of el.children) child.hidden = false;
+    for (const child of hidden) child.hidden = false;
   };
   const listen = (message, buffers) => {
     if (message?.seq === undefined) return;
@@ -144,7 +151,7 @@ function onFrame(model, handler, el) {
   addEventListener("pagehide", () => send("bye"), { once: true });
   send("hello");
   const close = () => {
-    clearTimeout(timer);
+    [...again, timer].forEach(clearTimeout);
     model.off("msg:custom", listen);
     document.removeEventListener("visibilitychange", onVisibility);
     send("bye");

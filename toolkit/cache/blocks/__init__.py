@@ -10,11 +10,13 @@ from toolkit.cache.blocks.paged import (
 )
 from toolkit.cache.blocks.pool import BlockObserver, BlockPool, OutOfBlocks, PoolState
 from toolkit.cache.blocks.prefix import block_hash, block_hashes
+from toolkit.cache.blocks.snapshot import BlockSnapshot
 
 __all__ = [
     "BlockCopy",
     "BlockObserver",
     "BlockPool",
+    "BlockSnapshot",
     "BlockTable",
     "Extension",
     "Fork",

@@ -6,12 +6,13 @@ The runner learns of new blocks and copies through the plan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from toolkit.cache.blocks.pool import BlockPool
 from toolkit.cache.blocks.prefix import block_hash, root_hash
+from toolkit.cache.blocks.snapshot import BlockSnapshot
 from toolkit.clock import Clock
 from toolkit.config import CacheConfig
 from toolkit.errors import InvariantViolation
@@ -213,6 +214,21 @@ class PagedCache:
     def reset(self) -> int:
         """Forget all reusable content; return the number of blocks evicted."""
         return self.pool.forget_all()
+
+    def snapshot(
+        self, num_computed_tokens: Mapping[str, int], *, step: int, time_s: float
+    ) -> BlockSnapshot:
+        """Copy every block's state; the caller says when it is and how far each table is filled."""
+        return BlockSnapshot(
+            step=step,
+            time_s=time_s,
+            block_size=self.block_size,
+            ref_counts=self.pool.ref_counts,
+            names=self.pool.names,
+            last_used_s=self.pool.last_used_s,
+            tables=self.tables,
+            num_computed_tokens=num_computed_tokens,
+        )
 
     def check(self) -> None:
         """Raise InvariantViolation unless tables and pool agree on every block."""

@@ -212,6 +212,21 @@ class BlockPool:
         self._empty, self._cached = list(state.empty), OrderedDict(state.cached)
         self.num_evicted = state.num_evicted
 
+    @property
+    def last_used_s(self) -> dict[int, float]:
+        """When each cached block was given back, on the clock; the first is evicted next."""
+        return dict(self._cached)
+
+    @property
+    def ref_counts(self) -> list[int]:
+        """A copy of how many tables hold each block."""
+        return self._ref_counts.copy()
+
+    @property
+    def names(self) -> list[bytes | None]:
+        """A copy of the hashes under which the blocks' contents can be found."""
+        return self._names.copy()
+
     def check(self) -> None:
         """Raise InvariantViolation unless every block is in exactly one state."""
         empty, cached = set(self._empty), set(self._cached)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.widgets.synthetic import SyntheticRun
+from toolkit.errors import InvalidParameter, ToolkitError
+from toolkit.widgets import Timeline
+from toolkit.widgets.timeline_rows import KINDS
+
+
+@pytest.fixture
+def run() -> SyntheticRun:
+    return SyntheticRun(num_requests=12, num_steps=80)
+
+
+def test_a_page_gets_each_requests_spans(run: SyntheticRun, open_page: Any):
+    frame = open_page(Timeline(run)).newest("all")
+    meta, arrays = frame.meta, frame.arrays
+    assert meta["request_ids"] == list(run.record.requests["request_id"])
+    for index, request_id in enumerate(meta["request_ids"]):
+        spans = run.record.spans([request_id])
+        rows = slice(arrays["ends"][index - 1] if index else 0, arrays["ends"][index])
+        assert arrays["start"][rows].tolist() == spans["start_s"].tolist()
+        assert arrays["end"][rows].tolist() == spans["end_s"].tolist()
+        names = [KINDS[kind].removeprefix("wait_") for kind in arrays["kind"][rows]]
+        assert names == [c or k for k, c in zip(spans["kind"], spans["cause"], strict=True)]
+    assert meta["tags"]["tenant"] == list(run.record.requests["tags.tenant"])
+    assert arrays["step"].tolist() == run.record.steps["step"].tolist()[-len(arrays["step"]) :]
+    used = run.record.steps["blocks_used"].tail(len(arrays["step"])) / 256 * 100
+    assert arrays["kv_percent"] == pytest.approx(used.to_numpy(), rel=1e-5)
+
+
+def test_a_brush_returns_the_requests_as_a_table(run: SyntheticRun, open_page: Any):
+    timeline = Timeline(run)
+    page = open_page(timeline)
+    assert timeline.selection.empty
+    page.say("select", request_ids=["req-2", "req-5"])
+    assert list(timeline.selection["request_id"]) == ["req-2", "req-5"]
+    assert list(timeline.selection.columns) == list(run.record.requests.columns)
+
+
+def test_a_selection_from_python_is_marked_in_the_page(run: SyntheticRun, open_page: Any):
+    timeline = Timeline(run)
+    page = open_page(timeline)
+    timeline.select(["req-1"])
+    assert page.wait("selection").meta == {"request_ids": ["req-1"]}
+    assert list(timeline.selection["request_id"]) == ["req-1"]
+
+
+def test_only_the_newest_requests_are_sent(run: SyntheticRun, open_page: Any):
+    frame = open_page(Timeline(run, max_requests=5)).newest("all")
+    assert frame.meta["request_ids"] == [f"req-{i}" for i in range(7, 12)]
+    assert frame.meta["num_requests"] == 12
+
+
+def test_a_record_without_chunks_says_so_in_the_page(
+    run: SyntheticRun, open_page: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(request_ids: Any = None) -> Any:
+        raise InvalidParameter("this record keeps no chunks: set record.level='tokens'")
+
+    monkeypatch.setattr(run.record, "spans", refuse)
+    meta = open_page(Timeline(run)).newest("all").meta
+    assert meta["note"].startswith("this record keeps no chunks")
+    assert meta["request_ids"] == []
+    assert "keeps no chunks" in Timeline(run).to_html()
+
+
+def test_an_unknown_x_axis_is_refused(run: SyntheticRun):
+    with pytest.raises(ToolkitError, match="'seconds' or 'steps'"):
+        Timeline(run, x="hours")
+
+
+@pytest.mark.parametrize("sort", ["arrival", "ttft", "tenant", "nothing"])
+def test_pictures_show_the_rows_in_any_order(run: SyntheticRun, sort: str):
+    timeline = Timeline(run, sort=sort)
+    assert timeline.to_png().startswith(b"\x89PNG")
+    assert len(timeline._ordered()) == 12
+
+
+def test_a_record_of_nothing_says_so():
+    run = SyntheticRun(num_requests=3)
+    run.record.requests = run.record.requests.head(0)
+    assert "No request yet" in Timeline(run).to_html()
