@@ -22,7 +22,7 @@ from toolkit.cache.blocks import BlockSnapshot, PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
 from toolkit.engine import events
-from toolkit.engine.entries import Changed, Ended, PolicyChosen, Reset, StepClock, pristine
+from toolkit.engine.entries import Base, Changed, Ended, PolicyChosen, Reset, StepClock, pristine
 from toolkit.engine.intake import Intake, as_hooks
 from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.journal import Journal
@@ -592,8 +592,7 @@ class Engine:
     def enqueue(self, samples: tuple[Request, ...]) -> None:
         """Put checked requests in line; between two steps only."""
         if self.journal.is_long and not self.scheduler.has_work:
-            self.journal = self.journal.starting_at(base_of(self))
-            self._show_journal()
+            self.begin_journal(base_of(self))
         now_s = self.clock.now()
         self.journal.added(samples, now_s)
         self.leaders[samples[0].id] = samples[0]
@@ -674,6 +673,11 @@ class Engine:
             self._abort(request.id, "close")
         self._sinks.clear()
         self.runner.close()
+
+    def begin_journal(self, base: Base) -> None:
+        """Write a new journal, of which ``base`` is the beginning: nothing is unfinished."""
+        self.journal = self.journal.starting_at(base)
+        self._show_journal()
 
     def _show_journal(self) -> None:
         if hasattr(self.record, "journal"):

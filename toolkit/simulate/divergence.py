@@ -88,7 +88,7 @@ def diff(record: Record, other: Record, llm: Any = None) -> Divergence | None:
     """
     here, there = _tokens(record), _tokens(other)
     names, others = (set(r.requests["request_id"]) for r in (record, other))
-    if not names & others:
+    if (names or others) and not names & others:
         raise EngineError("these runs have no request in common: they cannot be compared")
     for key, found in here.items():
         theirs = there.get(key)

@@ -82,7 +82,7 @@ def engine_at(record: Record, step: int, llm: Any = None) -> Engine:
     runner = model.detached(lambda: own.level == "explain")
     runner.restore(player.restoration())
     engine: Engine = player.engine
-    engine.runner, engine.sampler = runner, runner.sampler
+    engine.runner, engine.sampler = runner, getattr(runner, "sampler", None)
     engine.hooks = getattr(runner, "hooks", None)
     engine.use_clock(ShiftedClock(WallClock(), now_of(journal, step)))
     return engine
