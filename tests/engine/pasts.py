@@ -84,7 +84,8 @@ class Run:
         self.requests = {
             name: request for name, request in self.requests.items() if name in wanted["requests"]
         }
-        assert differences(standing(self.engine, self.requests), wanted) == []
+        found = differences(standing(self.engine, self.requests), wanted)
+        assert found == [], found
         self.engine.scheduler.check()
 
     def repeat(self, step: int) -> None:
@@ -97,7 +98,7 @@ class Run:
                 self.do(act)
             self.step()
             found = differences(_timeless(self.standings[-1]), _timeless(standings[number]))
-            assert found == [], f"step {number}"
+            assert found == [], (number, found)
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:

@@ -123,9 +123,7 @@ class Journal:
         if last is not None and last.chunk_ids == chunk_ids:
             chunk_ids = last.chunk_ids
         tokens = result.tokens
-        others = {
-            name: own for name, own in tokens.items() if len(own) != 1 or own[0][1:] != _PLAIN
-        }
+        others = {} if _are_plain(tokens) else {n: own for n, own in tokens.items() if not _is_plain(own)}
         if others:
             tokens = {name: own for name, own in tokens.items() if name not in others}
         sampled_ids = tuple(tokens)
@@ -240,3 +238,17 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"Journal(steps {self.first_step} to {self.next_step - 1}, {len(self)} entries)"
+
+
+def _is_plain(tokens: tuple[SampledToken, ...]) -> bool:
+    return len(tokens) == 1 and tokens[0][1:] == _PLAIN
+
+
+def _are_plain(tokens: Mapping[str, tuple[SampledToken, ...]]) -> bool:
+    """Whether all are single and nothing but an id: by columns, since it is asked every step."""
+    num_rows = len(tokens)
+    if sum(map(len, tokens.values())) != num_rows:
+        return False
+    columns = [*zip(*[own[0] for own in tokens.values()], strict=True)][1:]
+    pairs = zip(columns, _PLAIN, strict=False)
+    return all(column.count(value) == num_rows for column, value in pairs)
