@@ -75,7 +75,7 @@ def test_a_click_makes_the_owners_blocks_stand_out(shown):
     before = shown.picture()
     frame = shown.widget.data
     block = int(frame.index[frame["state"] == "held"][0])
-    shown.root.locator("canvas").click(position={"x": block * 18 + 9, "y": 9})
+    shown.root.locator("canvas").click(position={"x": block * 24 + 12, "y": 12})
     assert shown.picture() != before
     assert f"standing out: {frame['request_ids'][block][0]}" in caption(shown)
     shown.page.keyboard.press("Escape")

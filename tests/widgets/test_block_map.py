@@ -34,7 +34,7 @@ def test_live_cells_are_those_of_the_pool(engine: Engine):
     assert list(frame["ref_count"]) == [pool.ref_count(i) for i in range(24)]
     assert list(frame["state"] == "cached") == [pool.is_cached(i) for i in range(24)]
     names = [pool.name(i) for i in range(24)]
-    assert list(frame["hash"].fillna("")) == [name.hex() if name else "" for name in names]
+    assert list(frame["hash"].fillna("")) == [name.hex()[:12] if name else "" for name in names]
     for request_id, block_ids in engine.cache.tables.items():
         assert all(request_id in frame["request_ids"][i] for i in block_ids)
         computed = engine.scheduler.get(request_id).num_computed_tokens

@@ -7,7 +7,7 @@ import pytest
 from tests.builders import make_engine
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
-from toolkit.widgets import open_source
+from toolkit.widgets import Timeline, open_source
 
 
 def test_an_engine_gives_its_record_and_is_live_until_it_is_closed():
@@ -46,3 +46,9 @@ def test_what_cannot_be_looked_into_says_what_can():
         open_source(7)
     with pytest.raises(InvalidConfig, match="records nothing"):
         open_source(make_engine())
+
+
+def test_a_record_in_another_process_says_what_to_do():
+    remote = SimpleNamespace(record=SimpleNamespace(tail=print), step=print)
+    with pytest.raises(InvalidConfig, match="serve without process=True"):
+        Timeline(remote)

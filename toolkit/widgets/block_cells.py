@@ -13,6 +13,7 @@ from toolkit.widgets.palette import DARK, LIGHT, NUM_OWNERS, Theme, owner_colour
 
 __all__ = ["COLUMNS", "STATES", "BlockCells", "cells_of_frame", "cells_of_snapshot"]
 
+HASH_DIGITS = 12  # as in the tables of a record
 STATES = ("empty", "cached", "held")
 # Those of record.blocks_at().
 COLUMNS = (
@@ -144,7 +145,7 @@ def cells_of_snapshot(snapshot: Any) -> BlockCells:
         num_filled=num_filled,
         held_steps=unknown,
         num_hits=unknown,
-        hashes=tuple(name.hex() if name else "" for name in snapshot.names),
+        hashes=tuple(name.hex()[:HASH_DIGITS] if name else "" for name in snapshot.names),
         owners=tuple(tables),
         holders=owner[order].astype(np.int32),
         holder_ends=np.bincount(blocks, minlength=num_blocks).cumsum().astype(np.int32),

@@ -1,6 +1,6 @@
 const [EMPTY, CACHED, HELD] = [0, 1, 2];
 const STATE_NAMES = ["empty", "cached", "held"];
-const MAX_HEIGHT = 420;
+const [MAX_HEIGHT, MAX_CELL] = [420, 24];
 const HISTORY_AFTER_MS = 120;
 
 export default {
@@ -74,7 +74,7 @@ export default {
 
     function layout(width) {
       const count = cells.state.length;
-      let size = 18;
+      let size = MAX_CELL;
       while (size > 3 && Math.ceil(count / Math.floor(width / size)) * size > MAX_HEIGHT) size -= 1;
       const columns = Math.max(1, Math.min(count, Math.floor(width / size)));
       return { size, columns, rows: Math.ceil(count / columns) };

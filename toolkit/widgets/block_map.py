@@ -74,7 +74,7 @@ class BlockMap(Widget):
 
     @property
     def _has_history(self) -> bool:
-        return self._record.level in ("blocks", "explain")
+        return self._record.level in ("blocks", "explain") and hasattr(self._record, "blocks_at")
 
     def show(self, step: int | None = None) -> None:
         """Show the blocks after a step, or follow the newest one when None.

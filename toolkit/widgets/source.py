@@ -26,6 +26,20 @@ class Source:
         """Whether more may happen: an engine is there and not closed."""
         return self.engine is not None and not getattr(self.engine, "is_closed", False)
 
+    @property
+    def whole_record(self) -> Any:
+        """The record, if it can be read row by row and not only as whole tables.
+
+        Raises:
+            InvalidConfig: it lies in another process.
+        """
+        if not hasattr(self.record, "since"):
+            raise InvalidConfig(
+                "this record lies in the process of its server, and only its tables come over: "
+                "serve without process=True, or look at a saved record"
+            )
+        return self.record
+
 
 def open_source(source: Any) -> Source:
     """Take an LLM, an engine, a server, a run, a record or the path of a saved one.

@@ -224,7 +224,8 @@ export default {
         if (Math.floor(left) === column && right - left < 1 && tall <= tallest) continue;
         tallest = Math.floor(left) === column ? Math.max(tall, tallest) : tall;
         column = Math.floor(left);
-        ctx.fillRect(left, lane.bottom - tall, Math.max(0.8, right - left), tall);
+        const from = Math.floor(left); // whole pixels: no hairlines between neighbours
+        ctx.fillRect(from, lane.bottom - tall, Math.max(1, Math.ceil(right) - from), tall);
       }
     }
 
@@ -433,7 +434,10 @@ export default {
     surface.node.addEventListener("pointerup", (event) => {
       const { moved } = drag ?? {};
       const at = locate(event);
-      if (!moved && at.row >= 0) pin(rows[at.row].id);
+      if (!moved && at.row >= 0) {
+        tip.hide();
+        pin(rows[at.row].id);
+      }
       if (moved && brush) take(brush, at);
       [drag, brush] = [null, null];
       surface.redraw();

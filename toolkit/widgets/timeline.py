@@ -57,13 +57,14 @@ class Timeline(Widget):
         if x not in ("seconds", "steps"):
             raise ToolkitError(f"x={x!r}: a timeline runs over 'seconds' or 'steps'")
         self.source = open_source(source)
-        self._record = self.source.record
+        self._record = self.source.whole_record
         self._sort, self._x, self._max_requests = sort, x, max_requests
         self._selected: list[str] = []
         self._open: set[str] = set()  # requests that had not ended when they were last sent
         self._newest_s = float("-inf")  # the arrival of the newest request that was sent
         self._cursor = 0  # of the steps that were sent
         self._seen: tuple[int, ...] = ()
+        self._generation = 0  # of the record: after a rewind, rows that were sent are no more
         super().__init__()
         self.on_message("why", lambda message: self._explain(str(message["request_id"])))
         self.on_message("select", lambda message: self._select(message["request_ids"]))
@@ -99,6 +100,7 @@ class Timeline(Widget):
 
     def full_frame(self) -> None:
         """Send every row and every step that is kept."""
+        self._generation = getattr(self._record, "generation", 0)
         requests = self._requests()
         steps, self._cursor = self._record.since("steps", 0)
         if len(requests):
@@ -113,6 +115,10 @@ class Timeline(Widget):
         if seen == self._seen:
             return
         self._seen = seen
+        if self._generation != getattr(self._record, "generation", 0):
+            self._newest_s = float("-inf")
+            self.refresh()
+            return
         requests = self._requests()
         is_new = requests["arrival_s"] > self._newest_s
         requests = requests[is_new | requests["request_id"].isin(self._open)]
