@@ -123,7 +123,11 @@ class Journal:
         if last is not None and last.chunk_ids == chunk_ids:
             chunk_ids = last.chunk_ids
         tokens = result.tokens
-        others = {} if _are_plain(tokens) else {n: own for n, own in tokens.items() if not _is_plain(own)}
+        others = (
+            {}
+            if _are_plain(tokens)
+            else {n: own for n, own in tokens.items() if not _is_plain(own)}
+        )
         if others:
             tokens = {name: own for name, own in tokens.items() if name not in others}
         sampled_ids = tuple(tokens)
