@@ -62,9 +62,9 @@ class Journal:
         self.origin_s = 0.0  # the time that tables call 0
         # Whose journal it is, for as long as it lives: what shares its weights asks it.
         self.engine: Callable[[], Any] = lambda: None
-        # What a file keeps in place of objects: after how many tokens a stop string was complete,
-        # and which code a request or policy ran.
-        self.stops: dict[str, tuple[int, str]] | None = None
+        # What a file keeps in place of objects: who had a text, after how many tokens of it which
+        # stop string was complete, if one was; and the code that a request or policy ran.
+        self.texts: dict[str, tuple[int | None, str]] | None = None
         self.lost_code: dict[str, str] = {}
 
     @property
@@ -190,13 +190,13 @@ class Journal:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; code that requests or policies ran is only named."""
-        stops, lost = dict(self.stops or {}), dict(self.lost_code)
+        texts, lost = dict(self.texts or {}), dict(self.lost_code)
         return {
             "version": VERSION,
             "origin_s": self.origin_s,
             "base": base_to_json(self.base, lost),
-            "entries": [entry_to_json(entry, stops, lost) for entry in self.entries],
-            "stops": stops,
+            "entries": [entry_to_json(entry, texts, lost) for entry in self.entries],
+            "texts": texts,
             "lost_code": lost,
         }
 
@@ -215,7 +215,7 @@ class Journal:
         base = base_from_json(values["base"])
         journal = cls(base.policy)
         journal.base, journal.origin_s = base, values["origin_s"]
-        journal.stops = {name: (num, stop) for name, (num, stop) in values["stops"].items()}
+        journal.texts = {name: (num, stop) for name, (num, stop) in values["texts"].items()}
         journal.lost_code = dict(values["lost_code"])
         for entry in values["entries"]:
             journal.take(entry_from_json(entry))
@@ -224,7 +224,7 @@ class Journal:
     def _with(self, entries: list[Entry], base: Base) -> Journal:
         copy = Journal(base.policy)
         copy.base, copy.origin_s, copy.engine = base, self.origin_s, self.engine
-        copy.stops, copy.lost_code = self.stops, self.lost_code
+        copy.texts, copy.lost_code = self.texts, self.lost_code
         copy._is_broken = self._is_broken and base is self.base
         for entry in entries:
             copy.take(entry)

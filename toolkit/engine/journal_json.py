@@ -75,12 +75,12 @@ def base_from_json(values: Mapping[str, Any]) -> Base:
     )
 
 
-def entry_to_json(entry: Entry, stops: dict[str, Any], lost: dict[str, str]) -> dict[str, Any]:
-    """Return an entry as plain values; ``stops`` and ``lost`` gather what `Journal` has of both."""
+def entry_to_json(entry: Entry, texts: dict[str, Any], lost: dict[str, str]) -> dict[str, Any]:
+    """Return an entry as plain values; ``texts`` and ``lost`` gather what `Journal` has of both."""
     if isinstance(entry, Stepped):
         return _step_to_json(entry)
     if isinstance(entry, Added):
-        return _added_to_json(entry, lost, stops)
+        return _added_to_json(entry, lost, texts)
     if isinstance(entry, Changed):
         params = None if entry.params is None else _params_to_json(entry.params, "", lost)
         return {"kind": "changed", **entry._asdict(), "params": params}
@@ -117,11 +117,13 @@ def entry_from_json(values: dict[str, Any]) -> Entry:
     return Reset()
 
 
-def _added_to_json(entry: Added, lost: dict[str, str], stops: dict[str, Any]) -> dict[str, Any]:
+def _added_to_json(entry: Added, lost: dict[str, str], texts: dict[str, Any]) -> dict[str, Any]:
     first = entry.samples[0]
     for sample in entry.samples:
         if isinstance(sample.stop_reason, str):
-            stops[sample.id] = [sample.num_output_tokens, sample.stop_reason]
+            texts[sample.id] = [sample.num_output_tokens, sample.stop_reason]
+        elif sample.text is not None:
+            texts[sample.id] = [None, ""]
     if first.hooks:
         lost[first.id] = "activation hooks"
     origin = first.origin

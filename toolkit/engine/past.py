@@ -102,6 +102,7 @@ class Player:
         engine = self.engine
         engine.intake.numbers = base.num_requests, base.num_samples
         engine.scheduler.start_at(base.step)
+        engine.step_number = max(0, base.step - 1)
         engine.begin_journal(base)
         if base.pool is not None:
             engine.cache.pool.set_state(base.pool)

@@ -206,9 +206,13 @@ def _blank(record: Record, journal: Journal, llm: Any) -> Callable[[Any, Clock],
 
 def _history(record: Record, journal: Journal) -> Record:
     """Return a record with what was before the journal; the rest is recorded again."""
-    own = record.freeze()
-    own.truncate(journal.first_step)
-    return own
+    if journal.first_step == 0:
+        own = record.freeze()
+        own.truncate(0)
+        return own
+    # It began with the first request that is in it; not with the step before which that came.
+    first = next(entry for entry in journal if isinstance(entry, Added))
+    return record.between(float("-inf"), first.queued_s - journal.origin_s)
 
 
 def _attach(own: Record, journal: Journal) -> Callable[[Any], None]:
@@ -229,21 +233,21 @@ def _restart(record: Record, journal: Journal) -> Callable[[Added], tuple[Reques
     def restart(entry: Added) -> tuple[Request, ...]:
         samples = reborn(entry)
         for sample, recorded in zip(samples, entry.samples, strict=True):
-            if sample.params.detokenize:  # an engine with a tokenizer makes its own text of it
-                num_tokens, stop = _stop(journal, recorded)
-                sample.text = RecordedText(record.token_text, num_tokens, stop)
+            text = _text(journal, recorded)
+            if text is not None:  # an engine with a tokenizer will make its own instead
+                sample.text = RecordedText(record.token_text, *text)
         return samples
 
     return restart
 
 
-def _stop(journal: Journal, recorded: Request) -> tuple[int | None, str]:
-    """Return after how many tokens a stop string was complete, and which; None if none was."""
-    if journal.stops is not None:
-        return journal.stops.get(recorded.id, (None, ""))
+def _text(journal: Journal, recorded: Request) -> tuple[int | None, str] | None:
+    """Return after how many tokens a stop string was complete, if one was; None without a text."""
+    if journal.texts is not None and recorded.text is None:
+        return journal.texts.get(recorded.id)
     if isinstance(recorded.stop_reason, str):
         return recorded.num_output_tokens, recorded.stop_reason
-    return None, ""
+    return None if recorded.text is None else (None, "")
 
 
 def _refuse_lost_code(journal: Journal) -> None:
