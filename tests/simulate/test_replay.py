@@ -252,3 +252,27 @@ class TestDivergence:
         engine.run_until_idle()
         with pytest.raises(EngineError, match="no request in common"):
             diff(engine.record, make_engine(recorder=Record()).record)
+
+
+class Wrapped:
+    """What an LLM is to a replay."""
+
+    def __init__(self, model_fingerprint: str) -> None:
+        describe = {"model_fingerprint": model_fingerprint}.copy
+        self.engine = make_engine(recorder=Record(level="blocks", describe=describe))
+
+
+def test_a_loaded_run_is_replayed_on_the_same_model_and_on_no_other(tmp_path: Path):
+    source = Wrapped("a").engine
+    source.add([1, 2, 3], params(5, n=2))
+    source.run_until_idle()
+    loaded = Record.load(source.record.save(tmp_path / "run"))
+    same = Wrapped("a")
+    again = replay(loaded, same)
+    assert_alike(source.record, again)
+    engine = engine_at(loaded, 2, same)
+    engine.run_until_idle()
+    assert_alike(source.record, engine.record)
+    assert same.engine.scheduler.next_step == 0
+    with pytest.raises(EngineError, match="another model .model_fingerprint: 'a' recorded, 'b'"):
+        engine_at(loaded, 2, Wrapped("b"))
