@@ -274,5 +274,5 @@ def test_a_loaded_run_is_replayed_on_the_same_model_and_on_no_other(tmp_path: Pa
     engine.run_until_idle()
     assert_alike(source.record, engine.record)
     assert same.engine.scheduler.next_step == 0
-    with pytest.raises(EngineError, match="another model .model_fingerprint: 'a' recorded, 'b'"):
+    with pytest.raises(EngineError, match="model_fingerprint: 'a' recorded, 'b' here"):
         engine_at(loaded, 2, Wrapped("b"))
