@@ -40,6 +40,7 @@ def _values(request: Request) -> dict[str, Any]:
     )
     values = {name: getattr(request, name) for name in names.split()}
     values["token_ids"] = list(request.token_ids)
+    values["logprobs"] = None if request.logprobs is None else list(request.logprobs)
     values["waits_s"] = {cause: s for cause, s in request.waits_s.items() if s}
     values["text"] = request.text.text if request.text is not None else None
     if request.beam is not None:  # block_sharing and hypotheses follow from these

@@ -211,6 +211,7 @@ def test_a_run_whose_journal_began_later_is_replayed_from_there(monkeypatch):
     monkeypatch.setattr(journal_module, "MAX_TOKENS", 30)
     engine = make_engine(num_blocks=40, max_model_len=40, recorder=Record())
     for i in range(6):
+        engine.clock.advance(0.001)
         engine.add([*range(10), i], params(4))
         engine.run_until_idle()
     assert engine.journal.first_step > 0

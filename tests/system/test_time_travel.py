@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from tests.engine.pasts import Act, Run, pick
-from toolkit import LLM, PoolingParams, SamplingParams
+from toolkit import LLM, PoolingParams, Record, SamplingParams
 from toolkit.engine import POLICIES, Engine
 
 FORM = "[a-z ]{4,20}[.]"
@@ -98,7 +101,7 @@ def test_keys_and_values_are_the_same_bits(llm: LLM):
     engine = llm.engine
     engine.run_until_idle()
     for text in TEXTS:
-        engine.add(text, SamplingParams(max_tokens=12, seed=1))
+        engine.add(text, SamplingParams(max_tokens=12, seed=1, ignore_eos=True))
     for _ in range(5):
         engine.step()
     step = engine.scheduler.next_step
@@ -107,9 +110,10 @@ def test_keys_and_values_are_the_same_bits(llm: LLM):
     engine.run_until_idle()
     engine.add(" ".join(TEXTS), SamplingParams(max_tokens=30))
     engine.run_until_idle()
-    for keys, values in engine.runner.storage.layers:
-        keys.zero_()
-        values.zero_()
+    with torch.inference_mode():
+        for keys, values in engine.runner.storage.layers:
+            keys.zero_()
+            values.zero_()
     engine.rewind(step)
     assert sorted({b for table in engine.cache.tables.values() for b in table}) == blocks
     for request in engine.scheduler.running:
@@ -126,7 +130,9 @@ def test_keys_and_values_are_the_same_bits(llm: LLM):
 def test_a_changed_temperature_changes_what_follows_and_nothing_before(llm: LLM):
     engine = llm.engine
     engine.run_until_idle()
-    request = engine.add("The red dog", SamplingParams(max_tokens=12, temperature=0.0))
+    request = engine.add(
+        "The red dog", SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
+    )
     start = engine.scheduler.next_step
     engine.run_until_idle()
     plain, text = request.output_token_ids, request.output.text
@@ -137,3 +143,66 @@ def test_a_changed_temperature_changes_what_follows_and_nothing_before(llm: LLM)
     engine.run_until_idle()
     assert request.output_token_ids[:4] == plain[:4]
     assert request.output_token_ids != plain
+
+
+def alike(one: Record, other: Record) -> None:
+    for table in ("steps", "chunks", "requests", "tokens", "blocks", "events"):
+        a, b = getattr(one, table), getattr(other, table)
+        kept = [name for name in a.columns if not name.endswith("_s")]
+        pd.testing.assert_frame_equal(a[kept], b[kept], obj=table)
+
+
+def test_a_saved_run_of_the_model_is_replayed_in_every_column(llm: LLM, tmp_path: Path):
+    engine = llm.engine
+    engine.run_until_idle()
+    rng = random.Random(5)
+    for _ in range(20):
+        act = random_act(rng, engine)
+        if act is not None:
+            act(engine)
+        engine.step()
+    engine.run_until_idle()
+    record = engine.record.freeze()
+    alike(record, record.replay())
+    loaded = Record.load(record.save(tmp_path / "run"))
+    alike(record, loaded.replay(llm))
+    assert record.diff(loaded) is None
+
+
+def test_a_twin_of_a_served_model_leaves_it_alone(llm: LLM):
+    engine = llm.engine
+    engine.run_until_idle()
+    params = SamplingParams(max_tokens=30, seed=3, ignore_eos=True)
+    plain = [llm.generate(text, params)[0].outputs[0].token_ids for text in TEXTS]
+    step = engine.scheduler.next_step
+    requests = [engine.add(text, params) for text in TEXTS]
+    engine.start()
+    while engine.scheduler.next_step < step + 6:
+        time.sleep(0.001)
+    twin = engine.record.engine_at(step + 4)
+    twin.scheduler.policy = "shortest-first"
+    copies = [twin.scheduler.get(request.id) for request in requests]
+    twin.run_until_idle()
+    for copy, tokens in zip(copies, plain, strict=True):
+        assert copy is None or tuple(copy.output_token_ids) == tokens
+    twin.close()
+    engine.stop()
+    engine.run_until_idle()
+    assert [tuple(request.output_token_ids) for request in requests] == plain
+
+
+def test_where_two_runs_part_the_margin_is_recomputed(llm: LLM):
+    engine = llm.engine
+    engine.run_until_idle()
+    request = engine.add("The red dog", SamplingParams(max_tokens=9, seed=4, ignore_eos=True))
+    start = engine.scheduler.next_step
+    engine.run_until_idle()
+    past = engine.rewind(start + 3)
+    engine.change(request, params=replace(request.params, temperature=6.0))
+    engine.run_until_idle()
+    found = past.diff(engine.record, llm)
+    assert found is not None
+    assert found.request_id == request.id
+    assert found.index >= 3
+    assert found.margin_source == "recomputed"
+    assert found.margin_nats is not None
