@@ -57,5 +57,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Add ``%serve``, ``%%bench``, ``%%record`` and ``%%compare``: for ``%load_ext toolkit``."""
+    import_module("toolkit.magics").register(shell)
+
+
 def __dir__() -> list[str]:
     return [*globals(), *__all__, *_ROOMS]

@@ -15,6 +15,7 @@
     +-- RequestFailed                   a request ended with an error; .__cause__ is that error
     +-- RequestAborted                  a request was aborted before it finished
     +-- UnlikeRuns                      two benchmark results were not measured alike
+    +-- UnknownRequest (LookupError)    a record has no request of that name
 
 Catch ``ToolkitError`` for anything of ours; catch a leaf to recover from one cause.
 A broken promise of our own (a bug) is an ``InvariantViolation``, an ``AssertionError``.
@@ -37,6 +38,7 @@ __all__ = [
     "RequestAborted",
     "RequestFailed",
     "ToolkitError",
+    "UnknownRequest",
     "UnlikeRuns",
     "UnsupportedModel",
 ]
@@ -107,6 +109,10 @@ class RequestAborted(ToolkitError):
 
 class UnlikeRuns(ToolkitError):
     """Two benchmark results differ in settings or machine, so their ratio would say little."""
+
+
+class UnknownRequest(ToolkitError, LookupError):
+    """A record has no request of that name; what it keeps is bounded, so it may have gone."""
 
 
 class InvariantViolation(AssertionError):

@@ -35,11 +35,11 @@ from toolkit.request import (
     RequestOutput,
     SamplingParams,
 )
-from toolkit.runtime import ModelRunner
+from toolkit.runtime import Explainer, ModelRunner
 from toolkit.runtime.fingerprint import fingerprint
 from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.memory import MemoryPlan, plan_memory
-from toolkit.sampling import GrammarCompiler, GrammarRows, Sampler, Vocabulary
+from toolkit.sampling import Explanation, GrammarCompiler, GrammarRows, Sampler, Vocabulary
 from toolkit.structured_outputs import response_format_params
 from toolkit.text import Tokenizer
 from toolkit.threads import notice_if_late
@@ -218,6 +218,8 @@ class LLM:
             eos_token_ids=eos_token_ids,
         )
         self._hooks = runner.hooks
+        self._explainer = Explainer(self.engine, runner)
+        sampler.explainer = self._explainer
         register(self)
 
     @property
@@ -419,6 +421,32 @@ class LLM:
         return SamplingParams(**{**self.default_params, **changes})
 
     # ---- the rest
+
+    def explain(
+        self,
+        output: RequestOutput | Request | str,
+        token: int,
+        *,
+        sample: int | None = None,
+        recompute: bool = False,
+    ) -> Explanation:
+        """Say why a token of an answer came out: the model, each step of the sampler, the draw.
+
+        What was recorded is told (``record.level = "explain"``, or ``sampler.explain_if``); what
+        was not is computed once more from the tokens before it, and ``.source`` says so.
+
+        Args:
+            output: An answer of ``generate``, a request, or its id.
+            token: Its place in the output, from 0; -1 is the last.
+            sample: Which sample, where ``n`` is more than 1; the first, or the one whose request or
+                id is given, by default.
+            recompute: Compute it once more even if it was recorded.
+
+        Raises:
+            InvalidRequest: there is no such token, or it came from a beam search.
+            EngineClosed: it was not recorded, and the model is gone.
+        """
+        return self._explainer.explain_output(output, token, sample=sample, recompute=recompute)
 
     def reset_prefix_cache(self) -> int:
         """Forget reusable blocks; return how many were evicted."""

@@ -41,14 +41,38 @@ def diff(record: Any, other: Any, llm: Any = None) -> Any:
 
 
 def dashboard(server: Any, **options: Any) -> Any:
-    """Return a ``Dashboard`` of this server; the options are that widget's."""
+    """Return a ``Dashboard`` of this server; the options are that widget's.
+
+    Unless ``load=`` says otherwise, its button starts a few clients that ask and ask again.
+    """
+    options.setdefault("load", import_module("toolkit.server.closed_loop").ClosedLoop(server))
     return import_module("toolkit.widgets").Dashboard(server, **options)
+
+
+def panel(server: Any) -> Any:
+    """Return the ``ServerPanel`` of this server, always the same one."""
+    if "_panel" not in vars(server):
+        server._panel = import_module("toolkit.widgets").ServerPanel(server)
+    return server._panel
+
+
+def _repr_mimebundle_(server: Any, **kwargs: Any) -> Any:
+    """Show the panel in a notebook; without one, or without anywidget, the server's own table."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return {}
+    try:
+        data, metadata = panel(server)._repr_mimebundle_(**kwargs)
+    except ImportError:
+        return {}
+    return {**data, "text/plain": repr(server), "text/html": server._repr_html_()}, metadata
 
 
 # By the module and the name of a class: what is hung on it, under the function's own name.
 _HANGINGS: dict[tuple[str, str], tuple[Callable[..., Any], ...]] = {
     ("toolkit.record", "Record"): (timeline, block_map, engine_at, replay, diff),
-    ("toolkit.server.server_handle", "ServerHandle"): (dashboard,),
+    ("toolkit.server.server_handle", "ServerHandle"): (dashboard, panel, _repr_mimebundle_),
 }
 
 

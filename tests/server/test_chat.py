@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import openai
 import pytest
@@ -167,5 +169,10 @@ def test_nulls_are_the_same_as_absent_fields(http: httpx.Client) -> None:
 
 def test_a_whole_answer_says_where_the_time_went(http: httpx.Client) -> None:
     answer = http.post("/v1/chat/completions", json={**GREEDY, "max_tokens": 2})
-    names = [part.split(";")[0].strip() for part in answer.headers["server-timing"].split(",")]
-    assert names == ["queue", "prefill", "decode", "total"]
+    timing = answer.headers["server-timing"]
+    names = [part.split(";")[0].strip() for part in timing.split(",")]
+    assert names == ["tokenize", "wait", "prefill", "decode", "preempted", "total"]
+    found = re.findall(r'([a-z]+);dur=([0-9.]+)(?:;desc="[a-z0-9=. ]+")?(?:, |$)', timing)
+    parts_ms = {name: float(value) for name, value in found}
+    total_ms = parts_ms.pop("total")
+    assert 0 < total_ms == pytest.approx(sum(parts_ms.values()), abs=0.4)  # as rounded

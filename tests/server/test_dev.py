@@ -20,6 +20,7 @@ PATHS = [
     ("GET", "/engine/state"),
     ("GET", "/engine/record"),
     ("GET", "/engine/record/steps"),
+    ("GET", "/engine/why/req-0"),
 ]
 
 

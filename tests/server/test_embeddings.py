@@ -210,7 +210,7 @@ def test_ids_tables_and_tags_agree(http: httpx.Client, llm: LLM) -> None:
     answer = post(http, input=TEXTS, user="ada", metadata={"tenant": "a"}, priority=3)
     api_id = answer.headers["x-request-id"]
     assert api_id.startswith("embd-")
-    assert "queue;dur=" in answer.headers["server-timing"]
+    assert "wait;dur=" in answer.headers["server-timing"]
     table = llm.engine.record.requests
     rows = table[table["api_id"] == api_id].to_dict("records")
     assert len(rows) == 3

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.widgets.synthetic import SyntheticRun
 from toolkit.errors import InvalidParameter, ToolkitError
 from toolkit.widgets import Timeline
-from toolkit.widgets.timeline_rows import KINDS
+from toolkit.widgets.palette import LIGHT, rgb
+from toolkit.widgets.timeline_picture import timeline_pixels
+from toolkit.widgets.timeline_rows import KINDS, lane_arrays
 
 
 @pytest.fixture
@@ -84,3 +88,32 @@ def test_a_record_of_nothing_says_so():
     run = SyntheticRun(num_requests=3)
     run.record.requests = run.record.requests.head(0)
     assert "No request yet" in Timeline(run).to_html()
+
+
+def test_the_picture_of_a_cell_is_made_quickly_and_small():
+    timeline = Timeline(SyntheticRun(num_requests=2000, num_steps=1000))
+    start_s = time.process_time()
+    html = timeline.static_html()
+    assert time.process_time() - start_s < 1
+    assert len(html) < 40_000
+    assert "200 of 2000 requests by arrival" in html
+
+
+def test_pixels_stand_where_the_spans_are():
+    spans = pd.DataFrame(
+        {
+            "request_id": ["a", "b"],
+            "kind": ["decode", "wait"],
+            "cause": ["", "blocks"],
+            "start_s": [0.0, 5.0],
+            "end_s": [5.0, 10.0],
+        }
+    )
+    lanes = lane_arrays(SyntheticRun(num_requests=1).record.steps.head(0), 10)
+    pixels = timeline_pixels(["a", "b"], spans, lanes, low_s=0.0, high_s=10.0)
+    assert tuple(pixels[3, 100]) == rgb(LIGHT["decode"])
+    assert tuple(pixels[3, 800]) == (255, 255, 255)
+    middle = 14 + 6
+    assert tuple(pixels[middle, 800]) == rgb(LIGHT["wait_blocks"])
+    assert tuple(pixels[middle, 100]) == (255, 255, 255)
+    assert tuple(pixels[14, 800]) == (255, 255, 255), "who waits is drawn thin"

@@ -21,6 +21,7 @@ from rich.table import Table
 from toolkit import __version__
 from toolkit.cli.console import out
 from toolkit.cli.doctor_cpu import compile_ops, cpu_ops, num_cores, threads
+from toolkit.cli.doctor_front_end import front_ends
 from toolkit.cli.findings import Fact, Finding, Look, first_processor
 
 __all__ = ["doctor", "examine"]
@@ -28,7 +29,7 @@ __all__ = ["doctor", "examine"]
 _NEEDED = "torch transformers tokenizers safetensors huggingface_hub numpy pandas triton".split()
 _EXTRAS = {
     "server": "fastapi uvicorn pydantic openai httpx".split(),
-    "notebook": "jupyterlab ipywidgets matplotlib langchain-openai".split(),
+    "notebook": "jupyterlab matplotlib langchain-openai".split(),
 }
 _CPU_FLAGS = (
     "avx2",
@@ -57,7 +58,7 @@ def doctor(
         bool, typer.Option("--compile", help="Compile the C++ ops now.")
     ] = False,
 ) -> None:
-    """Show what this machine has: Python, packages, CPU, GPU, C++ ops, threads, settings.
+    """Show what this machine has: Python, packages, CPU, GPU, C++ ops, notebooks, settings.
 
     Exits with 1 if something must be mended.
     """
@@ -212,6 +213,7 @@ _SECTIONS: dict[str, Look] = {
     "toolkit": _kernels,
     "C++ ops": cpu_ops,
     "packages": _packages,
+    "notebooks": front_ends,
     "environment": _environment,
 }
 

@@ -97,6 +97,7 @@ class Engine:
         )
         self.sampler = sampler
         self.hooks = hooks
+        self.text = text
         self.events = events.EventBus()
         self.step_number = 0
         # Read at the moments of a step; what plays a journal sets it to what the clock said then.
@@ -389,6 +390,13 @@ class Engine:
     def block_snapshot(self) -> BlockSnapshot:
         """Return a frozen copy of every block's state, taken between two steps."""
         return self._loop.call(self._block_snapshot)
+
+    def between_steps(self, action: Callable[[], T]) -> T:
+        """Run ``action`` while no step runs, from any thread, and return what it returns.
+
+        It may read the engine and use the model, but must not change either.
+        """
+        return self._loop.call(action)
 
     def set_policy(self, policy: Any) -> None:
         """Assign ``scheduler.policy`` between two steps, from any thread, while the loop runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,13 +38,20 @@ def request_rows(ended: Rows, live: list[tuple[Any, ...]]) -> Rows:
     return {name: values[order] for name, values in ended.items()}
 
 
-def frame(table: str, rows: Rows, token_text: Callable[[int], str | None]) -> pd.DataFrame:
-    """Return rows of a log as the table that a user sees."""
+def frame(
+    table: str,
+    rows: Rows,
+    token_text: Callable[[int], str | None],
+    wanted: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Return rows of a log as the table that a user sees, or as some of its columns."""
     # Imported here: pandas takes 0.4 s, which an engine that nobody asks for tables need not pay.
     import pandas as pd
 
     columns: dict[str, Any] = {}
     for column in SCHEMA[table]:
+        if wanted is not None and column.name not in wanted:
+            continue
         if column.name == TAGS:
             for name, values in _tag_columns(rows["tags"]).items():
                 columns[name] = pd.Series(values, dtype=object)

@@ -59,7 +59,7 @@ class Log:
     """Rows with typed columns, numbered from 0; the oldest go when there are too many.
 
     >>> log = Log({"step": "q", "name": "n"}, max_rows=100)
-    >>> log.append((3, "a")); log.extend(2, ([4, 5], ["b", "a"]))
+    >>> number = log.append((3, "a")); log.extend(2, ([4, 5], ["b", "a"]))
     >>> log.read(1)["name"].tolist(), log.num_rows
     (['b', 'a'], 3)
 

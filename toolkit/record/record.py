@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from toolkit.record.environment import config_values, environment
 from toolkit.record.facts import Facts
 from toolkit.record.frames import frame, request_rows, schema_frame
 from toolkit.record.log import Log, Rows
+from toolkit.record.readings import Readings
 from toolkit.record.recorder import LEVELS, Logs, Recorder, WatchedEngine
 from toolkit.record.saved import Saved, load_record, save_record
 from toolkit.record.schema import TABLES
@@ -30,7 +31,7 @@ _APPENDED = ("steps", "chunks", "tokens", "events")
 _OTHERS = ("steps", "chunks", "tokens", "blocks", "events")
 
 
-class Record:
+class Record(Readings):
     """The tables of one engine: steps, chunks, requests, tokens, blocks, events.
 
     Memory is bounded: the oldest rows of each table go first, of ``requests`` the oldest that
@@ -172,11 +173,14 @@ class Record:
             return self.requests.tail(count) if count else self.requests.head(0)
         return self._frame(table, max(0, self._log(table).end - count))
 
-    def since(self, table: str, cursor: int) -> tuple[pd.DataFrame, int]:
+    def since(
+        self, table: str, cursor: int, columns: Collection[str] | None = None
+    ) -> tuple[pd.DataFrame, int]:
         """Return the rows that came after ``cursor``, and the cursor for the next call.
 
-        0 stands for everything that is kept. The cost is that of the new rows. A rewind of the
-        engine takes rows back, which ``generation`` tells: then start again from 0.
+        0 stands for everything that is kept. The cost is that of the new rows, and less where only
+        some ``columns`` are wanted. A rewind of the engine takes rows back, which ``generation``
+        tells: then start again from 0.
 
         Raises:
             RecordError: the table's rows change after they are written.
@@ -184,7 +188,25 @@ class Record:
         if table not in _APPENDED:
             raise RecordError(f"since({table!r}): rows only come at the end of {_APPENDED}")
         end = self._log(table).end
-        return self._frame(table, cursor, end), end
+        return self._frame(table, cursor, end, columns), end
+
+    def ttft_s(self, request_ids: Collection[str]) -> dict[str, float]:
+        """Return seconds from arrival to first token by request, for those that have one.
+
+        Quick for requests that run or have just ended; others are looked for in the whole table.
+        """
+        recorder = self._recorder
+        running = {} if recorder is None else recorder.ttft_s(request_ids)
+        found = dict(running)
+        log = self._log("requests")
+        for count in (256 + 2 * len(request_ids), log.num_rows):
+            missing = set(request_ids) - found.keys()
+            if not missing:
+                break
+            rows = log.read(max(log.start, log.end - count))
+            pairs = zip(rows["request_id"].tolist(), rows["ttft_s"].tolist(), strict=True)
+            found.update((name, ttft) for name, ttft in pairs if name in missing and ttft == ttft)
+        return found
 
     def facts(self, request_id: str, position: int) -> dict[str, Any] | None:
         """Return what the sampler did for the token at a position, if that was recorded."""
@@ -287,10 +309,16 @@ class Record:
     def _all_rows(self) -> dict[str, Rows]:
         return {table: self.rows(table) for table in ("requests", *_OTHERS)}
 
-    def _frame(self, table: str, start: int = 0, end: int | None = None) -> pd.DataFrame:
+    def _frame(
+        self,
+        table: str,
+        start: int = 0,
+        end: int | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pd.DataFrame:
         if table == "requests":
             return frame(table, self.rows(table), self._token_text)
-        return frame(table, self._log(table).read(start, end), self._token_text)
+        return frame(table, self._log(table).read(start, end), self._token_text, columns)
 
     def _log(self, table: str) -> Log:
         if table not in self._logs:

@@ -174,6 +174,15 @@ class Recorder:
         self._depth = LEVELS.index(level)
         self.holdings.listen(wanted=self._depth >= LEVELS.index("blocks"))
 
+    def ttft_s(self, request_ids: Iterable[str]) -> dict[str, float]:
+        """Return seconds from arrival to first token of those that live and have one."""
+        found = {}
+        for name in request_ids:
+            live = self.live.get(name)
+            if live is not None and live.request.first_token_s is not None:
+                found[name] = live.request.first_token_s - live.request.arrival_s
+        return found
+
     def rows_of_live(self) -> list[tuple[Any, ...]]:
         """Return the rows of requests whose row is not in the log, as they are now."""
         return [live.row(self.origin_s) for live in list(self.live.values())]
@@ -304,7 +313,12 @@ class Recorder:
 
     def _keep_causes(self, report: StepReport, computed: Iterable[str]) -> None:
         """Write down whose cause of waiting changed, where it is not that of the whole line."""
-        own = {name: cause for name, cause in report.waiting if cause in _OWN_CAUSES}
+        # Of the line's causes too, where the engine insisted on a chunk and so changed the step's.
+        own = {
+            name: cause
+            for name, cause in report.waiting
+            if cause in _OWN_CAUSES or cause != report.plan.limited_by
+        }
         own.update(report.stalled)
         before, self._own_causes = self._own_causes, own
         for name, cause in own.items():

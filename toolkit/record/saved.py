@@ -13,7 +13,6 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,10 +32,6 @@ VERSION = 1
 _COMPRESSION_LEVEL = 1
 # Values that are no text: kept as JSON, each distinct one once.
 _JSON_COLUMNS = frozenset(("tags", "priority", "seed"))
-_DAMAGE = (
-    *(KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError, OSError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,9 @@ def load_record(path: Path) -> Saved:
         try:
             with zipfile.ZipFile(file) as archive:
                 return _read(archive, path)
-        except _DAMAGE as error:
+        except RecordError:
+            raise
+        except Exception as error:  # zipfile, numpy and json each have several for damage
             raise RecordError(f"{path} is no record, or is damaged: {error!r}") from error
 
 

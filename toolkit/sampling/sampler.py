@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from toolkit.errors import EngineError
 from toolkit.kernels import Ops, select_ops
 from toolkit.request import Logprob, Request
 from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
+from toolkit.sampling.explain import Explanation
 from toolkit.sampling.explained import Explained
 from toolkit.sampling.facts import Facts
 from toolkit.sampling.grammar import GrammarRows
@@ -46,6 +49,14 @@ class SamplerOutput:
     forced_rows: frozenset[int] = frozenset()  # where a grammar left one token, or chose another
 
 
+class Explains(Protocol):
+    """Answers why a token came out; ``toolkit.runtime.explainer`` does."""
+
+    def explain(self, request: str | Request, position: int, *, recompute: bool) -> Explanation:
+        """Explain one token."""
+        ...
+
+
 class Sampler:
     """The chain from logits to tokens.
 
@@ -74,10 +85,11 @@ class Sampler:
         self.device = device
         self.history = TokenHistory(vocab_size, device)
         self.grammars = grammars
-        self._decode_token = decode_token
+        self.decode_token = decode_token
         self.ops = ops or select_ops("reference", device)
         self._batch: SamplingBatch | None = None
         self.explained = Explained(explains_all, decode_token)
+        self.explainer: Explains | None = None
 
     def sample(
         self, logits: Tensor, rows: Sequence[RowState], *, trace: Trace | None = None
@@ -121,6 +133,29 @@ class Sampler:
         if watched is not None:
             self._add_facts(output, watched, drawn, rows)
         return output
+
+    def explain(
+        self, request_id: str | Request, position: int, *, recompute: bool = False
+    ) -> Explanation:
+        """Explain the token of a request at ``position``, counted from the prompt's first token.
+
+        What was recorded is told; what was not is computed once more, between two steps of the
+        engine, and ``explanation.source`` says so.
+
+        Args:
+            request_id: The id of the request, or of one of its samples; or the request itself.
+            position: Of the token.
+            recompute: Compute it once more even if it was recorded:
+                ``explanation.logit_difference`` tells how far the two are apart.
+
+        Raises:
+            InvalidRequest: there is no such request or token, or it came from a beam search.
+            EngineClosed: it was not recorded, and the model is gone.
+            EngineError: this sampler belongs to no engine.
+        """
+        if self.explainer is None:
+            raise EngineError("this sampler belongs to no LLM: there is nothing to explain")
+        return self.explainer.explain(request_id, position, recompute=recompute)
 
     def explain_if(self, chosen: Callable[[Request], object] | None) -> None:
         """Record why each token was chosen, for the requests of which ``chosen(request)`` is true.
@@ -186,7 +221,7 @@ class Sampler:
             processed,
             prompt[start : start + count],
             num_top=[num_top_logprobs(request.params.prompt_logprobs, self.vocab_size)] * count,
-            decode_token=self._decode_token,
+            decode_token=self.decode_token,
         )
 
     def _batch_for(self, requests: Sequence[Request]) -> SamplingBatch:
@@ -323,7 +358,7 @@ class Sampler:
             batch.scored.select(processed),
             tokens[batch.scored.index],
             num_top=batch.num_top,
-            decode_token=self._decode_token,
+            decode_token=self.decode_token,
         )
         return dict(zip(batch.scored.numbers, entries, strict=True))
 

@@ -17,6 +17,7 @@ from toolkit.request import Request, RequestOrigin
 from toolkit.server.failures import Refusal
 from toolkit.server.protocol import Body, ignored_fields
 from toolkit.server.served import VERSION, ServedModel
+from toolkit.server.server_timing import server_timing
 from toolkit.server.settings import ServerSettings
 
 __all__ = [
@@ -84,7 +85,7 @@ def whole_body(payload: bytes, call: Call, first: Request) -> Response:
     return Response(
         payload,
         media_type="application/json",
-        headers={**call.headers, "server-timing": _server_timing(first)},
+        headers={**call.headers, "server-timing": server_timing(first)},
     )
 
 
@@ -109,21 +110,6 @@ def num_characters(*values: Any) -> int:
         elif isinstance(value, list):
             rest += value
     return found
-
-
-def _server_timing(request: Request) -> str:
-    """Say where the time went: waiting, computing the prompt, the other tokens (milliseconds)."""
-    marks = (
-        ("queue", request.arrival_s, request.first_scheduled_s),
-        ("prefill", request.first_scheduled_s, request.first_token_s),
-        ("decode", request.first_token_s, request.finished_s),
-        ("total", request.arrival_s, request.finished_s),
-    )
-    return ", ".join(
-        f"{name};dur={1e3 * (end_s - start_s):.1f}"
-        for name, start_s, end_s in marks
-        if start_s is not None and end_s is not None
-    )
 
 
 def _listed(names: list[str]) -> str:

@@ -16,7 +16,9 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 
 from toolkit.engine import Engine
-from toolkit.server.failures import Refusal
+from toolkit.errors import UnknownRequest
+from toolkit.record.why_parts import why_to_json
+from toolkit.server.failures import UNKNOWN_REQUEST, Refusal
 
 __all__ = ["DEV_PATHS", "EngineSwitch", "add_dev_routes", "is_dev_path"]
 
@@ -73,7 +75,9 @@ def add_dev_routes(app: FastAPI, switch: EngineSwitch, *, documented: bool) -> N
     router.post("/resume")(resume)
     router.get("/is_paused")(is_paused)
     router.get("/engine/state")(engine_state)
+    router.get("/engine/why/{name:path}")(why)
     router.get("/engine/record")(engine_record)
+    router.get("/engine/ttft")(record_ttft)
     router.get("/engine/record/{table}")(record_table)
     app.include_router(router)
 
@@ -121,6 +125,14 @@ def engine_state(http: HttpRequest) -> dict[str, Any]:
     }
 
 
+def why(name: str, http: HttpRequest) -> dict[str, Any]:
+    """Say why a request was slow, by an answer's id, an X-Request-Id or a request id."""
+    try:
+        return why_to_json(_record(http).why(name))
+    except UnknownRequest as error:
+        raise Refusal(str(error), status=404, param="name", code=UNKNOWN_REQUEST) from error
+
+
 def engine_record(http: HttpRequest) -> dict[str, Any]:
     """Say which tables there are."""
     record = _record(http)
@@ -129,7 +141,17 @@ def engine_record(http: HttpRequest) -> dict[str, Any]:
         "level": record.level,
         "started_at": record.started_at.isoformat(),
         "num_dropped": dict(record.num_dropped),
+        "num_blocks": record.num_blocks,
+        "block_size": record.block_size,
     }
+
+
+def record_ttft(
+    http: HttpRequest, request_id: Annotated[list[str], Query(default_factory=list)]
+) -> dict[str, float]:
+    """Return seconds from arrival to first token of these requests, where they have one."""
+    found: dict[str, float] = _record(http).ttft_s(request_id)
+    return found
 
 
 def record_table(
@@ -137,10 +159,14 @@ def record_table(
     http: HttpRequest,
     format: Annotated[str, Query(pattern="^(split|jsonl)$")] = "split",
     tail: Annotated[int | None, Query(ge=0)] = None,
+    since: Annotated[int | None, Query(ge=0)] = None,
+    column: Annotated[list[str] | None, Query()] = None,
 ) -> Response:
-    """Return a table of the record, or its last ``tail`` rows.
+    """Return a table of the record, its last ``tail`` rows, or those ``since`` a cursor.
 
-    ``format=split``: ``{"columns", "dtypes", "data"}``; ``format=jsonl``: an object a line.
+    ``format=split``: ``{"columns", "dtypes", "data", "cursor"}``; ``format=jsonl``: an object a
+    line. ``cursor`` is for the next call, where ``since`` was given; ``column`` then names the
+    columns that are wanted, by default all.
     """
     record = _record(http)
     if table not in record.tables:
@@ -149,12 +175,14 @@ def record_table(
             status=404,
             param="table",
         )
-    frame = getattr(record, table)
-    if tail is not None:
-        frame = frame.tail(tail)
+    cursor = None
+    if since is not None:
+        frame, cursor = record.since(table, since, column)
+    else:
+        frame = getattr(record, table) if tail is None else record.tail(table, tail)
     if format == "jsonl":
         return StreamingResponse(_lines(frame), media_type="application/jsonl")
-    return StreamingResponse(_split(frame), media_type="application/json")
+    return StreamingResponse(_split(frame, cursor), media_type="application/json")
 
 
 def _lines(frame: Any) -> Iterator[str]:
@@ -163,8 +191,9 @@ def _lines(frame: Any) -> Iterator[str]:
         yield part.to_json(orient="records", lines=True, double_precision=15)
 
 
-def _split(frame: Any) -> Iterator[str]:
+def _split(frame: Any, cursor: int | None) -> Iterator[str]:
     head = {
+        "cursor": cursor,
         "columns": list(frame.columns),
         "dtypes": [str(dtype) for dtype in frame.dtypes],
     }

@@ -14,7 +14,10 @@ from starlette.types import Scope
 
 from toolkit.errors import EngineError, InvalidRequest, PromptTooLong
 
-__all__ = ["Refusal", "as_invalid_body", "as_refusal"]
+__all__ = ["UNKNOWN_REQUEST", "Refusal", "as_invalid_body", "as_refusal"]
+
+# The code of the error for a request that no record has.
+UNKNOWN_REQUEST = "unknown_request"
 
 
 # A message may quote what the client sent.

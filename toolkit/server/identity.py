@@ -94,7 +94,7 @@ class _Answering:
 
     def log(self) -> None:
         """Write the line, once."""
-        if self._is_logged:
+        if self._is_logged or self._is_look:
             return
         self._is_logged = True
         duration_ms = 1e3 * (time.perf_counter() - self._start_s)
@@ -103,6 +103,13 @@ class _Answering:
         line += f" {self._client_id!r}" if self._client_id else ""
         failure = " ".join(self._scope["state"].get("failure", "").split())
         self._log(f"{line}: {failure[:_MAX_FAILURE_LENGTH]}" if failure else line)
+
+    @property
+    def _is_look(self) -> bool:
+        """Whether it was only looked in: views and scrapers do so every second, for hours."""
+        path = route_path(self._scope)
+        is_looking = path == "/metrics" or path.startswith("/engine/")
+        return is_looking and self._scope["method"] == "GET" and self.status == 200
 
 
 class KeyCheck:

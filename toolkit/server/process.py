@@ -16,6 +16,8 @@ from dataclasses import fields
 from os import PathLike, fspath
 from typing import IO, Any
 
+import httpx
+
 from toolkit import errors
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.registry import Holding, register, resident_bytes
@@ -31,6 +33,8 @@ __all__ = ["ServerProcess"]
 # Before the lines that the child writes for us; cli.serve_child knows it too.
 _MARK = "toolkit-serve "
 _MAX_LOG_LINES = 1000
+_LOOK_S = 1.0  # how long a cell waits for what the process says of itself
+_COUNTED = ("running", "waiting")
 # A child that was told to stop, and whose grace is over, is killed after this time: it may be in
 # a long step.
 _PATIENCE_S = 10.0
@@ -155,6 +159,11 @@ class ServerProcess(ServerHandle):
         facts = {"process": str(self.process_id)}
         if memory is not None:
             facts["memory"] = f"{memory / 1024**2:,.0f} MiB"
+        # Not by the engine's view: a cell that is displayed must not wait for a stuck process.
+        with suppress(httpx.HTTPError), self.address.http_client(timeout=_LOOK_S) as http:
+            counts = MetricsTable(http.get("/metrics").raise_for_status().text)
+            running, waiting = (counts[f"vllm:num_requests_{which}"] for which in _COUNTED)
+            facts = {"requests": f"{running:.0f} running, {waiting:.0f} waiting", **facts}
         return facts
 
     # ---- inside

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pandas as pd
 
 from toolkit.engine.report import BlockCounts
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, UnknownRequest
+from toolkit.record.why import Why
+from toolkit.record.why_parts import why_from_json
 from toolkit.server.address import Address
+from toolkit.server.failures import UNKNOWN_REQUEST
 
 __all__ = ["RemoteEngine", "RemoteRecord"]
+
+_NAMES_AT_ONCE = 100  # an address line has its limits
 
 
 class RemoteEngine:
@@ -93,7 +99,10 @@ class RemoteEngine:
                 f"the server process at {self._address.place} does not answer: {error}"
             ) from error
         if answer.is_error:
-            raise EngineError(f"{method} {path}: {answer.json()['error']['message']}")
+            refusal = answer.json()["error"]
+            if refusal["code"] == UNKNOWN_REQUEST:
+                raise UnknownRequest(refusal["message"])
+            raise EngineError(f"{method} {path}: {refusal['message']}")
         return answer
 
     def __getattr__(self, name: str) -> Any:
@@ -129,16 +138,49 @@ class RemoteRecord:
         """What all times count from."""
         return datetime.fromisoformat(self._engine.call("GET", "/engine/record")["started_at"])
 
+    def why(self, request: str) -> Why:
+        """Say why a request was slow, by an answer's id, an X-Request-Id or a request id.
+
+        Raises:
+            UnknownRequest: the record has no such request.
+        """
+        return why_from_json(self._engine.call("GET", f"/engine/why/{quote(request, safe='')}"))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the pool."""
+        return int(self._engine.call("GET", "/engine/record")["num_blocks"])
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block."""
+        return int(self._engine.call("GET", "/engine/record")["block_size"])
+
     def tail(self, table: str, count: int) -> pd.DataFrame:
         """Return the last rows of a table."""
-        return self._table(table, tail=count)
+        return self._table(table, tail=count)[0]
+
+    def since(
+        self, table: str, cursor: int, columns: Collection[str] | None = None
+    ) -> tuple[pd.DataFrame, int]:
+        """Return the rows that came after ``cursor``, and the cursor for the next call."""
+        return self._table(table, since=cursor, column=list(columns or ()))
+
+    def ttft_s(self, request_ids: Collection[str]) -> dict[str, float]:
+        """Return seconds from arrival to first token by request, for those that have one."""
+        found: dict[str, float] = {}
+        names = list(request_ids)
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            part = names[start : start + _NAMES_AT_ONCE]
+            found.update(self._engine.call("GET", "/engine/ttft", request_id=part))
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("tables", ()):
-            return self._table(name)
+            return self._table(name)[0]
         raise AttributeError(
             f"record.{name}: of a record in another process there are the tables "
-            f"{', '.join(self.__dict__.get('tables', ()))}, and .tail(table, count)"
+            f"{', '.join(self.__dict__.get('tables', ()))}, .tail(table, count) and .why(id)"
         )
 
     def __dir__(self) -> list[str]:
@@ -147,7 +189,8 @@ class RemoteRecord:
     def __repr__(self) -> str:
         return f"RemoteRecord({', '.join(self.tables)} of {self._engine!r})"
 
-    def _table(self, name: str, **params: Any) -> pd.DataFrame:
+    def _table(self, name: str, **params: Any) -> tuple[pd.DataFrame, int]:
         answer = self._engine.call("GET", f"/engine/record/{name}", format="split", **params)
         frame = pd.DataFrame(answer["data"], columns=answer["columns"], dtype=object)
-        return frame.astype(dict(zip(answer["columns"], answer["dtypes"], strict=True)))
+        dtypes = dict(zip(answer["columns"], answer["dtypes"], strict=True))
+        return frame.astype(dtypes), answer["cursor"] or 0

@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 from openai import AsyncOpenAI, OpenAI
 
+from toolkit.errors import EngineError
 from toolkit.html_table import facts_html
+from toolkit.record.why import Why
 from toolkit.server.address import Address
 from toolkit.server.logs import LogLines
 from toolkit.server.metrics_table import MetricsTable
 from toolkit.server.settings import ServerSettings
+from toolkit.server.snippets import snippets
 
 __all__ = ["ServerHandle"]
 
@@ -64,7 +67,33 @@ class ServerHandle(ABC):
         """Return a ``langchain_openai.ChatOpenAI`` that talks to this server."""
         return self.address.langchain(self.model_name, options)
 
+    @property
+    def snippets(self) -> dict[str, str]:
+        """Code to copy that talks to this server, by client: curl, openai, LangChain."""
+        return snippets(self.address, self.model_name)
+
     # ---- look inside
+
+    @property
+    @abstractmethod
+    def engine(self) -> Any:
+        """The engine that answers, or a view of it."""
+
+    def why(self, request: str) -> Why:
+        """Say why a call was slow: a sentence, its causes, who is responsible, a waterfall.
+
+        Args:
+            request: The answer's id ("chatcmpl-..."), the client's X-Request-Id, or a request id.
+
+        Raises:
+            UnknownRequest: the record has no such request.
+            EngineError: the engine keeps no record, or its process has ended.
+        """
+        record = self.engine.record
+        if record is None:
+            raise EngineError("this engine keeps no record, so nobody knows")
+        why: Why = record.why(request)
+        return why
 
     @property
     @abstractmethod
@@ -116,8 +145,9 @@ class ServerHandle(ABC):
         names = ", ".join(self.settings.served_names) or self.model_name
         return f"{type(self).__name__}({self.address.place}, {names}, {self._state})"
 
-    def _repr_html_(self) -> str:
-        facts = {
+    def facts(self) -> dict[str, str]:
+        """Return what a cell shows: state, URL, model, key, and what this kind of server adds."""
+        return {
             "state": self._state,
             "URL": f"{self.base_url} on unix:{self.address.uds}"
             if self.address.uds
@@ -126,5 +156,7 @@ class ServerHandle(ABC):
             "API key": "needed" if self.settings.api_keys else "none needed",
             **self._facts(),
         }
+
+    def _repr_html_(self) -> str:
         code = self.address.curl(self.model_name) if self.is_running else ""
-        return facts_html(type(self).__name__, facts, code=code)
+        return facts_html(type(self).__name__, self.facts(), code=code)

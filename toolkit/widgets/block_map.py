@@ -12,7 +12,7 @@ import pandas as pd
 from toolkit.errors import ToolkitError
 from toolkit.widgets.base import Widget
 from toolkit.widgets.block_cells import BlockCells, cells_of_frame, cells_of_snapshot
-from toolkit.widgets.fallback import new_figure, picture, raster_png
+from toolkit.widgets.fallback import legend, new_figure, picture, raster_png
 from toolkit.widgets.palette import LIGHT, owner_colour, owner_index, rgb
 from toolkit.widgets.source import open_source
 
@@ -23,6 +23,7 @@ _NO_HISTORY = (
     "engine.record.level = 'blocks'"
 )
 _MAX_HISTORY_ROWS = 8  # what fits beside a pointer
+_LARGE_POOL = 4096  # from here on cells are small, and the picture stays below 40 kB
 _NUM_NAMED = 12  # owners in the legend of a picture
 
 
@@ -194,17 +195,12 @@ class BlockMap(Widget):
             return f"<p>{escape(_NO_HISTORY)}</p>"
         self._catch_up()
         cells = self._require()
-        entries = "".join(
-            f'<span style="white-space:nowrap;margin-right:12px"><i style="display:inline-block;'
-            f'width:10px;height:10px;margin-right:4px;background:{colour}"></i>{escape(name)}</span>'
-            for name, colour in _legend(cells)
-        )
         image = picture(
             raster_png(_raster(cells)),
             alt=self._caption(cells),
             style="width:100%;max-width:900px;image-rendering:pixelated;background:white",
         )
-        return f"<div><b>{escape(self._caption(cells))}</b></div>{image}<div>{entries}</div>"
+        return f"<div><b>{escape(self._caption(cells))}</b></div>{image}{legend(_legend(cells))}"
 
     def _caption(self, cells: BlockCells) -> str:
         counts = cells.counts()
@@ -234,8 +230,9 @@ def _legend(cells: BlockCells) -> list[tuple[str, str]]:
     return [*named, *rest, ("cached", LIGHT["cached"]), ("empty", LIGHT["free"])]
 
 
-def _raster(cells: BlockCells, pixels: int = 8) -> np.ndarray:
+def _raster(cells: BlockCells) -> np.ndarray:
     """Draw a cell per block, [height, width, 3] uint8; the unfilled part of a block is paler."""
+    pixels = 8 if cells.num_blocks <= _LARGE_POOL else 4
     columns = max(1, min(cells.num_blocks, max(32, int(np.ceil(np.sqrt(cells.num_blocks * 2.5))))))
     rows = -(-cells.num_blocks // columns)
     image: np.ndarray = np.full((rows, pixels, columns, pixels, 3), 255, np.uint8)

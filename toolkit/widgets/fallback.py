@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable
 from html import escape
 from io import BytesIO
 from struct import pack
 from typing import Any
 from zlib import compress, crc32
 
-__all__ = ["new_figure", "page", "picture", "png_bytes", "raster_png"]
+__all__ = ["legend", "new_figure", "page", "picture", "png_bytes", "raster_png"]
 
 
 def new_figure(width_in: float, height_in: float) -> Any:
@@ -34,6 +35,17 @@ def picture(png: bytes, *, alt: str, style: str = "max-width:100%") -> str:
     """Return an ``img`` element that carries its own bytes."""
     data = b64encode(png).decode()
     return f'<img alt="{escape(alt)}" style="{style}" src="data:image/png;base64,{data}">'
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """Return names beside their colours, as HTML."""
+    swatch = "display:inline-block;width:10px;height:10px;margin-right:4px;background:"
+    spans = (
+        f'<span style="white-space:nowrap;margin-right:12px"><i style="{swatch}{colour}"></i>'
+        f"{escape(name)}</span>"
+        for name, colour in entries
+    )
+    return f"<div>{' '.join(spans)}</div>"
 
 
 def page(title: str, body: str) -> str:

@@ -75,6 +75,26 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Make an element of a class in `parent`: element("div", "tk-bar", root, "text"). */
+function element(tag, name, parent, text = "") {
+  return parent.appendChild(make(tag, { class: name || undefined }, text));
+}
+
+/** A scale of the strengths that tokens are coloured with, between the names of its ends. */
+function ramp(parent, low, high) {
+  const scale = element("span", "tk-ramp", parent);
+  element("span", "", scale, low);
+  const swatches = element("span", "", scale);
+  for (let i = 0; i <= 8; i++)
+    element("span", "tk-token tk-swatch", swatches).style.setProperty("--strength", i / 8);
+  element("span", "", scale, high);
+}
+
+/** A token's text with signs for what cannot be seen. */
+function visible(text) {
+  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "\u00a0") || "∅";
+}
+
 // ---- frames
 
 const TYPED = { float32: Float32Array, float64: Float64Array, int8: Int8Array, int16: Int16Array,

@@ -50,8 +50,7 @@ def open_source(source: Any) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, str | os.PathLike):
-        load: Any = Record
-        return Source(load.load(source))
+        return Source(Record.load(os.fspath(source)))
     if isinstance(source, Record):
         return Source(source, engine=getattr(source, "engine", None))
     engine = getattr(source, "engine", None)

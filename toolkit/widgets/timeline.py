@@ -10,9 +10,10 @@ import pandas as pd
 
 from toolkit.errors import ToolkitError
 from toolkit.widgets.base import Widget
-from toolkit.widgets.fallback import new_figure
+from toolkit.widgets.fallback import legend, new_figure, picture, raster_png
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import open_source
+from toolkit.widgets.timeline_picture import timeline_pixels
 from toolkit.widgets.timeline_rows import (
     KINDS,
     lane_arrays,
@@ -214,10 +215,31 @@ class Timeline(Widget):
     def static_html(self) -> str:
         """Return the rows as a picture; a record without any says so."""
         try:
-            is_empty = self._requests().empty
-            return "<p>No request yet.</p>" if is_empty else super().static_html()
+            requests = self._ordered().tail(_MAX_FIGURE_ROWS)
+            if requests.empty:
+                return "<p>No request yet.</p>"
+            return self._picture(list(requests["request_id"]))
         except ToolkitError as error:
             return f"<p>{escape(str(error))}</p>"
+
+    def _picture(self, request_ids: list[str]) -> str:
+        spans = self._record.spans(request_ids)
+        steps = self._record.steps.tail(_MAX_STEPS)
+        low_s, high_s = float(spans["start_s"].min()), float(spans["end_s"].max())
+        steps = steps[
+            (steps["start_s"] <= high_s) & (steps["start_s"] + steps["duration_s"] >= low_s)
+        ]
+        lanes = lane_arrays(steps, self._record.num_blocks or 0)
+        pixels = timeline_pixels(request_ids, spans, lanes, low_s=low_s, high_s=high_s)
+        caption = (
+            f"{len(request_ids)} of {self._record.num_rows('requests')} requests by {self._sort}, "
+            f"from {low_s:.3g} s to {high_s:.3g} s; below, tokens against the budget, and KV in %"
+        )
+        names = [KINDS[place] for place in sorted(set(span_kinds(spans)))]
+        key = legend((name.replace("wait_", "waits for "), LIGHT[name]) for name in names)
+        style = "width:100%;max-width:900px;background:white"
+        image = picture(raster_png(pixels), alt=caption, style=style)
+        return f"<div><b>{escape(caption)}</b></div>{image}{key}"
 
     def __repr__(self) -> str:
         return f"Timeline({self._record.num_rows('requests')} requests)"

@@ -1,0 +1,216 @@
+"""The field's metrics over a record: TTFT, TPOT, ITL, E2E, throughput, goodput; vLLM's definitions.
+
+TTFT is from a request's arrival to its first token, so waiting counts. TPOT is (E2E - TTFT) /
+(output tokens - 1), for requests with more than one. ITL is the gap between two tokens, over all
+gaps of all requests, so long answers weigh more. Only requests that finished count; throughput is
+what was completed, divided by the time from the first arrival to the last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.errors import InvalidParameter
+from toolkit.record.intervals import (
+    grouped_mean_interval,
+    grouped_percentile_intervals,
+    mean_interval,
+    percentile_interval,
+    share_interval,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SLO_NAMES", "summarise"]
+
+PERCENTILES = (50, 90, 95, 99)
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+SLO_NAMES = ("ttft_s", "tpot_s", "e2e_s", "itl_p50_s", "itl_p99_s", "itl_max_s")
+_WITH_INTERVAL = ("mean", *(f"p{percent}" for percent in PERCENTILES))
+COLUMNS = (
+    "num",
+    "mean",
+    "std",
+    *(f"p{percent}" for percent in PERCENTILES),
+    *(f"{name}_{end}" for name in _WITH_INTERVAL for end in ("low", "high")),
+)
+
+
+def summarise(
+    requests: pd.DataFrame,
+    tokens: pd.DataFrame | None,
+    *,
+    by: str | Sequence[str] | None = None,
+    warmup_s: float = 0.0,
+    slo: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Return a row per metric, below a level per name in ``by``; the module says what they mean.
+
+    Intervals are of 95 %, and take the requests as independent of one another: in a full queue
+    they are not, and the truth is wider. Where there are too few requests to have a bound, it is
+    NaN.
+
+    Args:
+        requests: That table of a record: a row per sample.
+        tokens: That table; None where none were kept, which leaves ITL empty.
+        by: Columns of ``requests`` to group by, such as "tags.tenant".
+        warmup_s: Leaves out requests that arrived in the first seconds after the first arrival.
+        slo: Limits by name, one of ``SLO_NAMES``; a request is good when it keeps all of them.
+
+    Raises:
+        InvalidParameter: no such column or limit, or a negative time.
+    """
+    import pandas as pd
+
+    limits = _checked_limits(slo or {})
+    if not warmup_s >= 0:
+        raise InvalidParameter(f"warmup_s={warmup_s!r} must be 0 or more", param="warmup_s")
+    names = [by] if isinstance(by, str) else list(by or ())
+    for name in names:
+        if name not in requests.columns:
+            tags = [column for column in requests.columns if column.startswith("tags.")]
+            raise InvalidParameter(
+                f"by={name!r} is no column of record.requests; its tags: {', '.join(tags) or '-'}",
+                param="by",
+            )
+    start_s = float(requests["arrival_s"].min()) + warmup_s if len(requests) else 0.0
+    if not names:
+        return _table(_rows(requests, tokens, start_s, limits))
+    groups = requests.groupby(names if len(names) > 1 else names[0], dropna=False, sort=True)
+    tables = {key: _table(_rows(group, tokens, start_s, limits)) for key, group in groups}
+    if not tables:
+        return _table({})
+    return pd.concat(tables, names=[*names, "metric"])
+
+
+def _checked_limits(slo: Mapping[str, float]) -> dict[str, float]:
+    for name, limit in slo.items():
+        if name not in SLO_NAMES:
+            raise InvalidParameter(
+                f"slo={name!r} is not one of {', '.join(SLO_NAMES)}", param="slo"
+            )
+        if not limit > 0:
+            raise InvalidParameter(f"slo: {name}={limit!r} must be above 0", param="slo")
+    return dict(slo)
+
+
+def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
+    frame.index.name = "metric"
+    frame["num"] = frame["num"].astype("int64")
+    return frame
+
+
+def _rows(
+    requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float, limits: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of one group, whose window opens at ``start_s``."""
+    late = requests[requests["arrival_s"] >= start_s]
+    finished = late[late["status"] == "finished"]
+    rows = {name: _latency(finished[name]) for name in ("ttft_s", "tpot_s")}
+    rows["itl_s"] = _gaps(tokens, finished)
+    rows["e2e_s"] = _latency(finished["e2e_s"])
+    rows |= _throughput(requests, tokens, start_s)
+    if limits:
+        rows |= _goodput(late, limits, _duration_s(requests, start_s))
+    ends = late["status"].isin(("finished", "failed", "aborted"))
+    for status in ("finished", "failed", "aborted"):
+        rows[status] = {"num": int((late["status"] == status).sum())}
+    rows["unfinished"] = {"num": int((~ends).sum())}
+    return rows
+
+
+def _latency(column: pd.Series[Any]) -> dict[str, float]:
+    values = np.sort(column.to_numpy("float64", na_value=np.nan))
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return {"num": 0}
+    row = _moments(values)
+    row["mean_low"], row["mean_high"] = mean_interval(values)
+    for percent in PERCENTILES:
+        low, high = percentile_interval(values, percent)
+        row[f"p{percent}_low"], row[f"p{percent}_high"] = low, high
+    return row
+
+
+def _gaps(tokens: pd.DataFrame | None, finished: pd.DataFrame) -> dict[str, float]:
+    """Return ITL's row; its intervals come from drawing whole requests, whose gaps are alike."""
+    if tokens is None or not len(tokens):
+        return {"num": 0}
+    known = tokens["itl_s"].notna() & tokens["request_id"].isin(finished["request_id"])
+    values = tokens.loc[known, "itl_s"].to_numpy("float64")
+    if not len(values):
+        return {"num": 0}
+    owners = np.unique(tokens.loc[known, "request_id"].to_numpy(str), return_inverse=True)[1]
+    row = _moments(np.sort(values))
+    row["mean_low"], row["mean_high"] = grouped_mean_interval(values, owners)
+    intervals = grouped_percentile_intervals(values, owners, PERCENTILES)
+    for percent, (low, high) in zip(PERCENTILES, intervals, strict=True):
+        row[f"p{percent}_low"], row[f"p{percent}_high"] = low, high
+    return row
+
+
+def _moments(ordered: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Return number, mean, sample standard deviation and percentiles, as NumPy has them."""
+    percentiles = np.percentile(ordered, PERCENTILES)
+    return {
+        "num": len(ordered),
+        "mean": float(ordered.mean()),
+        "std": float(ordered.std(ddof=1)) if len(ordered) > 1 else float("nan"),
+        **{f"p{p}": float(value) for p, value in zip(PERCENTILES, percentiles, strict=True)},
+    }
+
+
+def _duration_s(requests: pd.DataFrame, start_s: float) -> float:
+    ends = requests.loc[requests["status"] == "finished", ["last_token_s", "finished_s"]]
+    begin = requests.loc[requests["arrival_s"] >= start_s, "arrival_s"].min()
+    begin_s = max(start_s, float(begin)) if begin == begin else start_s
+    last = ends["last_token_s"].fillna(ends["finished_s"]).max()
+    return float(last) - begin_s if last == last else float("nan")
+
+
+def _throughput(
+    requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float
+) -> dict[str, dict[str, float]]:
+    """Return rates over the window: what was completed in it, whenever it arrived."""
+    duration_s = _duration_s(requests, start_s)
+    done = requests[(requests["status"] == "finished") & (requests["finished_s"] >= start_s)]
+    num_output = int(done["num_output_tokens"].sum())
+    num_prompt = int(done["num_prompt_tokens"].sum())
+    if tokens is not None and len(tokens):  # exact: of a long answer only what was sent in it
+        sent = tokens[tokens["request_id"].isin(done["request_id"])]
+        if len(sent) >= num_output:
+            num_output = int((sent["sent_s"] >= start_s).sum())
+    counts = {
+        "requests_per_s": len(done),
+        "output_tokens_per_s": num_output,
+        "total_tokens_per_s": num_prompt + num_output,
+    }
+    return {
+        name: {"num": count, "mean": count / duration_s if duration_s > 0 else float("nan")}
+        for name, count in counts.items()
+    }
+
+
+def _goodput(
+    late: pd.DataFrame, limits: dict[str, float], duration_s: float
+) -> dict[str, dict[str, float]]:
+    """Return how many requests keep all limits; what failed or was aborted keeps none."""
+    ended = late[late["status"].isin(("finished", "failed", "aborted"))]
+    good = (ended["status"] == "finished").to_numpy()
+    for name, limit in limits.items():
+        values = ended[name].to_numpy("float64", na_value=np.nan)
+        good = good & ~(values > limit)  # an answer of one token has no gap that could be too long
+    num_good = int(good.sum())
+    share: dict[str, float] = {"num": num_good}
+    if len(ended):
+        low, high = share_interval(num_good, len(ended))
+        share |= {"mean": num_good / len(ended), "mean_low": low, "mean_high": high}
+    rate = num_good / duration_s if duration_s > 0 else float("nan")
+    return {"goodput_per_s": {"num": num_good, "mean": rate}, "goodput_share": share}
