@@ -175,7 +175,7 @@ class Sampler:
         return Sampler(
             self.vocab_size,
             self.device,
-            decode_token=self._decode_token,
+            decode_token=self.decode_token,
             ops=self.ops,
             grammars=None if self.grammars is None else self.grammars.detached(),
             explains_all=explains_all,
