@@ -145,6 +145,19 @@ def test_a_changed_temperature_changes_what_follows_and_nothing_before(llm: LLM)
     assert request.output_token_ids != plain
 
 
+def test_a_parameter_changed_in_the_middle_holds_from_the_next_token_on(llm: LLM):
+    engine = llm.engine
+    engine.run_until_idle()
+    request = engine.add("The red dog", SamplingParams(max_tokens=12, seed=8, ignore_eos=True))
+    for _ in range(4):
+        engine.step()
+    only = replace(request.params, allowed_token_ids=[7])
+    engine.change(request, params=only)
+    engine.run_until_idle()
+    assert request.output_token_ids[4:] == [7] * 8
+    assert request.output_token_ids[:4] != [7] * 4
+
+
 def alike(one: Record, other: Record) -> None:
     for table in ("steps", "chunks", "requests", "tokens", "blocks", "events"):
         a, b = getattr(one, table), getattr(other, table)
