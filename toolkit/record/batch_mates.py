@@ -102,19 +102,27 @@ class Company:
         """
         import pandas as pd
 
-        chunks = self._chunks(int(steps.min()), int(steps.max())) if len(steps) else None
-        if chunks is not None:
-            others = chunks["request_id"] != self._request_id
-            chunks = chunks[others & np.isin(chunks["step"].to_numpy("int64"), steps)]
-        if chunks is None or not len(chunks):
+        if not len(steps):
             return empty_responsible()
-        counts = {"prompt": self._prompt_tokens, "all": _all_tokens, "held": _held_tokens}
-        places = np.searchsorted(self._step_numbers, chunks["step"].to_numpy("int64"))
+        chunks = self._chunks(int(steps.min()), int(steps.max()))
         owner, names = pd.factorize(chunks["request_id"].to_numpy(object))
+        step, start, end = (chunks[name].to_numpy("int64") for name in ("step", "start", "end"))
+        known = np.array([self._num_prompt.get(name, 0) for name in names], "int64")
+        counts = {
+            "prompt": lambda: np.maximum(0, np.minimum(end, known[owner]) - start),
+            "all": lambda: end - start,
+            "held": lambda: end,
+        }
+        # Whole columns at once: a long wait can have run through all chunks of a record.
+        places: Array = np.asarray(np.searchsorted(self._step_numbers, step))
+        is_wanted: Array = np.zeros(len(self._step_numbers), bool)
+        is_wanted[np.searchsorted(self._step_numbers, steps)] = True
+        counted = is_wanted[places]
+        owner, places, count = owner[counted], places[counted], counts[num_tokens]()[counted]
         seconds = np.bincount(owner, weights=self._duration_s[places], minlength=len(names))
         tokens: Array = np.zeros(len(names), "int64")
-        add = np.maximum if num_tokens == "held" else np.add
-        add.at(tokens, owner, counts[num_tokens](chunks))
+        (np.maximum if num_tokens == "held" else np.add).at(tokens, owner, count)
+        tokens[names == self._request_id] = 0
         order = np.argsort(-tokens * (seconds if num_tokens == "held" else 1.0), kind="stable")
         order = order[tokens[order] > 0]
         return pd.DataFrame(
@@ -139,14 +147,6 @@ def _between(numbers: Array, first: int, last: int) -> slice:
     """Return where the numbers from ``first`` to ``last`` stand among sorted ones."""
     places: Array = np.asarray(np.searchsorted(numbers, (first, last + 1)))
     return slice(int(places[0]), int(places[1]))
-
-
-def _all_tokens(chunks: pd.DataFrame) -> Array:
-    return (chunks["end"] - chunks["start"]).to_numpy("int64")
-
-
-def _held_tokens(chunks: pd.DataFrame) -> Array:
-    return chunks["end"].to_numpy("int64")
 
 
 def empty_responsible() -> pd.DataFrame:

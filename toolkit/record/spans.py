@@ -93,13 +93,16 @@ def make_spans(record: SpanTables, request_ids: Collection[str] | None = None) -
             param="level",
         )
     if request_ids is not None:
-        requests = requests[requests["request_id"].isin(list(request_ids))]
+        wanted = list(request_ids)
+        requests = requests[requests["request_id"].isin(wanted)]
     known_from = slots.places(chunks["step"].head(1).to_numpy("int64"))
     if len(known_from):
         begun_s = requests["first_scheduled_s"].to_numpy("float64", na_value=np.nan)
         requests = requests[~(begun_s < slots.start_s[max(0, known_from[0])])]
     requests = requests.sort_values("arrival_s", kind="stable", ignore_index=True)
     owners = pd.Index(requests["request_id"])
+    if request_ids is not None and len(wanted) == 1:  # a plain comparison is the fastest filter
+        chunks = chunks[chunks["request_id"] == wanted[0]]
     chunks = _owned(chunks, owners, slots).sort_values(["owner", "slot"], ignore_index=True)
     events = record.events
     events = _owned(events[events["kind"].isin(("waited", "preempted"))], owners, slots)
