@@ -69,7 +69,7 @@ class Waterfall(Widget):
     def show(self, request_id: str) -> None:
         """Show another request, by any id that it has."""
         self.why = self._source.record.why(request_id)
-        self._send()
+        self._send_request()
 
     def step(self, by: int) -> None:
         """Go ``by`` requests further, or back; at either end nothing happens."""
@@ -87,7 +87,7 @@ class Waterfall(Widget):
 
     def full_frame(self) -> None:
         """Send the request."""
-        self._send()
+        self._send_request()
 
     def tick(self) -> None:
         """Send the request as it is by now."""
@@ -110,7 +110,7 @@ class Waterfall(Widget):
         spans = self.why.spans
         return len(spans) > 0 and str(spans.kind.iloc[-1]) == "emit"
 
-    def _send(self) -> None:
+    def _send_request(self) -> None:
         spans, batch, causes = self.why.spans, self.why.batch, self.why.causes
         names = self._names()
         origin_s = float(spans.start_s.iloc[0]) if len(spans) else 0.0
