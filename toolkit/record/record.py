@@ -107,6 +107,11 @@ class Record(Readings):
         return self._environment
 
     @property
+    def token_text(self) -> Callable[[int], str | None]:
+        """Makes the text of a token id."""
+        return self._token_text
+
+    @property
     def num_blocks(self) -> int | None:
         """Blocks of the pool; None before an engine is known."""
         return self.config.get("num_blocks")
