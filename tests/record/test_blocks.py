@@ -9,6 +9,7 @@ import pytest
 
 from tests.builders import make_engine, params
 from toolkit.beam_search_params import BeamSearchParams
+from toolkit.errors import RecordError
 from toolkit.record import Record
 
 
@@ -41,3 +42,19 @@ def test_the_tables_know_where_every_block_stood(tmp_path: Path, seed: int):
         blocks = loaded.blocks_at(step)
         told = zip(blocks["state"], map(set, blocks["request_ids"]), strict=True)
         assert list(told) == expected, step
+
+
+def test_blocks_can_be_followed_from_the_middle_of_a_run_on():
+    engine = make_engine(recorder=Record(), num_blocks=12)
+    request = engine.add([1] * 10, params(12))
+    engine.step()
+    engine.step()
+    engine.record.level = "blocks"
+    engine.step()  # in a block that it had
+    engine.run_until_idle()
+    blocks = engine.record.blocks
+    assert set(blocks["request_id"]) == {request.id}
+    assert list(blocks["num_filled"]) == [4, 4, 1]  # 21 tokens were computed, 12 before
+    assert set(blocks["end_why"]) == {"finished"}
+    with pytest.raises(RecordError, match="since the pool was empty"):
+        engine.record.blocks_at(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -118,12 +119,14 @@ def test_the_interpreter_was_busy():
     busy = make_busy_engine()
     try:
         busy.start()
-        held = threading.Event()
-        thread = threading.Thread(target=_hold_the_interpreter, args=(0.25, held))
+        added: list[Request] = []
+        thread = threading.Thread(
+            target=_hold_the_interpreter,
+            args=(0.25, lambda: added.append(busy.add([1, 2, 3], params(2)))),
+        )
         thread.start()
-        held.wait()
-        victim = busy.add([1, 2, 3], params(2))
         thread.join()
+        (victim,) = added
         deadline_s = time.monotonic() + 10
         while not victim.is_finished and time.monotonic() < deadline_s:
             time.sleep(0.01)
@@ -250,9 +253,9 @@ def test_over_two_thousand_requests_it_answers_at_once():
     assert min(times_s) < 0.1
 
 
-def _hold_the_interpreter(seconds: float, held: threading.Event) -> None:
+def _hold_the_interpreter(seconds: float, first: Callable[[], object]) -> None:
     """Keep the lock in one long call of C, as pandas or a regular expression can."""
-    held.set()
+    first()  # on the same thread: another one would have to wait for the lock itself
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         sum(range(3_000_000))

@@ -194,8 +194,13 @@ class Holdings:
             return
         size = self._engine.cache.block_size
         for chunk in plan.chunks:
-            table = [] if chunk.is_first else self._tables.get(chunk.request_id, [])
-            self._tables[chunk.request_id] = table = [*table, *chunk.new_block_ids]
+            name = chunk.request_id
+            if chunk.is_first:
+                self._tables[name] = list(chunk.new_block_ids)
+            elif name not in self._tables:  # it ran before anybody listened
+                self._tables[name] = self._engine.cache.table(name)
+            elif chunk.new_block_ids:
+                self._tables[name] += chunk.new_block_ids
         for copy in plan.copies:
             table = self._tables[copy.request_id]
             if copy.source_id in table:
@@ -205,7 +210,7 @@ class Holdings:
             first = 0 if chunk.is_first else chunk.start // size
             if chunk.new_block_ids:
                 first = min(first, len(table) - len(chunk.new_block_ids))
-            for index in range(first, -(-chunk.end // size)):
+            for index in range(first, min(len(table), -(-chunk.end // size))):
                 self._fill(name, table[index], index, min(size, chunk.end - index * size))
         for name, _ in self._closed:
             if self._engine.scheduler.get(name) is None:
