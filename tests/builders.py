@@ -16,6 +16,7 @@ from typing import Any
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine, SampledToken, StepPlan, StepResult
+from toolkit.engine.plan import Restoration
 from toolkit.errors import InvalidRequest
 from toolkit.request import Logprob, Request, SamplingParams
 
@@ -82,20 +83,10 @@ class LedgerRunner:
         for chunk in plan.chunks:
             table = [] if chunk.is_first else self.tables[chunk.request_id]
             self.tables[chunk.request_id] = [*table, *chunk.new_block_ids]
-        written: set[int] = set()
         for copy in plan.copies:
-            assert copy.source_id not in written, "all copies are read before any is written"
-            written.add(copy.target_id)
             table = self.tables[copy.request_id]
             table[table.index(copy.source_id)] = copy.target_id
-            for offset in range(self.block_size):
-                if (copy.source_id, offset) in self.slots:
-                    self.slots[copy.target_id, offset] = self.slots[copy.source_id, offset]
-        for chunk in plan.chunks:
-            for position, token_id in zip(
-                range(chunk.start, chunk.end), chunk.token_ids, strict=True
-            ):
-                self.slots[self._slot(chunk.request_id, position)] = (token_id, position)
+        self._write(plan)
         tokens, errors, embeddings = {}, {}, {}
         for chunk in plan.chunks:
             if chunk.request_id in self.fail_requests:
@@ -116,9 +107,43 @@ class LedgerRunner:
                 tokens[chunk.request_id] = (sampled,)
         return StepResult(tokens=tokens, errors=errors, embeddings=embeddings)
 
+    def restore(self, restoration: Restoration) -> None:
+        self.slots.clear()  # what nobody computes again is missed where it is read
+        self.tables.clear()
+        self.computed.clear()
+        self.requests = {request.id: request for request in restoration.unfinished}
+        for plan in restoration.steps:
+            for chunk in plan.chunks:
+                assert chunk.is_first
+                assert not chunk.samples
+                self.tables[chunk.request_id] = list(chunk.new_block_ids)
+            self._write(plan)
+            for chunk in plan.chunks:
+                self._read(chunk.request_id, chunk.end)
+                pooled = self.computed.setdefault(chunk.request_id, set())
+                pooled.update(range(chunk.start, chunk.end))
+        self.tables = {name: list(table) for name, table in restoration.tables.items()}
+
+    def detached(self, explains_all: Any = None) -> LedgerRunner:
+        return LedgerRunner(self.block_size)
+
     def release(self, request_id: str) -> None:
         self.requests.pop(request_id, None)
         self.tables.pop(request_id, None)
+
+    def _write(self, plan: StepPlan) -> None:
+        written: set[int] = set()
+        for copy in plan.copies:
+            assert copy.source_id not in written, "all copies are read before any is written"
+            written.add(copy.target_id)
+            for offset in range(self.block_size):
+                if (copy.source_id, offset) in self.slots:
+                    self.slots[copy.target_id, offset] = self.slots[copy.source_id, offset]
+        for chunk in plan.chunks:
+            for position, token_id in zip(
+                range(chunk.start, chunk.end), chunk.token_ids, strict=True
+            ):
+                self.slots[self._slot(chunk.request_id, position)] = (token_id, position)
 
     def close(self) -> None:
         self.slots.clear()

@@ -63,6 +63,8 @@ ROOMS = {
         imports="words kernels cache.blocks cache.storage sampling models toolkit.engine.plan",
         outside="*",
     ),
+    # Plays recorded runs; the model that one may go on with is passed in.
+    "simulate": row("toolkit.simulate.*", imports="words cache.blocks engine record", outside="-"),
     # Checks any server, so it knows none: what it says of ours holds for others too.
     "conformance": row(
         "toolkit.conformance.*", imports="words", outside="httpx openai pandas pydantic"
@@ -95,7 +97,7 @@ ROOMS = {
         outside="*",
     ),
 }
-TORCH_FREE = ("words", "cache.blocks", "engine", "record", "conformance")
+TORCH_FREE = ("words", "cache.blocks", "engine", "record", "simulate", "conformance")
 
 
 def modules_on_disk() -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "VirtualClock", "WallClock"]
+__all__ = ["Clock", "RecordedClock", "ShiftedClock", "VirtualClock", "WallClock"]
 
 
 class Clock(Protocol):
@@ -50,3 +50,38 @@ class VirtualClock:
         if duration_s < 0:
             raise ValueError(f"time cannot run backwards: {duration_s} s")
         self._now_s += duration_s
+
+
+class RecordedClock:
+    """Time as it was: stands at the moment that it was set to.
+
+    >>> clock = RecordedClock()
+    >>> clock.now_s = 0.25
+    >>> clock.now()
+    0.25
+    """
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def now(self) -> float:
+        """Return the moment in seconds."""
+        return self.now_s
+
+
+class ShiftedClock:
+    """Another clock, read as if it were ``now_s`` at this moment: for an engine that goes back.
+
+    >>> clock = ShiftedClock(VirtualClock(10.0), now_s=2.5)
+    >>> clock.now()
+    2.5
+    """
+
+    def __init__(self, clock: Clock, now_s: float) -> None:
+        # Of a clock that is shifted already, the one below: going back often must not nest them.
+        self._clock: Clock = clock._clock if isinstance(clock, ShiftedClock) else clock
+        self._offset_s = now_s - self._clock.now()
+
+    def now(self) -> float:
+        """Return the shifted time in seconds."""
+        return self._clock.now() + self._offset_s

@@ -36,6 +36,7 @@ from toolkit.request import (
     SamplingParams,
 )
 from toolkit.runtime import Explainer, ModelRunner
+from toolkit.runtime.fingerprint import fingerprint
 from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.memory import MemoryPlan, plan_memory
 from toolkit.sampling import Explanation, GrammarCompiler, GrammarRows, Sampler, Vocabulary
@@ -181,7 +182,16 @@ class LLM:
             )
         decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
-        record = Record(token_text=token_text)
+        description = {
+            "model": self.model_name,
+            "model_fingerprint": fingerprint(decoder),
+            "device": str(self.device),
+            "dtype": str(source.dtype).removeprefix("torch."),
+            "kernels": ops.name,
+            "batch_invariant": batch_invariant,
+            "quantization": quantization,
+        }
+        record = Record(token_text=token_text, describe=description.copy)
         sampler = Sampler(
             decoder.spec.vocab_size,
             self.device,

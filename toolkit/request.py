@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from struct import unpack
 from typing import Any, Protocol, cast
@@ -309,11 +309,24 @@ class Request:
     last_token_s: float | None = None
     finished_s: float | None = None
 
+    def __deepcopy__(self, memo: Any) -> Request:
+        return self  # who copies a policy that knows requests means these
+
     def __post_init__(self) -> None:
         if not self.token_ids:
             self.token_ids = list(self.prompt_token_ids)
         if not self.samples:
             self.samples = (self,)
+
+    def reborn(self) -> Request:
+        """Return a request that asks for the same and to which nothing has happened yet."""
+        return Request(**{name: getattr(self, name) for name in _asked()})
+
+    def forget(self) -> None:
+        """Become what ``reborn()`` would return."""
+        fresh = self.reborn()
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -417,3 +430,9 @@ class Request:
             f"Request({self.id!r}, {self.status.value}, computed {self.num_computed_tokens} of "
             f"{self.num_tokens} tokens, {self.num_output_tokens} sampled)"
         )
+
+
+def _asked() -> list[str]:
+    """Return the names of the fields that say what is asked: all before ``status``."""
+    names = [each.name for each in fields(Request)]
+    return names[: names.index("status")]

@@ -25,6 +25,21 @@ def block_map(record: Any, **options: Any) -> Any:
     return import_module("toolkit.widgets").BlockMap(record, **options)
 
 
+def engine_at(record: Any, step: int, llm: Any = None) -> Any:
+    """Return a separate engine just before a step of this run (`toolkit.simulate.engine_at`)."""
+    return import_module("toolkit.simulate").engine_at(record, step, llm)
+
+
+def replay(record: Any, llm: Any = None) -> Any:
+    """Run what was recorded again and return its record (`toolkit.simulate.replay`)."""
+    return import_module("toolkit.simulate").replay(record, llm)
+
+
+def diff(record: Any, other: Any, llm: Any = None) -> Any:
+    """Return where another run comes out differently first (`toolkit.simulate.diff`)."""
+    return import_module("toolkit.simulate").diff(record, other, llm)
+
+
 def dashboard(server: Any, **options: Any) -> Any:
     """Return a ``Dashboard`` of this server; the options are that widget's.
 
@@ -56,7 +71,7 @@ def _repr_mimebundle_(server: Any, **kwargs: Any) -> Any:
 
 # By the module and the name of a class: what is hung on it, under the function's own name.
 _HANGINGS: dict[tuple[str, str], tuple[Callable[..., Any], ...]] = {
-    ("toolkit.record", "Record"): (timeline, block_map),
+    ("toolkit.record", "Record"): (timeline, block_map, engine_at, replay, diff),
     ("toolkit.server.server_handle", "ServerHandle"): (dashboard, panel, _repr_mimebundle_),
 }
 

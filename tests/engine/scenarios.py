@@ -413,7 +413,7 @@ def kept_by(engine: Engine) -> dict[str, int]:
         "ledger.behind": len(ledger._behind),
         "ledger.ended": len(ledger._ended),
         "engine.sinks": len(engine._sinks),
-        "engine.leaders": len(engine._leaders),
+        "engine.leaders": len(engine.leaders),
         "loop.inbox": len(engine._loop._inbox),
         "cache.tables": len(engine.cache._tables),
         "blocks in use": engine.cache.pool.num_used,

@@ -470,7 +470,7 @@ def test_a_report_tells_which_tokens_go_on_and_who_waits_for_whom():
     best = sorted(range(50), key=lambda token_id: -next_logprobs(PROMPT)[token_id])[:2]
     told = f"token {best[0]} -> req-0, token {best[1]} -> req-0.1"
     assert told in repr(first)
-    assert told.replace(">", "&gt;") in first._repr_html_()
+    assert told.replace(">", "&gt;") in first._repr_html_().replace("<wbr>", "")
     assert "req-0.1" in repr(first)
     assert "waits: sibling" in repr(first)
     assert [move.parent_id for move in first.beam_moves] == ["req-0", "req-0"]

@@ -66,7 +66,7 @@ def names(seen: list[Event]) -> list[str]:
 def test_every_kind_that_is_promised_exists():
     promised = """RequestAdded Rejected Waited Scheduled Preempted Resumed PrefixHit BlockTaken
         BlockShared BlockCopied BlockCached BlockEvicted BlockFreed TokenSampled TextEmitted
-        Finished Failed Aborted StepStarted StepFinished PolicyChanged EnginePaused"""
+        Finished Failed Aborted StepStarted StepFinished PolicyChanged EnginePaused Rewound"""
     assert {kind.__name__ for kind in KINDS} == {*promised.split()}
 
 

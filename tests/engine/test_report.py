@@ -50,8 +50,21 @@ def test_a_report_names_the_preempted(engine: Engine):
     told = [report for report in reports if report.plan.preempted_ids]
     assert told
     for report in told:
-        assert f"{report.plan.preempted_ids[0]:<12} preempted" in repr(report)
-        assert f"{report.plan.preempted_ids[0]}: preempted" in report._repr_html_()
+        (victim, for_whom), *_ = report.preempted
+        assert victim == report.plan.preempted_ids[0]
+        assert f"{victim:<12} preempted for {for_whom}" in repr(report)
+        assert f"preempted for {for_whom}" in report._repr_html_()
+
+
+def test_a_report_draws_its_budget_and_its_blocks(engine: Engine):
+    engine.add("ABCDE", params(3))
+    engine.add("BBBBB", params(3))
+    engine.step()
+    html = engine.step()._repr_html_()
+    assert 'aria-label="blocks before: 3 used, 0 cached, 2 empty"' in html
+    assert "0 of prompts, 1 newest of 5" in html
+    assert "waits for free blocks" in html
+    assert "color:inherit" in html
 
 
 def test_a_reports_html_escapes_text():

@@ -142,3 +142,21 @@ def test_a_point_that_a_family_lacks_is_an_error_that_lists_those_it_has():
     for point in ("layers.2.resid_mid", "layers.0.router", "resid_mid"):
         with pytest.raises(InvalidRequest, match=r"llama has no point .*resid_mid, mlp_in"):
             check_point(spec, point)
+
+
+@pytest.mark.parametrize("kernels", ["reference", "auto"])
+def test_changed_probabilities_leave_the_bits_of_other_rows(kernels: str):
+    ops = select_ops(kernels, CPU)
+    spec = decoder_spec(CONFIGS["llama"])
+    decoder = random_decoder(spec, seed=0, dtype=torch.bfloat16, device=CPU, ops=ops)
+    first_changed = sum(map(len, PROMPTS[:3]))
+
+    def swap(probs: Tensor) -> Tensor:
+        changed = probs.clone()
+        changed[first_changed:] = changed[first_changed:].roll(1, dims=1)  # between heads
+        return changed
+
+    plain = run(decoder, PROMPTS, chunk=100)
+    shown = run(decoder, PROMPTS, chunk=100, tap=replace("attn_probs", 0, swap), attn_probs=(0, 1))
+    assert all(ours.equal(theirs) for ours, theirs in zip(shown[:3], plain[:3], strict=True))
+    assert not shown[3].equal(plain[3])

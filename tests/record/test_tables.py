@@ -180,7 +180,7 @@ def test_new_rows_come_by_cursor_and_the_last_ones_by_tail():
 
 def test_the_oldest_rows_go_first_and_are_counted(monkeypatch: pytest.MonkeyPatch):
     small = dict.fromkeys(PROMISED, 40)
-    monkeypatch.setattr("toolkit.record.recorder.MAX_ROWS", small)
+    monkeypatch.setattr("toolkit.record.layout.MAX_ROWS", small)
     engine = busy_engine()
     for i in range(60):
         engine.add([i % 40, 2, 3], params(3))

@@ -181,7 +181,7 @@ def test_a_sample_goes_on_where_the_one_before_it_was_broken_off(
     known = list(request.prompt_logprobs or ())
     assert len(known) == CHUNK + 1
     broken = RuntimeError("as if its step had failed")
-    llm.engine._end_early(request, Status.FAILED, FinishReason.ERROR, broken)
+    llm.engine.end_early(request, Status.FAILED, FinishReason.ERROR, broken)
     report = llm.engine.step()
     # 25 entries need the rows of 24 tokens: those six blocks are read, the next one is computed.
     assert [(chunk.request_id, chunk.start) for chunk in report.plan.chunks] == [(late.id, CHUNK)]

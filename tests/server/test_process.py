@@ -20,6 +20,7 @@ from tests.engine.deadline import eventually
 from toolkit.engine.snapshot import EngineSnapshot
 from toolkit.errors import EngineError, InvalidConfig, ModelError, ToolkitError
 from toolkit.llm import LLM
+from toolkit.record import Record
 from toolkit.server import ServerProcess, serve
 from toolkit.server.process import _own_error
 
@@ -82,6 +83,32 @@ def test_tables_and_snapshots_of_its_engine_come_by_http(apart: ServerProcess) -
 
 
 @pytest.mark.slow
+def test_its_record_is_read_by_rows_and_fetched_whole(apart: ServerProcess, tmp_path: Path) -> None:
+    remote = apart.engine.record
+    _, cursor = remote.since("tokens", 0)
+    with apart.client() as client:
+        answer = client.completions.create(
+            model="tiny", prompt=[4, 5], max_tokens=3, extra_body={"ignore_eos": True}
+        )
+    fresh, end = remote.since("tokens", cursor)
+    assert list(fresh["index"]) == [0, 1, 2]
+    assert end == cursor + 3 == remote.num_rows("tokens")
+    whole = remote.freeze()
+    for table in remote.tables:
+        assert list(getattr(whole, table).columns) == list(getattr(remote, table).columns)
+        assert len(getattr(whole, table)) == remote.num_rows(table)
+    assert (whole.config, whole.level) == (remote.config, remote.level)
+    assert whole.num_dropped == remote.num_dropped
+    assert remote.generation == 0
+    name = remote.requests.set_index("api_id")["request_id"][answer.id]
+    pd.testing.assert_frame_equal(remote.spans([name]), whole.spans([name]), check_dtype=False)
+    assert len(remote.spans()) == len(whole.spans())
+    assert remote.facts(name, 2) is None
+    assert len(whole.summary()) == 1
+    assert Record.load(remote.save(tmp_path / "run.zip")).num_rows("tokens") == end
+
+
+@pytest.mark.slow
 def test_it_can_be_paused_and_seen_waiting(apart: ServerProcess) -> None:
     apart.engine.pause()
     with apart.client() as client:
@@ -99,7 +126,9 @@ def test_it_can_be_paused_and_seen_waiting(apart: ServerProcess) -> None:
 def test_what_cannot_be_had_from_here_says_why(apart: ServerProcess) -> None:
     with pytest.raises(AttributeError, match="another process"):
         _ = apart.engine.scheduler
-    with pytest.raises(AttributeError, match="steps, chunks, requests, tokens"):
+    with pytest.raises(
+        AttributeError, match=r"steps, chunks, .*freeze\(\) fetches"
+    ):
         _ = apart.engine.record.summary
     for path in ("/engine/state", "/is_paused"):  # only this handle has their key
         headers = {"authorization": "Bearer secret"}

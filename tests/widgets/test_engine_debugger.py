@@ -203,7 +203,6 @@ def test_the_controls_without_a_script_tell_the_state_and_the_plan() -> None:
     assert len(debugger.data) == 6
 
 
-@pytest.mark.skipif(not hasattr(Record, "spans"), reason="the Timeline draws a record's spans")
 def test_the_page_without_a_script_holds_all_views() -> None:
     debugger = EngineDebugger(busy_engine())
     debugger.run_until("step", 6)

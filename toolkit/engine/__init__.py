@@ -1,5 +1,6 @@
 """The batching engine, torch-free: plan, scheduler, policies, events, loop."""
 
+from toolkit.engine import until
 from toolkit.engine.engine import Engine
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult, StepTimes
 from toolkit.engine.policies import POLICIES
@@ -19,4 +20,5 @@ __all__ = [
     "StepReport",
     "StepResult",
     "StepTimes",
+    "until",
 ]

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from toolkit.beam_search_params import BeamSearchParams
@@ -20,14 +22,18 @@ from toolkit.cache.blocks import BlockSnapshot, PagedCache
 from toolkit.clock import Clock, WallClock
 from toolkit.config import EngineConfig
 from toolkit.engine import events
+from toolkit.engine.entries import Base, Changed, Ended, PolicyChosen, Reset, StepClock, pristine
 from toolkit.engine.intake import Intake, as_hooks
 from toolkit.engine.interrupts import interrupts_held
+from toolkit.engine.journal import Journal
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
 from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
+from toolkit.engine.policy import Policy
 from toolkit.engine.protocols import RecordsEvents, Runner, TextPort
 from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
+from toolkit.engine.rewind import base_of, require_changeable, rewind
 from toolkit.engine.scheduler import Progress, Scheduler
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
 from toolkit.engine.streams import PieceSink
@@ -46,7 +52,6 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
-# A step in which nobody could start lasts this long at most: then it looks who has come or gone.
 _PREPARATION_WAIT_S = 0.02
 E = TypeVar("E", bound=events.Event)
 T = TypeVar("T")
@@ -81,11 +86,13 @@ class Engine:
         self.runner = runner
         self.config = config
         self.clock = clock or WallClock()
+        self.journal = Journal(config.policy)
         self.cache = PagedCache(config.cache, clock=self.clock)
         self.scheduler = Scheduler(
             config.scheduler,
             self.cache,
             config.policy,
+            policy_chosen=self._on_policy_chosen,
             policy_changed=self._on_policy_changed,
         )
         self.sampler = sampler
@@ -93,19 +100,27 @@ class Engine:
         self.text = text
         self.events = events.EventBus()
         self.step_number = 0
-        self._intake = Intake(config, self.clock, text, eos_token_ids)
+        # Read at the moments of a step; what plays a journal sets it to what the clock said then.
+        self.read_clock: Callable[[str], float] = lambda moment: self.clock.now()
+        # A step in which nobody could start lasts this long at most: then it looks who has come.
+        self.preparation_wait_s = _PREPARATION_WAIT_S
+        self.intake = Intake(config, self.clock, text, eos_token_ids)
         self._sinks: dict[str, PieceSink] = {}  # by the id of a request's first sample
         self._outbox: list[tuple[str, PieceSink, OutputPiece]] = []
-        self._leaders: dict[str, Request] = {}  # first samples of unfinished requests
+        self.leaders: dict[str, Request] = {}  # first samples of unfinished requests
         self._closed = False
         self._is_kept = False
+        self._is_lost = False  # the step in progress: its runner raised
         self._num_drivers = 0
         self._drivers_lock = threading.Lock()
         self._loop = EngineLoop(self._guarded_step, lambda: self.scheduler.has_work)
-        self.cache.pool.observer = BlockEvents(self.events, self.clock, lambda: self.step_number)
         self.record: Any = recorder
+        self.use_clock(self.clock)
+        self.journal.engine = weakref.ref(self)
+        self.journal.origin_s = self.clock.now()
         if recorder is not None:
             recorder.attach(self)
+        self._show_journal()
 
     # ---- requests
 
@@ -154,7 +169,7 @@ class Engine:
                     "Engine(hooks=runner.hooks) was left out",
                     param="hooks",
                 )
-            samples = self._intake.samples(
+            samples = self.intake.samples(
                 prompt,
                 params,
                 priority=priority,
@@ -171,13 +186,13 @@ class Engine:
             for sample in samples:
                 self.runner.release(sample.id)
             if isinstance(error, InvalidRequest):
-                self._emit(events.Rejected, error=error)
+                self.emit(events.Rejected, error=error)
             raise
         if sink is not None:
             self._sinks[samples[0].id] = sink
         # Not waiting for the step in progress: an event loop may be calling.
         with interrupts_held():
-            self._loop.post(lambda: self._enqueue(samples))
+            self._loop.post(lambda: self.enqueue(samples))
         return samples[0]
 
     def abort(self, request_id: str | Request, *, by: str = "user") -> bool:
@@ -231,6 +246,61 @@ class Engine:
             if stop(report):
                 break
         return report
+
+    def rewind(self, step: int) -> Any:
+        """Go back to just before an earlier step; return the record of what had happened.
+
+        Requests, line, cache and sampler are as they were then, and the same objects; the tables
+        go on from there. Requests that had not been added yet are aborted. In float32 or with
+        ``batch_invariant=True`` the same steps give the same tokens again; first change a policy, a
+        priority or a parameter (``engine.change``) and they show what it does.
+
+        Raises:
+            EngineIsRunning: the loop thread drives the engine; ``record.engine_at(step)`` gives an
+                engine of its own.
+            EngineError: the step is out of reach, or the policy would not act as it did.
+        """
+        self._require_open()
+        if self._loop.is_running or self._loop.is_inside_step:
+            raise EngineIsRunning(
+                "the engine is running and cannot go back; record.engine_at(step) gives a separate "
+                "engine, and engine.pause() holds this one"
+            )
+        with interrupts_held():
+            return self._loop.call(lambda: rewind(self, step))
+
+    def vanish(self, samples: Sequence[Request]) -> None:
+        """Abort requests of a future that is gone; whoever streams hears of it."""
+        for sample in samples:
+            if not sample.is_finished:
+                sample.status, sample.finish_reason = Status.ABORTED, FinishReason.ABORT
+                sink = self._sinks.get(samples[0].id)
+                if sink is not None:
+                    self._outbox.append((samples[0].id, sink, _piece(sample, 0, (), "")))
+        self._send()
+        for sample in samples:
+            self.forget(sample)
+
+    def use_clock(self, clock: Clock) -> None:
+        """Read another clock from now on."""
+        self.clock = self.intake.clock = self.cache.pool.clock = clock
+        self.cache.pool.observer = BlockEvents(self.events, clock, lambda: self.step_number)
+
+    def frozen_journal(self) -> Journal:
+        """Return a copy of the journal, taken between two steps."""
+        return self._loop.call(lambda: self.journal.frozen())
+
+    def blank(self, runner: Runner, clock: Clock) -> Engine:
+        """Return an engine of the same settings, with another runner and nothing in it."""
+        return Engine(
+            runner,
+            replace(self.config, policy=pristine(self.journal.base.policy)),
+            text=self.intake.text,
+            clock=clock,
+            sampler=getattr(runner, "sampler", None),
+            hooks=getattr(runner, "hooks", None),
+            eos_token_ids=self.intake.eos_token_ids,
+        )
 
     # ---- who drives
 
@@ -291,7 +361,7 @@ class Engine:
     def pause(self) -> None:
         """Hold the thread between two steps."""
         self._loop.pause()
-        self._emit(events.EnginePaused)
+        self.emit(events.EnginePaused)
 
     def resume(self) -> None:
         """Let a paused thread go on."""
@@ -335,7 +405,33 @@ class Engine:
 
     def reset_prefix_cache(self) -> int:
         """Forget reusable blocks; return how many were evicted."""
-        return self._change(self.cache.reset, self.cache.pool.num_cached)
+        return self._change(self._reset_prefix_cache, self.cache.pool.num_cached)
+
+    def change(
+        self,
+        request_id: str | Request,
+        *,
+        priority: int | None = None,
+        params: SamplingParams | None = None,
+        tags: dict[str, Any] | None = None,
+    ) -> None:
+        """Change what an unfinished request asks for, and that of its samples, between two steps.
+
+        ``dataclasses.replace(request.params, temperature=0.0)`` are params with one change. What is
+        fixed when a request starts cannot change: n, seed, stop, the form of the output, and which
+        log-probabilities and texts are made.
+
+        Raises:
+            InvalidRequest: nothing unfinished has this id, or such a parameter would change.
+        """
+        request_id = request_id.id if isinstance(request_id, Request) else request_id
+        request = self._find(request_id)
+        if request is None:
+            raise InvalidRequest(f"no unfinished request has the id {request_id!r}")
+        if params is not None:
+            require_changeable(request, params)
+        change = Changed(request_id, priority, params, None if tags is None else dict(tags))
+        self._change(lambda: self._change_request(change), None)
 
     def close(self) -> None:
         """Abort what is unfinished, stop the thread and give the memory back; idempotent."""
@@ -349,22 +445,30 @@ class Engine:
     # ---- inside a step
 
     def _step(self) -> StepReport:
-        start_s = self.clock.now()
+        start_s = self.read_clock("start")
         self.step_number = self.scheduler.next_step
-        self._emit(events.StepStarted)
+        self.emit(events.StepStarted)
         before = self._block_counts()
         evicted = self.cache.pool.num_evicted
         num_running, num_waiting = self.scheduler.num_running, self.scheduler.num_waiting
         plan = self.scheduler.schedule(start_s)
         decision = self.scheduler.last_decision
-        scheduled_s = self.clock.now()
+        scheduled_s = self.read_clock("scheduled")
+        self._is_lost = False
         result = self._run(plan)
-        ran_s = self.clock.now()
+        ran_s = self.read_clock("ran")
         progress = self.scheduler.update(plan, result, ran_s)
-        end_s = self.clock.now()
+        end_s = self.read_clock("end")
         updates = self._deliver(progress, result.tokens)
-        sent_s = self.clock.now()
+        sent_s = self.read_clock("sent")
         self.scheduler.settle(plan, progress, end_s=end_s, sent_s=sent_s)
+        self.journal.stepped(
+            plan,
+            result,
+            StepClock(start_s, scheduled_s, ran_s, end_s, sent_s),
+            refused=decision.refused,
+            is_lost=self._is_lost,
+        )
         report = StepReport(
             plan=plan,
             result=result,
@@ -384,6 +488,7 @@ class Engine:
             schedule_s=scheduled_s - start_s,
             update_s=end_s - ran_s,
             stalled=tuple(decision.stalled),
+            preempted=tuple((victim.id, other.id) for victim, other in decision.preempted),
             beam_moves=tuple(decision.beam_moves),
         )
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
@@ -401,13 +506,14 @@ class Engine:
         blocks that are named for what was never computed.
         """
         if plan.is_empty:  # nobody can start: only grammars could still be missing
-            self.scheduler.wait_for_preparation(_PREPARATION_WAIT_S)
+            self.scheduler.wait_for_preparation(self.preparation_wait_s)
             return StepResult(tokens={})
         try:
             return self.runner.run(plan)
         except BaseException as error:
             logger.exception("step %d failed; its %d requests end", plan.step, len(plan.chunks))
             self.scheduler.abandon()
+            self._is_lost = True
             return StepResult(tokens={}, errors={c.request_id: error for c in plan.chunks})
 
     def _deliver(
@@ -436,7 +542,7 @@ class Engine:
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
         for request, _, _ in progress if any_ended else ():
             if request.finish_reason is not None:
-                self._forget(request)
+                self.forget(request)
         return tuple(updates)
 
     def _take_text(self, request: Request) -> str:
@@ -469,12 +575,13 @@ class Engine:
                 self._sinks.pop(leader_id, None)
                 self.abort(leader_id, by="stream")
 
-    def _forget(self, request: Request) -> None:
+    def forget(self, request: Request) -> None:
+        """Let go of a request that has ended."""
         self.runner.release(request.id)
         if all(sample.is_finished for sample in request.samples):
             leader_id = request.parent_id or request.id
             self._sinks.pop(leader_id, None)
-            self._leaders.pop(leader_id, None)
+            self.leaders.pop(leader_id, None)
 
     def _guarded_step(self) -> None:
         """Run a step on the loop's thread: whatever goes wrong, no request is left waiting."""
@@ -484,25 +591,29 @@ class Engine:
             logger.exception("the engine failed in step %d; all requests end", self.step_number)
             self.scheduler.break_off(self.clock.now())
             for request in self.scheduler.unfinished:
-                self._end_early(request, Status.FAILED, FinishReason.ERROR, error)
+                self.end_early(request, Status.FAILED, FinishReason.ERROR, error)
             self._send()  # what the step laid out for those that had ended
-            self.cache.reset()
+            self._reset_prefix_cache()
 
     # ---- requests, inside
 
-    def _enqueue(self, samples: Sequence[Request]) -> None:
+    def enqueue(self, samples: tuple[Request, ...]) -> None:
+        """Put checked requests in line; between two steps only."""
+        if self.journal.is_long and not self.scheduler.has_work:
+            self.begin_journal(base_of(self))
         now_s = self.clock.now()
-        self._leaders[samples[0].id] = samples[0]
+        self.journal.added(samples, now_s)
+        self.leaders[samples[0].id] = samples[0]
         for sample in samples:
             self.scheduler.add(sample, now_s)
         for sample in samples:
-            self._emit(events.RequestAdded, request_id=sample.id, request=sample)
+            self.emit(events.RequestAdded, request_id=sample.id, request=sample)
         if self._closed:  # accepted before the engine was closed, and arrived after
             self._abort(samples[0].id, "close")
 
     def _find(self, request_id: str) -> Request | None:
         """Return a request that is unfinished, or of which a sample is."""
-        return self._leaders.get(request_id) or self.scheduler.get(request_id)
+        return self.leaders.get(request_id) or self.scheduler.get(request_id)
 
     def _abort(self, request_id: str, by: str) -> bool:
         request = self._find(request_id)
@@ -511,10 +622,10 @@ class Engine:
         is_one_of_many = request.parent_id is not None and request.beam is None
         for sample in (request,) if is_one_of_many else request.samples:
             if not sample.is_finished:
-                self._end_early(sample, Status.ABORTED, FinishReason.ABORT, None, by)
+                self.end_early(sample, Status.ABORTED, FinishReason.ABORT, None, by)
         return True
 
-    def _end_early(
+    def end_early(
         self,
         request: Request,
         status: Status,
@@ -522,13 +633,16 @@ class Engine:
         error: BaseException | None,
         by: str = "",
     ) -> None:
+        """End a request that has not come to its own end; between two steps only."""
+        now_s = self.clock.now()
+        self.journal.note(Ended(request.id, now_s, status, reason, error, by))
         request.error = error
-        self.scheduler.end(request, status, reason, self.clock.now())
+        self.scheduler.end(request, status, reason, now_s)
         self._deliver([Progress(request, request.num_output_tokens, 0)], {})
         if error is None:
-            self._emit(events.Aborted, request_id=request.id, by=by)
+            self.emit(events.Aborted, request_id=request.id, by=by)
         else:
-            self._emit(events.Failed, request_id=request.id, error=error)
+            self.emit(events.Failed, request_id=request.id, error=error)
         self._send()
 
     # ---- small things
@@ -548,16 +662,43 @@ class Engine:
 
         return self._loop.call(whole)
 
+    def _change_request(self, change: Changed) -> None:
+        request = self._find(change.request_id)
+        if request is None:
+            return
+        self.journal.note(change)
+        for sample in request.samples if request.parent_id is None else (request,):
+            if not sample.is_finished:
+                _, priority, params, tags = change
+                self.scheduler.change(sample, priority=priority, params=params, tags=tags)
+
+    def _reset_prefix_cache(self) -> int:
+        self.journal.note(Reset())
+        return self.cache.reset()
+
     def _clear(self) -> None:
         for request in self.scheduler.unfinished:
             self._abort(request.id, "close")
         self._sinks.clear()
         self.runner.close()
 
-    def _on_policy_changed(self, old: str, new: str) -> None:
-        self._emit(events.PolicyChanged, old=old, new=new)
+    def begin_journal(self, base: Base) -> None:
+        """Write a new journal, of which ``base`` is the beginning: nothing is unfinished."""
+        self.journal = self.journal.starting_at(base)
+        self._show_journal()
 
-    def _emit(self, kind: type[events.Event], **fields: Any) -> None:
+    def _show_journal(self) -> None:
+        if hasattr(self.record, "journal"):
+            self.record.journal = self.journal
+
+    def _on_policy_chosen(self, policy: Policy) -> None:
+        self.journal.note(PolicyChosen(pristine(policy)))
+
+    def _on_policy_changed(self, old: str, new: str) -> None:
+        self.emit(events.PolicyChanged, old=old, new=new)
+
+    def emit(self, kind: type[events.Event], **fields: Any) -> None:
+        """Tell whoever listens of an event that happens now."""
         if self.events.wants(kind):
             with interrupts_held():
                 self.events.emit(kind(step=self.step_number, time_s=self.clock.now(), **fields))

@@ -35,6 +35,7 @@ __all__ = [
     "RequestAdded",
     "RequestUpdate",
     "Resumed",
+    "Rewound",
     "SampledToken",
     "Scheduled",
     "StepFinished",
@@ -215,6 +216,13 @@ class PolicyChanged(Event):
 
     old: str
     new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound(Event):
+    """The engine went back to just before ``step``; ``from_step`` would have been next."""
+
+    from_step: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ class Intake:
         eos_token_ids: Collection[int] = (),
     ) -> None:
         self._config = config
-        self._clock = clock
-        self._text = text
-        self._eos_token_ids = text.eos_token_ids if text is not None else frozenset(eos_token_ids)
+        self.clock = clock
+        self.text = text
+        self.eos_token_ids = text.eos_token_ids if text is not None else frozenset(eos_token_ids)
         self._lock = threading.Lock()
         self._num_requests = 0
         self._num_samples = 0
@@ -80,17 +80,17 @@ class Intake:
             raise InvalidRequest(
                 f"priority must be an integer, not {priority!r:.80}", param="priority"
             )
-        start_s = self._clock.now()
+        start_s = self.clock.now()
         token_ids = self._token_ids(prompt)
         pooling = params if isinstance(params, PoolingParams) else None
         room = self._room(token_ids, num_needed=1 if pooling is None else 0)
-        tokenize_s += self._clock.now() - start_s
+        tokenize_s += self.clock.now() - start_s
         beam: BeamSearchParams | None = None
         if isinstance(params, PoolingParams):
             params = _SAMPLES_NOTHING
         elif isinstance(params, BeamSearchParams):
-            beam, params = params, params.candidate_params(self._eos_token_ids)
-        if params.stop and self._text is None:
+            beam, params = params, params.candidate_params(self.eos_token_ids)
+        if params.stop and self.text is None:
             raise InvalidParameter(
                 "this engine has no tokenizer, so it makes no text in which to look for a stop "
                 "string: give stop_token_ids",
@@ -118,7 +118,7 @@ class Intake:
                 origin=origin,
                 parent_id=None if sample == 0 else f"req-{number}",
                 sample_index=sample,
-                eos_token_ids=self._eos_token_ids,
+                eos_token_ids=self.eos_token_ids,
                 bad_word_ids=bad_word_ids,
                 max_tokens=min(params.max_tokens or room, room) if pooling is None else 0,
                 tokenize_s=tokenize_s,
@@ -127,6 +127,12 @@ class Intake:
             )
             for sample in range(num_samples)
         )
+        self.begin(group)
+        return group
+
+    def begin(self, group: tuple[Request, ...]) -> None:
+        """Make a group of fresh requests, and give them what will hold their outputs."""
+        params = group[0].params
         prompt_logprobs: list[dict[int, Logprob] | None] | None = None
         if params.prompt_logprobs is not None:
             prompt_logprobs = [None]  # nothing predicts the first token
@@ -134,16 +140,26 @@ class Intake:
             request.samples = group
             request.prompt_logprobs = prompt_logprobs
             # A beam's candidates are the search's, not the user's.
-            request.logprobs = [] if params.logprobs is not None and beam is None else None
-            if self._text is not None and params.detokenize:
-                request.text = self._text.output_text(token_ids, params)
-        return group
+            has_logprobs = params.logprobs is not None and request.beam is None
+            request.logprobs = [] if has_logprobs else None
+            if self.text is not None and params.detokenize:
+                request.text = self.text.output_text(request.prompt_token_ids, params)
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The numbers that the next request and its first sample will have."""
+        return self._num_requests, self._num_samples
+
+    @numbers.setter
+    def numbers(self, numbers: tuple[int, int]) -> None:
+        with self._lock:
+            self._num_requests, self._num_samples = numbers
 
     def _token_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(prompt, str):
-            if self._text is None:
+            if self.text is None:
                 raise InvalidRequest("this engine has no tokenizer: give token ids", param="prompt")
-            prompt = self._text.encode(prompt)
+            prompt = self.text.encode(prompt)
         try:
             if isinstance(prompt, bytes) or any(isinstance(token_id, bool) for token_id in prompt):
                 raise TypeError("neither bytes nor truth values are token ids")
@@ -165,14 +181,14 @@ class Intake:
             if not isinstance(word, str):
                 found.append(tuple(word))
                 continue
-            if self._text is None:
+            if self.text is None:
                 raise InvalidParameter(
                     f"this engine has no tokenizer: give {word!r} as a list of token ids",
                     param="bad_words",
                 )
             bare = word.lstrip()
             for spelling in (bare, f" {bare}") if bare else (word,):
-                ids = tuple(self._text.encode(spelling, add_special_tokens=False))
+                ids = tuple(self.text.encode(spelling, add_special_tokens=False))
                 if not ids:
                     raise InvalidParameter(
                         f"the tokenizer makes nothing of {word!r}, so it cannot be banned",

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from toolkit.cache.blocks import BlockCopy
-from toolkit.request import Logprob
+from toolkit.request import Logprob, Request
 
 __all__ = [
     "PromptScores",
+    "Restoration",
     "SampledToken",
     "ScheduledChunk",
     "StepPlan",
@@ -112,3 +113,18 @@ class StepResult:
     times: StepTimes = StepTimes()
     # Why the step could not take the fastest path: "processors", "hooks" or "none".
     slow_path: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What ``Runner.restore`` is given: tokens to compute, and who is unfinished afterwards.
+
+    Each chunk of ``steps`` brings its whole block table and samples nothing, and its request may
+    have ended since.
+    """
+
+    steps: tuple[StepPlan, ...]
+    unfinished: tuple[Request, ...]
+    tables: Mapping[str, tuple[int, ...]]  # of those that run
+    num_found: Mapping[str, int]  # tokens that they found in the cache when they began to run
+    requests: Mapping[str, Request]  # everybody whose chunks occur

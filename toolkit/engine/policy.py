@@ -115,6 +115,11 @@ class Policy:
         self._own = own
         self._warned: set[tuple[str, str]] = set()
 
+    @property
+    def modules(self) -> set[str]:
+        """Where its own methods are from."""
+        return {getattr(own, "__module__", "") for own in self._own.values() if own is not None}
+
     def rank(self, request: Request, view: SchedulerView) -> tuple[int, Any]:
         """Return a rank that compares with any other; one without sense comes last."""
         if self._own["rank"] is None:

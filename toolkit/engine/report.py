@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple
 
 from toolkit.engine.beam_groups import BeamMove
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
+from toolkit.engine.report_html import report_html
 
 __all__ = ["BlockCounts", "RequestUpdate", "StepReport"]
 
@@ -58,6 +58,7 @@ class StepReport:
     update_s: float
     # (request id, cause) of those that run, have no token yet and got no chunk
     stalled: tuple[tuple[str, str], ...] = ()
+    preempted: tuple[tuple[str, str], ...] = ()  # who lost its blocks, and for whom
     beam_moves: tuple[BeamMove, ...] = ()  # how the beams go on whose group was complete
 
     @property
@@ -100,6 +101,14 @@ class StepReport:
             for name in {**updates, **moves}
         ]
 
+    def losses(self) -> list[tuple[str, str]]:
+        """Return (request, what happened) for each that lost its blocks."""
+        for_whom = dict(self.preempted)
+        return [
+            (name, f"preempted for {for_whom[name]}" if name in for_whom else "preempted")
+            for name in self.plan.preempted_ids
+        ]
+
     def summary(self) -> str:
         """Return the step in one line."""
         before, after = self.blocks_before, self.blocks_after
@@ -116,21 +125,12 @@ class StepReport:
         lines += [
             f"  {name:<12} {what:<18} {why:<28} {got}" for name, what, why, got in self.rows()
         ]
-        lines += [f"  {name:<12} preempted" for name in self.plan.preempted_ids]
+        lines += [f"  {name:<12} {what}" for name, what in self.losses()]
         lines += [f"  {name:<12} waits: {cause}" for name, cause in self.waiting]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows()
-        )
-        notes = [f"{name}: preempted" for name in self.plan.preempted_ids]
-        notes += [f"{name}: waits: {cause}" for name, cause in self.waiting]
-        return (
-            f"<div><b>{escape(self.summary())}</b><table><tr><th>request</th><th>computed</th>"
-            f"<th>why</th><th>got</th></tr>{body}</table>{escape('; '.join(notes))}</div>"
-        )
+        return report_html(self)
 
 
 def _why(chunk: ScheduledChunk, *, ends: bool) -> str:

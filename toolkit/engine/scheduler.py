@@ -13,7 +13,7 @@ compute: one that only waits for its siblings gives way to whoever could not go 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token
 from toolkit.engine.waits import Ledger
 from toolkit.errors import EngineError, InvariantViolation
-from toolkit.request import FinishReason, Request, Status
+from toolkit.request import FinishReason, Request, SamplingParams, Status
 
 __all__ = ["Decision", "Progress", "Scheduler"]
 
@@ -76,12 +76,14 @@ class Scheduler:
         cache: PagedCache,
         policy: Any = "fcfs",
         *,
+        policy_chosen: Callable[[Policy], object] | None = None,
         policy_changed: Callable[[str, str], object] | None = None,
     ) -> None:
         self.config = config
         self.cache = cache
         self._policy = resolve_policy(policy)
-        self._policy_changed = policy_changed
+        self.policy_chosen = policy_chosen  # told before a policy is first asked
+        self.policy_changed = policy_changed
         self._queue = WaitingQueue()
         self._running: list[Request] = []
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
@@ -142,15 +144,13 @@ class Scheduler:
                 "the policy cannot change in the middle of a step's plan; "
                 "engine.set_policy(...) changes it when the step is over"
             )
-        old, self._policy = self._policy, resolve_policy(policy)
-        self._ranks.clear()
-        view = self._view(self._now_s)
-        with interrupts_held():
-            self._queue.rerank(self._policy, view)
-            if self._policy.static:
-                self._sort_running(view)
-        if self._policy_changed is not None:
-            self._policy_changed(old.name, self._policy.name)
+        new = resolve_policy(policy)
+        if self.policy_chosen is not None:
+            self.policy_chosen(new)
+        old, self._policy = self._policy, new
+        self._rerank()
+        if self.policy_changed is not None:
+            self.policy_changed(old.name, new.name)
 
     def get(self, request_id: str) -> Request | None:
         """Return an unfinished request by id."""
@@ -184,6 +184,29 @@ class Scheduler:
         self.cache.close(request)  # after the status, which tells the tables why
         self._beams.leave(request)
         del self._requests[request.id]
+
+    def change(
+        self,
+        request: Request,
+        *,
+        priority: int | None = None,
+        params: SamplingParams | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Change what an unfinished request asks for; everybody is ranked anew."""
+        if priority is not None:
+            request.priority = priority
+        if tags is not None:
+            request.tags = dict(tags)
+        if params is not None:
+            room = self.config.max_model_len - request.num_prompt_tokens
+            request.params = params
+            request.max_tokens = min(params.max_tokens or room, room)
+        self._rerank()
+
+    def start_at(self, step: int) -> None:
+        """Let the first step have this number."""
+        self._step = step
 
     # ---- the step
 
@@ -683,6 +706,14 @@ class Scheduler:
             self.end(request, Status.FAILED, FinishReason.ERROR, now_s)
         else:
             self.end(request, Status.FINISHED, FinishReason.STOP, now_s)
+
+    def _rerank(self) -> None:
+        self._ranks.clear()
+        view = self._view(self._now_s)
+        with interrupts_held():
+            self._queue.rerank(self._policy, view)
+            if self._policy.static:
+                self._sort_running(view)
 
     def _sort_running(self, view: SchedulerView) -> None:
         self._ranks = {

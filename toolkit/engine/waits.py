@@ -103,7 +103,8 @@ class Ledger:
                 _add(request, cause, duration_s)
                 _add(request, line_cause, -duration_s)
         if self._starting or self._behind:
-            spans = {chunk.request_id: (chunk.start, chunk.end) for chunk in chunks}
+            open_ids = self._starting.keys() | self._behind.keys()
+            spans = {chunk[0]: (chunk[1], chunk[2]) for chunk in chunks if chunk[0] in open_ids}
             caught_up = self._catch_up(spans, end_s)
             for request in self._starting.values():
                 if request.id in spans:

@@ -12,7 +12,7 @@ from toolkit.record.log import Rows
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["block_states"]
+__all__ = ["block_states", "computed_until"]
 
 _COLUMNS = {
     "block_id": "int64",
@@ -41,7 +41,7 @@ def block_states(
     """
     import pandas as pd
 
-    computed = _computed_until(chunks, step)
+    computed = computed_until(chunks, step)
     rows = [_empty_row(block_id) for block_id in range(num_blocks)]
     begun = np.flatnonzero(holdings["start_step"] <= step)
     columns = [holdings[name][begun].tolist() for name in holdings]
@@ -112,7 +112,7 @@ def _leave(row: dict[str, Any], holding: dict[str, Any], step: int) -> None:
         row["why"] = "evicted" if holding["is_evicted"] else holding["end_why"]
 
 
-def _computed_until(chunks: Rows, step: int) -> dict[str, int]:
+def computed_until(chunks: Rows, step: int) -> dict[str, int]:
     """Return by request the end of its last chunk up to a step."""
     so_far = chunks["step"] <= step
     return dict(

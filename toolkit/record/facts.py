@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["MAX_FACT_BYTES", "Facts"]
@@ -38,6 +39,12 @@ class Facts:
             oldest = next(iter(self._texts))
             self.num_bytes -= len(self._texts.pop(oldest))
             self.num_dropped += 1
+
+    def keep(self, tokens: Iterable[tuple[str, int]]) -> None:
+        """Forget all but those of some tokens, given as (request id, position)."""
+        known = set(tokens)
+        self._texts = {key: text for key, text in self._texts.items() if key in known}
+        self.num_bytes = sum(map(len, self._texts.values()))
 
     def get(self, request_id: str, position: int) -> dict[str, Any] | None:
         """Return what was kept of a token, or None."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.record.holdings import NEVER
+from toolkit.record.layout import SOURCES
 from toolkit.record.log import Log, Rows
-from toolkit.record.recorder import SOURCES
 from toolkit.record.rows import REQUEST_KINDS
 from toolkit.record.schema import SCHEMA, TAGS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,28 +14,27 @@ from toolkit.errors import InvalidConfig, RecordError
 from toolkit.record.block_states import block_states
 from toolkit.record.environment import config_values, environment
 from toolkit.record.facts import Facts
-from toolkit.record.frames import frame, request_rows, schema_frame
-from toolkit.record.log import Log, Rows
+from toolkit.record.layout import LEVELS
+from toolkit.record.log import Rows
+from toolkit.record.past import before_step
 from toolkit.record.readings import Readings
-from toolkit.record.recorder import LEVELS, Logs, Recorder, WatchedEngine
+from toolkit.record.recorder import Recorder, WatchedEngine
 from toolkit.record.saved import Saved, load_record, save_record
 from toolkit.record.schema import TABLES
-from toolkit.record.selection import before_step, between, matching, of_requests
+from toolkit.record.selection import between, matching, of_requests
+from toolkit.record.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Record"]
 
-_APPENDED = ("steps", "chunks", "tokens", "events")
-_OTHERS = ("steps", "chunks", "tokens", "blocks", "events")
 
-
-class Record(Readings):
+class Record(Tables, Readings):
     """The tables of one engine: steps, chunks, requests, tokens, blocks, events.
 
     Memory is bounded: the oldest rows of each table go first, of ``requests`` the oldest that
-    ended, and ``num_dropped`` says how many went (`recorder.MAX_ROWS` has the bounds, which come to
+    ended, and ``num_dropped`` says how many went (`layout.MAX_ROWS` has the bounds, which come to
     less than 900 MB). Tables may be read from any thread while the engine runs.
 
     Args:
@@ -53,18 +52,15 @@ class Record(Readings):
         token_text: Callable[[int], str | None] | None = None,
         describe: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
+        super().__init__(token_text or (lambda token_id: None))
         self.started_at = datetime.now(timezone.utc)
-        self.tables = TABLES
         self.name = ""  # of a part, see ``during``
         self.config: dict[str, Any] = {}
         self.journal: Any = None  # what the engine needs to replay the run
         self.generation = 0  # how often rows that had been there were taken back
-        self._token_text = token_text or (lambda token_id: None)
         self._describe = describe
         self._environment: dict[str, Any] | None = None
-        self._logs = Logs()
         self._facts = Facts()
-        self._recorder: Recorder | None = None
         self._now: Callable[[], float] = lambda: float("inf")
         self._unfinished: Callable[[], Any] = tuple
         self._blocks_since: int | None = None
@@ -107,6 +103,11 @@ class Record(Readings):
         return self._environment
 
     @property
+    def token_text(self) -> Callable[[int], str | None]:
+        """Makes the text of a token id."""
+        return self._token_text
+
+    @property
     def num_blocks(self) -> int | None:
         """Blocks of the pool; None before an engine is known."""
         return self.config.get("num_blocks")
@@ -115,93 +116,6 @@ class Record(Readings):
     def block_size(self) -> int | None:
         """Tokens in a block; None before an engine is known."""
         return self.config.get("block_size")
-
-    @property
-    def num_dropped(self) -> dict[str, int]:
-        """Rows that went because there were too many, by table."""
-        return {name: log.num_dropped for name, log in self._logs.items()}
-
-    # ---- tables
-
-    @property
-    def steps(self) -> pd.DataFrame:
-        """A row per step."""
-        return self._frame("steps")
-
-    @property
-    def chunks(self) -> pd.DataFrame:
-        """A row per request and step that computed something of it."""
-        return self._frame("chunks")
-
-    @property
-    def requests(self) -> pd.DataFrame:
-        """A row per sample, unfinished ones included; the most frequent tags have columns."""
-        return self._frame("requests")
-
-    @property
-    def tokens(self) -> pd.DataFrame:
-        """A row per sampled token, in the order of sampling."""
-        return self._frame("tokens")
-
-    @property
-    def blocks(self) -> pd.DataFrame:
-        """A row per holding of a block, in the order in which they began."""
-        return self._frame("blocks")
-
-    @property
-    def events(self) -> pd.DataFrame:
-        """A row per event; which kinds there are, `schema` says."""
-        return self._frame("events")
-
-    def schema(self) -> pd.DataFrame:
-        """Return what each column of each table means: table, column, dtype, unit, meaning."""
-        return schema_frame()
-
-    def num_rows(self, table: str) -> int:
-        """Return how many rows a table has, without making it."""
-        live = len(self._recorder.live) if self._recorder and table == "requests" else 0
-        return self._log(table).num_rows + live
-
-    def tail(self, table: str, count: int) -> pd.DataFrame:
-        """Return a table's last rows; of all but ``requests`` at a cost that only they have."""
-        if table == "requests":
-            return self.requests.tail(count) if count else self.requests.head(0)
-        return self._frame(table, max(0, self._log(table).end - count))
-
-    def since(
-        self, table: str, cursor: int, columns: Collection[str] | None = None
-    ) -> tuple[pd.DataFrame, int]:
-        """Return the rows that came after ``cursor``, and the cursor for the next call.
-
-        0 stands for everything that is kept. The cost is that of the new rows, and less where only
-        some ``columns`` are wanted. A rewind of the engine takes rows back, which ``generation``
-        tells: then start again from 0.
-
-        Raises:
-            RecordError: the table's rows change after they are written.
-        """
-        if table not in _APPENDED:
-            raise RecordError(f"since({table!r}): rows only come at the end of {_APPENDED}")
-        end = self._log(table).end
-        return self._frame(table, cursor, end, columns), end
-
-    def ttft_s(self, request_ids: Collection[str]) -> dict[str, float]:
-        """Return seconds from arrival to first token by request, for those that have one.
-
-        Quick for requests that run or have just ended; others are looked for in the whole table.
-        """
-        recorder = self._recorder
-        running = {} if recorder is None else recorder.ttft_s(request_ids)
-        found = dict(running)
-        log = self._log("requests")
-        for count in (256 + 2 * len(request_ids), log.num_rows):
-            missing = set(request_ids) - found.keys()
-            if not missing:
-                break
-            rows = log.read(max(log.start, log.end - count))
-            pairs = zip(rows["request_id"].tolist(), rows["ttft_s"].tolist(), strict=True)
-            found.update((name, ttft) for name, ttft in pairs if name in missing and ttft == ttft)
-        return found
 
     def facts(self, request_id: str, position: int) -> dict[str, Any] | None:
         """Return what the sampler did for the token at a position, if that was recorded."""
@@ -232,25 +146,25 @@ class Record(Readings):
 
     def freeze(self) -> Record:
         """Return a copy of what is there now, which nothing changes any more."""
-        return self._part(self._all_rows())
+        return self._part(self.all_rows())
 
     def between(self, start_s: float, end_s: float) -> Record:
         """Return a frozen part: steps that began in [start_s, end_s), requests alive in it."""
-        return self._part(between(self._all_rows(), start_s, end_s))
+        return self._part(between(self.all_rows(), start_s, end_s))
 
     def where(self, **wanted: Any) -> Record:
         """Return a frozen part: requests whose tags or columns have these values.
 
         A list or a set stands for any of its values. Steps stay, because they are the engine's.
         """
-        rows = self._all_rows()
+        rows = self.all_rows()
         return self._part(of_requests(rows, matching(rows["requests"], wanted)))
 
     @contextmanager
     def during(self, name: str) -> Iterator[Record]:
         """Yield a record that holds, once the block is left, what happened in it."""
         start_s = self._now()
-        part = self._part(before_step(self._all_rows(), 0))
+        part = self._part(before_step(self.all_rows(), 0))
         part.name = name
         try:
             yield part
@@ -264,10 +178,13 @@ class Record(Readings):
         stood before that step; a frozen one keeps those that had ended.
         """
         live = list(self._unfinished())
-        rows = self._all_rows()
-        kept = before_step(rows, step, {request.id for request in live})
+        rows = self.all_rows()
+        names = {request.id for request in live}
+        kept = before_step(rows, step, names, block_size=self.block_size or 1)
         for table, log in self._logs.items():
             log.load(kept[table], start=log.start)
+        positions = kept["tokens"]["position"].tolist()
+        self._facts.keep(zip(kept["tokens"]["request_id"].tolist(), positions, strict=True))
         self.generation += 1
         if self._recorder is not None:
             requests = rows["requests"]
@@ -292,33 +209,6 @@ class Record(Readings):
         return record
 
     # ---- inside
-
-    def rows(self, table: str) -> Rows:
-        """Return a table's rows as they are stored, by column: for `toolkit.record` alone."""
-        if table == "requests":
-            # Live ones first: whoever ends meanwhile is then in both, and not in neither.
-            live = self._recorder.rows_of_live() if self._recorder is not None else []
-            return request_rows(self._log(table).read(), live)
-        return self._log(table).read()
-
-    def _all_rows(self) -> dict[str, Rows]:
-        return {table: self.rows(table) for table in ("requests", *_OTHERS)}
-
-    def _frame(
-        self,
-        table: str,
-        start: int = 0,
-        end: int | None = None,
-        columns: Collection[str] | None = None,
-    ) -> pd.DataFrame:
-        if table == "requests":
-            return frame(table, self.rows(table), self._token_text)
-        return frame(table, self._log(table).read(start, end), self._token_text, columns)
-
-    def _log(self, table: str) -> Log:
-        if table not in self._logs:
-            raise RecordError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
-        return self._logs[table]
 
     def _part(self, rows: dict[str, Rows]) -> Record:
         """Return a frozen record with these rows and everything else as it is here."""
@@ -353,7 +243,7 @@ class Record(Readings):
                 "blocks_since": self._first_blocks_step(),
                 "token_texts": texts,
             },
-            tables=self._all_rows(),
+            tables=self.all_rows(),
             facts=self._facts.items(),
             journal=journal.to_json() if hasattr(journal, "to_json") else journal,
         )

@@ -6,9 +6,7 @@ compute later. All times are seconds since the recorder was attached.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from toolkit.engine.events import (
@@ -27,72 +25,19 @@ from toolkit.engine.events import (
     StepReport,
 )
 from toolkit.record.facts import Facts
-from toolkit.record.holdings import HOLDING_KINDS, Holdings
+from toolkit.record.holdings import Holdings
 from toolkit.record.host_gap import HostGap
-from toolkit.record.log import Log
-from toolkit.record.rows import REQUEST_KINDS, STEP_KINDS, request_row, step_row
+from toolkit.record.layout import LEVELS, Logs
+from toolkit.record.live_requests import Batch, LiveRequest
+from toolkit.record.rows import step_row
+from toolkit.record.token_rows import chunk_columns, gaps, new_tokens, token_columns
 from toolkit.request import Request
 
-__all__ = ["LEVELS", "MAX_ROWS", "SOURCES", "TABLE_KINDS", "LiveRequest", "Logs", "Recorder"]
+__all__ = ["Recorder", "WatchedEngine"]
 
-LEVELS = ("requests", "tokens", "blocks", "explain")
-SOURCES = ("sampled", "greedy", "grammar", "draft", "forced")
-_SOURCE_CODES = {source: code for code, source in enumerate(SOURCES)}
-
-# The oldest rows of each table go first. With the bytes that a row takes: less than 900 MB if all
-# are full, and facts (MAX_FACT_BYTES) beside.
-MAX_ROWS = {
-    "steps": 1_000_000,  # 224 bytes
-    "chunks": 4_000_000,  # 21
-    "requests": 200_000,  # ended ones; 360, and some 700 in ids, tags and errors
-    "tokens": 2_000_000,  # 85
-    "blocks": 1_000_000,  # 70
-    "events": 1_000_000,  # 36
-}
-CHUNK_KINDS = {"step": "q", "request_id": "n", "start": "i", "end": "i", "is_recomputed": "b"}
-TOKEN_KINDS = {
-    "request_id": "n",
-    "index": "i",
-    "position": "i",
-    "step": "q",
-    "token_id": "q",
-    "sampled_s": "d",
-    "sent_s": "d",
-    "itl_s": "d",
-    "logprob_raw": "d",
-    "logprob_processed": "d",
-    "rank_raw": "q",
-    "entropy_nats": "d",
-    "source": "b",  # its place in SOURCES
-}
-EVENT_KINDS = {
-    "time_s": "d",
-    "step": "q",
-    "kind": "n",
-    "request_id": "n",
-    "block_id": "q",
-    "detail": "n",
-}
-TABLE_KINDS = {
-    "steps": STEP_KINDS,
-    "chunks": CHUNK_KINDS,
-    "requests": REQUEST_KINDS,
-    "tokens": TOKEN_KINDS,
-    "blocks": HOLDING_KINDS,
-    "events": EVENT_KINDS,
-}
 # Causes of one request's own; the others hold for the whole line.
 _OWN_CAUSES = frozenset(("policy", "sibling", "grammar"))
-_NAN = float("nan")
-
-
-class Logs(dict[str, Log]):
-    """The rows of all tables, by name; ``requests`` has those that ended."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            {name: Log(kinds, max_rows=MAX_ROWS[name]) for name, kinds in TABLE_KINDS.items()}
-        )
+_NOBODY = Batch((), {})
 
 
 class WatchedEngine(Protocol):
@@ -107,29 +52,6 @@ class WatchedEngine(Protocol):
     def on(self, kind: type[Any], listener: Callable[[Any], object]) -> Callable[[], None]:
         """Subscribe to events."""
         ...
-
-
-class LiveRequest:
-    """A request that has not ended, and what its row and its tokens need beside it."""
-
-    __slots__ = ("added_step", "num_prompt", "request", "sent_s", "source")
-
-    def __init__(self, request: Request, added_step: int) -> None:
-        self.request = request
-        self.added_step = added_step
-        self.num_prompt = request.num_prompt_tokens
-        self.source = _SOURCE_CODES["greedy" if request.params.is_greedy else "sampled"]
-        self.sent_s: array[float] = array("d")  # of each token
-
-    def row(self, origin_s: float, *, ended_step: int = -1) -> tuple[Any, ...]:
-        """Return its row as it is now."""
-        return request_row(
-            self.request,
-            origin_s,
-            sent_s=self.sent_s,
-            added_step=self.added_step,
-            ended_step=ended_step,
-        )
 
 
 class Recorder:
@@ -153,6 +75,7 @@ class Recorder:
         self._host_gap = HostGap()
         self._ended: list[tuple[LiveRequest, int]] = []  # in a step whose report is still to come
         self._own_causes: dict[str, str] = {}
+        self._computed = self._answered = _NOBODY  # in the last step
         self.holdings = Holdings(engine, logs["blocks"], logs["events"], self.origin_s)
         engine.on(RequestAdded, self._on_added)
         engine.on(StepFinished, self._on_step)
@@ -191,6 +114,7 @@ class Recorder:
         """Go on from rows of which the last were taken back, with these requests unfinished."""
         self._ended.clear()
         self._own_causes.clear()
+        self._computed = self._answered = _NOBODY
         self.live = {
             request.id: LiveRequest(request, added_steps.get(request.id, 0))
             for request in unfinished
@@ -232,18 +156,22 @@ class Recorder:
 
     def _on_step(self, event: StepFinished) -> None:
         report = event.report
-        live = self.live
-        names, *_ = zip(*report.plan.chunks, strict=True) if report.plan.chunks else ((),)
-        num_prompts = [live[name].num_prompt if name in live else 0 for name in names]
+        chunks = report.plan.chunks
+        names, starts, ends, *_ = zip(*chunks, strict=True) if chunks else ((), (), ())
+        if names != self._computed.names:
+            self._computed = Batch(names, self.live)
         gap_s = self._host_gap.on_step(
             start_s=report.start_s,
             end_s=report.sent_s,
             has_work=self._engine.scheduler.has_work,
         )
-        row = step_row(report, self.origin_s, host_gap_s=gap_s, num_prompts=num_prompts)
+        num_prompt = self._computed.num_prompt_tokens(starts, ends)
+        row = step_row(report, self.origin_s, host_gap_s=gap_s, num_prompt=num_prompt)
         self.logs["steps"].append(row)
-        if self._depth and report.plan.chunks:
-            self._keep_chunks(report)
+        if self._depth and names:
+            is_again = self._computed_again(starts) if report.num_recomputed_tokens else None
+            columns = chunk_columns(report.step, (names, starts, ends), is_again)
+            self.logs["chunks"].extend(len(names), columns)
         if report.updates:
             self._keep_tokens(report)
         if report.waiting or report.stalled or self._own_causes:
@@ -253,63 +181,38 @@ class Recorder:
             for ended, step in self._ended:
                 self._end(ended, step)
             self._ended.clear()
+            self._computed = self._answered = _NOBODY
 
-    def _keep_chunks(self, report: StepReport) -> None:
-        names, starts, ends, *_ = zip(*report.plan.chunks, strict=True)
-        count = len(names)
-        again: Iterable[int] = _zeros(count)
-        if report.num_recomputed_tokens:
-            live = self.live
-            again = [
-                name in live and start < live[name].request.num_lost_tokens
-                for name, start in zip(names, starts, strict=True)
-            ]
-        steps = array("q", (report.step,)) * count
-        self.logs["chunks"].extend(count, (steps, names, starts, ends, again))
+    def _computed_again(self, starts: Sequence[int]) -> list[bool]:
+        live = [self.live.get(name) for name in self._computed.names]
+        return [
+            one is not None and start < one.request.num_lost_tokens
+            for one, start in zip(live, starts, strict=True)
+        ]
 
     def _keep_tokens(self, report: StepReport) -> None:
-        sent_s = report.sent_s - self.origin_s
-        names: list[str] = []
-        indices: list[int] = []
-        positions: list[int] = []
-        gaps: list[float] = []
-        sources: list[int] = []
-        tokens: list[SampledToken] = []
-        for update in report.updates:
-            live = self.live.get(update.request_id)
-            if live is None:
-                continue
-            index, times, source = update.first_index, live.sent_s, live.source
-            for token in update.tokens:
-                names.append(update.request_id)
-                indices.append(index)
-                positions.append(live.num_prompt + index)
-                gaps.append(sent_s - times[-1] if times else _NAN)
-                times.append(sent_s)
-                sources.append(source if token.source is None else _SOURCE_CODES[token.source])
-                tokens.append(token)
-                index += 1
-        if not self._depth or not names:
+        names, indices, _, _, _, answers = zip(*report.updates, strict=True)
+        tokens: Sequence[SampledToken] = [answer[0] for answer in answers if len(answer) == 1]
+        if len(tokens) != len(names) or not self._of(names).is_known:
+            names, indices, tokens = new_tokens(report.updates, self.live)
+        batch = self._of(names)
+        itl_s = gaps(batch, report.sent_s - self.origin_s)
+        if not self._depth or not tokens:
             return
-        count = len(names)
-        self.logs["tokens"].extend(
-            count,
-            (
-                names,
-                indices,
-                positions,
-                array("q", (report.step,)) * count,
-                [token[0] for token in tokens],
-                array("d", (report.end_s - report.update_s - self.origin_s,)) * count,
-                array("d", (sent_s,)) * count,
-                gaps,
-                *_scores(tokens),
-                sources,
-            ),
+        columns, facts = token_columns(
+            report, batch, self.origin_s, indices=indices, tokens=tokens, itl_s=itl_s
         )
-        for name, position, token in zip(names, positions, tokens, strict=True):
-            if token.facts is not None:
-                self.facts.put(name, position, token.facts)
+        self.logs["tokens"].extend(len(tokens), columns)
+        for request_id, position, own in facts:
+            self.facts.put(request_id, position, own)
+
+    def _of(self, names: tuple[str, ...]) -> Batch:
+        """Return the requests with these names, side by side."""
+        if names == self._computed.names:
+            return self._computed
+        if names != self._answered.names:
+            self._answered = Batch(names, self.live)
+        return self._answered
 
     def _keep_causes(self, report: StepReport, computed: Iterable[str]) -> None:
         """Write down whose cause of waiting changed, where it is not that of the whole line."""
@@ -357,30 +260,3 @@ class Recorder:
     ) -> None:
         row = (time_s - self.origin_s, step, kind, request_id, -1, detail)
         self.logs["events"].append(row)
-
-
-def _scores(tokens: list[SampledToken]) -> Iterable[Iterable[Any]]:
-    """Return columns logprob_raw, logprob_processed, rank_raw and entropy_nats."""
-    if not any(token[1] or token[4] is not None for token in tokens):
-        nulls = _nulls(len(tokens))
-        return nulls, nulls, _zeros(len(tokens)), nulls
-    entries = [(token[1] or {}).get(token[0]) for token in tokens]
-    return (
-        [_NAN if entry is None else entry.logprob for entry in entries],
-        [
-            _NAN if entry is None or entry.logprob_processed is None else entry.logprob_processed
-            for entry in entries
-        ],
-        [0 if entry is None else entry.rank or 0 for entry in entries],
-        [_NAN if token.entropy_nats is None else token.entropy_nats for token in tokens],
-    )
-
-
-@lru_cache(maxsize=256)
-def _nulls(count: int) -> array[float]:
-    return array("d", (_NAN,)) * count
-
-
-@lru_cache(maxsize=256)
-def _zeros(count: int) -> list[int]:
-    return [0] * count

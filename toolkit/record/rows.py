@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from itertools import pairwise
 from operator import mul
 from typing import Any
 
-from toolkit.engine.events import StepReport
+from toolkit.engine.events import StepPlan, StepReport
 from toolkit.record.schema import SCHEMA, TAGS, column_names
 from toolkit.request import Request
 
@@ -35,18 +34,11 @@ _CAUSES = [name.removeprefix("wait_").removesuffix("_s") for name in _WAITS]
 
 
 def step_row(
-    report: StepReport, origin_s: float, *, host_gap_s: float, num_prompts: Sequence[int]
+    report: StepReport, origin_s: float, *, host_gap_s: float, num_prompt: int
 ) -> tuple[Any, ...]:
-    """Return a row in the order of STEP_KINDS; ``num_prompts``: prompt tokens, by chunk."""
+    """Return a row in the order of STEP_KINDS; ``num_prompt``: tokens that belong to prompts."""
     plan, times, blocks = report.plan, report.result.times, report.blocks_after
-    _, starts, ends, *_ = zip(*plan.chunks, strict=True) if plan.chunks else ((), (), ())
-    num_prompt = sum(
-        [
-            min(end, known) - start
-            for start, end, known in zip(starts, ends, num_prompts, strict=True)
-            if start < known
-        ]
-    )
+    num_context, num_pairs = _attention(plan)
     return (
         plan.step,
         report.start_s - origin_s,
@@ -66,13 +58,11 @@ def step_row(
         report.num_waiting,
         len(plan.admitted_ids),
         len(plan.preempted_ids),
-        sum([update.finish_reason is not None for update in report.updates]),
+        len(report.updates) - [update[4] for update in report.updates].count(None),
         report.num_cached_tokens,
         report.num_recomputed_tokens,
-        sum(ends),
-        # Query-key pairs: each of q = end - start new tokens sees the k = start tokens before
-        # it and on average half of the q, and q(k + q/2) = (end^2 - start^2) / 2.
-        (sum(map(mul, ends, ends)) - sum(map(mul, starts, starts))) / 2,
+        num_context,
+        num_pairs,
         blocks.used,
         blocks.cached,
         blocks.empty + blocks.cached,
@@ -81,6 +71,20 @@ def step_row(
         report.policy,
         report.result.slow_path,
     )
+
+
+def _attention(plan: StepPlan) -> tuple[int, float]:
+    """Return the tokens that a step's chunks look back on, and its query-key pairs.
+
+    Of a chunk, each of q = end - start new tokens sees the k = start tokens before it and on
+    average half of the q, and q(k + q/2) = (end^2 - start^2) / 2.
+    """
+    ends = [chunk[2] for chunk in plan.chunks]
+    num_context = sum(ends)
+    if plan.num_tokens == len(ends):  # one new token each
+        return num_context, num_context - len(ends) / 2
+    starts = [chunk[1] for chunk in plan.chunks]
+    return num_context, (sum(map(mul, ends, ends)) - sum(map(mul, starts, starts))) / 2
 
 
 def itl_figures(sent_s: array[float]) -> tuple[float, float, float]:

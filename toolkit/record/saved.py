@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RecordError
+from toolkit.record.layout import TABLE_KINDS
 from toolkit.record.log import NAME, OBJECT, Codes, Rows
-from toolkit.record.recorder import TABLE_KINDS
 
 __all__ = ["VERSION", "Saved", "load_record", "save_record"]
 

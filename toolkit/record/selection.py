@@ -1,17 +1,16 @@
-"""Choose rows of all tables: a stretch of time, or some requests, or what came before a step."""
+"""Choose rows of all tables: a stretch of time, or some requests."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import RecordError
-from toolkit.record.holdings import CACHED_STILL, NEVER
 from toolkit.record.log import Rows, select
 
-__all__ = ["before_step", "between", "matching", "of_requests"]
+__all__ = ["between", "matching", "of_requests"]
 
 Tables = dict[str, Rows]
 
@@ -73,34 +72,6 @@ def of_requests(tables: Tables, keep: np.ndarray) -> Tables:
         "tokens": theirs("tokens"),
         "blocks": theirs("blocks"),
         "events": theirs("events", also_nobodys=True),
-    }
-
-
-def before_step(tables: Tables, step: int, live: Collection[str] = ()) -> Tables:
-    """Drop steps from ``step`` on, and what happened in or after them.
-
-    A request stays if it had ended before; of one that ended later, the row says what became of
-    it, so it goes, and so do those in ``live``.
-    """
-    requests, blocks = tables["requests"], tables["blocks"]
-    ended = (requests["ended_step"] != NEVER) & (requests["ended_step"] < step)
-    ended &= np.array([name not in live for name in requests["request_id"]], bool)
-    kept = select(blocks, blocks["start_step"] < step)
-    reopened = kept["end_step"] >= step
-    kept["end_step"] = np.where(reopened, NEVER, kept["end_step"])
-    kept["end_s"] = np.where(reopened, np.nan, kept["end_s"])
-    kept["end_why"] = np.where(reopened, None, kept["end_why"])
-    until = kept["cached_until_step"]
-    revived = ~reopened & (until >= step) & (until != CACHED_STILL)
-    kept["cached_until_step"] = np.where(reopened, NEVER, np.where(revived, CACHED_STILL, until))
-    kept["is_evicted"] = np.where(reopened | revived, 0, kept["is_evicted"])
-    return {
-        "steps": select(tables["steps"], tables["steps"]["step"] < step),
-        "chunks": select(tables["chunks"], tables["chunks"]["step"] < step),
-        "requests": select(requests, ended),
-        "tokens": select(tables["tokens"], tables["tokens"]["step"] < step),
-        "blocks": kept,
-        "events": select(tables["events"], tables["events"]["step"] < step),
     }
 
 

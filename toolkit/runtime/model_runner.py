@@ -6,15 +6,23 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
-from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult, StepTimes
+from toolkit.engine.plan import (
+    PromptScores,
+    Restoration,
+    SampledToken,
+    StepPlan,
+    StepResult,
+    StepTimes,
+)
 from toolkit.errors import InvalidParameter, InvalidRequest
 from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Logprob, Request
@@ -61,6 +69,7 @@ class ModelRunner:
         self.storage = storage
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
+        self._token_text = token_text
         self._rows = RowTable(
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
@@ -117,9 +126,7 @@ class ModelRunner:
         for request_id in plan.admitted_ids:
             self.sampler.history.start(self._requests[request_id])
         self._rows.apply(plan)
-        self.storage.copy_blocks(
-            [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
-        )
+        self._copy_blocks(plan)
         batch = self._rows.flat_batch(plan)
         prepared = time.perf_counter()
         rows = [
@@ -246,6 +253,75 @@ class ModelRunner:
             logits = self.decoder.logits(part)
             entries += self.sampler.score_prompt(logits, request, start + len(entries))
         return entries
+
+    @torch.inference_mode()
+    def restore(self, restoration: Restoration) -> None:
+        """Become what a runner is that has computed all that was computed up to some step.
+
+        Keys and values are computed again from the tokens; nothing is sampled. Penalties and
+        grammars are told the tokens that were chosen.
+        """
+        for request_id in list(self._requests):
+            self.release(request_id)
+        for request in restoration.unfinished:
+            self.prepare(request)
+        # A sample that has ended may have computed, under hooks, what its siblings read.
+        others = [
+            r for r in restoration.requests.values() if r.hooks and r.id not in self._requests
+        ]
+        for request in others:
+            self.hooks.start(request)
+        for plan in restoration.steps:
+            self._rows.apply(replace(plan, copies=()))  # whose effect the tables show already
+            self._copy_blocks(plan)
+            if plan.chunks:
+                self._restore_step(plan, restoration.requests)
+            for chunk in plan.chunks:
+                self._rows.release(chunk.request_id)
+        for request in others:
+            self.hooks.forget(request.id)
+        for request in restoration.unfinished:
+            table = restoration.tables.get(request.id)
+            if table is not None:
+                self._rows.open(request.id, table, restoration.num_found[request.id])
+            self.sampler.resume(request, is_running=table is not None)
+
+    def _restore_step(self, plan: StepPlan, requests: Mapping[str, Request]) -> None:
+        batch = self._rows.flat_batch(plan)
+        pooled = self._pooler.plan(plan)
+        wanted = torch.tensor([] if pooled is None else pooled.rows, dtype=torch.int64)
+        wanted = wanted.to(self.decoder.device)
+        owners = (requests.get(chunk.request_id) for chunk in plan.chunks)
+        # Only what may change activations: whoever captures has seen these positions.
+        is_hooked = any(owner is not None and owner.hooks for owner in owners)
+        hooks = self.hooks.step(plan, batch) if is_hooked else None
+        if hooks is not None:
+            hidden = self._all_states(batch, hooks)[wanted]
+            hooks.end()
+        else:
+            hidden = self.decoder(batch, self.storage.layers, rows=wanted)
+        if pooled is not None:
+            self._pooler.take(pooled, hidden)
+
+    def _copy_blocks(self, plan: StepPlan) -> None:
+        self.storage.copy_blocks(
+            [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
+        )
+
+    def detached(self, explains_all: Callable[[], bool] | None = None) -> ModelRunner:
+        """Return a runner of the same weights, with a KV cache and requests of its own.
+
+        ``explains_all`` says whether its sampler is to explain every token.
+        """
+        storage = KVStorage(self.storage.layout, self.storage.num_blocks, self.storage.device)
+        return ModelRunner(
+            self.decoder,
+            storage,
+            self.sampler.detached(explains_all),
+            max_num_seqs=self._rows.num_rows,
+            max_model_len=self._rows.max_blocks * storage.layout.block_size,
+            token_text=self._token_text,
+        )
 
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""

@@ -6,6 +6,7 @@ turns them into index tensors with a handful of vectorised operations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -31,6 +32,7 @@ class RowTable:
     def __init__(
         self, num_rows: int, max_blocks: int, block_size: int, device: torch.device
     ) -> None:
+        self.num_rows, self.max_blocks = num_rows, max_blocks
         self._block_ids: NDArray[np.int32] = np.zeros((num_rows, max_blocks), dtype=np.int32)
         self._lengths = [0] * num_rows
         self._rows: dict[str, int] = {}
@@ -59,6 +61,13 @@ class RowTable:
         for copy in plan.copies:
             blocks = self._block_ids[self._rows[copy.request_id]]
             blocks[blocks == copy.source_id] = copy.target_id
+
+    def open(self, request_id: str, block_ids: Sequence[int], num_found: int) -> None:
+        """Give a request a row with these blocks; ``num_found`` of its tokens it found there."""
+        self._rows[request_id] = row = self._free.pop()
+        self._num_found[row] = num_found
+        self._lengths[row] = len(block_ids)
+        self._block_ids[row, : len(block_ids)] = block_ids
 
     def release(self, request_id: str) -> None:
         """Free a request's row, if it has one."""

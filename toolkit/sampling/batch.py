@@ -154,9 +154,10 @@ class SamplingBatch:
         self.typical_p = self._floats(typical_p)
 
     def is_for(self, requests: Sequence[Request]) -> bool:
-        """Whether these tensors describe exactly these requests."""
+        """Whether these tensors describe exactly these requests, as they are now."""
         return len(requests) == len(self.requests) and all(
-            a is b for a, b in zip(requests, self.requests, strict=True)
+            a is b and a.params is params
+            for a, b, params in zip(requests, self.requests, self._params, strict=True)
         )
 
     def _is_cut(self, params: SamplingParams) -> bool:

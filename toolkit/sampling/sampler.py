@@ -170,6 +170,25 @@ class Sampler:
         if self.grammars is not None:
             self.grammars.release(request_id)
 
+    def detached(self, explains_all: Callable[[], bool] | None = None) -> Sampler:
+        """Return a sampler for requests of its own, with the same grammars' compiler."""
+        return Sampler(
+            self.vocab_size,
+            self.device,
+            decode_token=self.decode_token,
+            ops=self.ops,
+            grammars=None if self.grammars is None else self.grammars.detached(),
+            explains_all=explains_all,
+        )
+
+    def resume(self, request: Request, *, is_running: bool) -> None:
+        """Know of a request what it would know that had sampled the request's output itself."""
+        self._batch = None  # the same requests may have other parameters now
+        if is_running:
+            self.history.start(request)
+        if self.grammars is not None and request.params.structured_outputs is not None:
+            self.grammars.catch_up(request)
+
     def close(self) -> None:
         """End the threads of the grammars."""
         if self.grammars is not None:

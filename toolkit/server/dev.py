@@ -6,17 +6,19 @@ Served only with ``serve(dev=True)`` or ``--dev``: whoever may call them can hol
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import APIRouter, Body, FastAPI, Query, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 
 from toolkit.engine import Engine
-from toolkit.errors import UnknownRequest
+from toolkit.errors import InvalidParameter, UnknownRequest
 from toolkit.record.why_parts import why_to_json
 from toolkit.server.failures import UNKNOWN_REQUEST, Refusal
 
@@ -77,7 +79,10 @@ def add_dev_routes(app: FastAPI, switch: EngineSwitch, *, documented: bool) -> N
     router.get("/engine/state")(engine_state)
     router.get("/engine/why/{name:path}")(why)
     router.get("/engine/record")(engine_record)
+    router.get("/engine/record.zip")(record_file)
     router.get("/engine/ttft")(record_ttft)
+    router.get("/engine/facts")(record_facts)
+    router.post("/engine/spans")(record_spans)
     router.get("/engine/record/{table}")(record_table)
     app.include_router(router)
 
@@ -141,9 +146,38 @@ def engine_record(http: HttpRequest) -> dict[str, Any]:
         "level": record.level,
         "started_at": record.started_at.isoformat(),
         "num_dropped": dict(record.num_dropped),
+        "num_rows": {table: record.num_rows(table) for table in record.tables},
+        "generation": record.generation,
+        "config": record.config,
         "num_blocks": record.num_blocks,
         "block_size": record.block_size,
     }
+
+
+def record_file(http: HttpRequest) -> Response:
+    """Return everything that is recorded, as ``record.save`` writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _record(http).save(Path(folder) / "record.zip")
+        return Response(path.read_bytes(), media_type="application/zip")
+
+
+def record_facts(
+    http: HttpRequest, request_id: str, position: Annotated[int, Query(ge=0)]
+) -> dict[str, Any] | None:
+    """Return what the sampler did for one token; null where that was not recorded."""
+    facts: dict[str, Any] | None = _record(http).facts(request_id, position)
+    return facts
+
+
+def record_spans(
+    http: HttpRequest, request_ids: Annotated[list[str] | None, Body(embed=True)] = None
+) -> Response:
+    """Return the spans of some requests' lives, or of all, as ``format=split`` has tables."""
+    try:
+        spans = _record(http).spans(request_ids)
+    except InvalidParameter as error:
+        raise Refusal(str(error), status=400) from error
+    return StreamingResponse(_split(spans, None), media_type="application/json")
 
 
 def record_ttft(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ import pandas as pd
 from toolkit.engine.report import BlockCounts
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
 from toolkit.errors import EngineError, UnknownRequest
+from toolkit.record import Record
 from toolkit.record.why import Why
 from toolkit.record.why_parts import why_from_json
 from toolkit.server.address import Address
@@ -80,20 +83,20 @@ class RemoteEngine:
         """Forget reusable blocks; return how many were evicted."""
         return int(self.call("POST", "/reset_prefix_cache")["num_evicted"])
 
-    def call(self, method: str, path: str, **params: Any) -> Any:
+    def call(self, method: str, path: str, *, body: Any = None, **params: Any) -> Any:
         """Call an endpoint and return its JSON.
 
         Raises:
             EngineError: the server does not answer, or refuses.
         """
-        return self.ask(method, path, **params).json()
+        return self.ask(method, path, body=body, **params).json()
 
-    def ask(self, method: str, path: str, **params: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, *, body: Any = None, **params: Any) -> httpx.Response:
         """Call an endpoint and return its answer; raises as ``call()`` does."""
         headers = {"authorization": f"Bearer {self._control_key}"}
         try:
             with self._address.http_client(headers=headers, timeout=None) as http:
-                answer = http.request(method, path, params=params)
+                answer = http.request(method, path, params=params, json=body)
         except httpx.TransportError as error:
             raise EngineError(
                 f"the server process at {self._address.place} does not answer: {error}"
@@ -131,12 +134,58 @@ class RemoteRecord:
     @property
     def level(self) -> str:
         """How much is kept."""
-        return str(self._engine.call("GET", "/engine/record")["level"])
+        return str(self._about()["level"])
 
     @property
     def started_at(self) -> datetime:
         """What all times count from."""
-        return datetime.fromisoformat(self._engine.call("GET", "/engine/record")["started_at"])
+        return datetime.fromisoformat(self._about()["started_at"])
+
+    @property
+    def generation(self) -> int:
+        """How often rows that had been there were taken back."""
+        return int(self._about()["generation"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The engine's configuration as plain values."""
+        return dict(self._about()["config"])
+
+    @property
+    def num_dropped(self) -> dict[str, int]:
+        """Rows that went because there were too many, by table."""
+        return dict(self._about()["num_dropped"])
+
+    def num_rows(self, table: str) -> int:
+        """Return how many rows a table has, without fetching it."""
+        return int(self._about()["num_rows"][table])
+
+    def freeze(self) -> Record:
+        """Fetch everything: a record with all methods, of what is there now."""
+        answer = self._engine.ask("GET", "/engine/record.zip")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "record.zip"
+            path.write_bytes(answer.content)
+            return Record.load(path)
+
+    def save(self, path: str | Path) -> Path:
+        """Fetch everything and write it to one file; return its path."""
+        return self.freeze().save(path)
+
+    def facts(self, request_id: str, position: int) -> dict[str, Any] | None:
+        """Return what the sampler did for the token at a position, if that was recorded."""
+        where = {"request_id": request_id, "position": position}
+        facts: dict[str, Any] | None = self._engine.call("GET", "/engine/facts", **where)
+        return facts
+
+    def spans(self, request_ids: Collection[str] | None = None) -> pd.DataFrame:
+        """Return each request's life as consecutive rows; see `toolkit.record.spans`.
+
+        Raises:
+            EngineError: the record keeps no chunks: its level is "requests".
+        """
+        wanted = None if request_ids is None else list(request_ids)
+        return _frame(self._engine.call("POST", "/engine/spans", body={"request_ids": wanted}))
 
     def why(self, request: str) -> Why:
         """Say why a request was slow, by an answer's id, an X-Request-Id or a request id.
@@ -149,12 +198,12 @@ class RemoteRecord:
     @property
     def num_blocks(self) -> int:
         """Blocks of the pool."""
-        return int(self._engine.call("GET", "/engine/record")["num_blocks"])
+        return int(self._about()["num_blocks"])
 
     @property
     def block_size(self) -> int:
         """Tokens in a block."""
-        return int(self._engine.call("GET", "/engine/record")["block_size"])
+        return int(self._about()["block_size"])
 
     def tail(self, table: str, count: int) -> pd.DataFrame:
         """Return the last rows of a table."""
@@ -180,7 +229,8 @@ class RemoteRecord:
             return self._table(name)[0]
         raise AttributeError(
             f"record.{name}: of a record in another process there are the tables "
-            f"{', '.join(self.__dict__.get('tables', ()))}, .tail(table, count) and .why(id)"
+            f"{', '.join(self.__dict__.get('tables', ()))}, .tail(), .since(), .why(), .spans() "
+            "and .facts(); .freeze() fetches the whole record, which has all the rest"
         )
 
     def __dir__(self) -> list[str]:
@@ -191,6 +241,13 @@ class RemoteRecord:
 
     def _table(self, name: str, **params: Any) -> tuple[pd.DataFrame, int]:
         answer = self._engine.call("GET", f"/engine/record/{name}", format="split", **params)
-        frame = pd.DataFrame(answer["data"], columns=answer["columns"], dtype=object)
-        dtypes = dict(zip(answer["columns"], answer["dtypes"], strict=True))
-        return frame.astype(dtypes), answer["cursor"] or 0
+        return _frame(answer), answer["cursor"] or 0
+
+    def _about(self) -> dict[str, Any]:
+        return dict(self._engine.call("GET", "/engine/record"))
+
+
+def _frame(answer: dict[str, Any]) -> pd.DataFrame:
+    """Return a table that came as JSON, with the types that it had."""
+    frame = pd.DataFrame(answer["data"], columns=answer["columns"], dtype=object)
+    return frame.astype(dict(zip(answer["columns"], answer["dtypes"], strict=True)))

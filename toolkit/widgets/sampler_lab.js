@@ -1,7 +1,5 @@
 // SamplerLab: one distribution, a slider for every parameter, bars before and after each step.
 
-const SVG = "http://www.w3.org/2000/svg";
-
 function render({ model, el }) {
   const page = mount(el);
   const root = element("div", "tk-lab", el);
@@ -108,9 +106,6 @@ function render({ model, el }) {
 
   function miniature(values) {
     const [width, height] = [84, 26];
-    const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("aria-hidden", "true");
     const largest = Math.max(...values, 1e-9);
     const step = width / values.length;
     let path = "";
@@ -118,10 +113,9 @@ function render({ model, el }) {
       const top = height - (value / largest) * height;
       path += `M${(i * step).toFixed(1)} ${height}V${top.toFixed(1)}h${Math.max(0.6, step - 0.4).toFixed(1)}V${height}z`;
     });
-    const bars = document.createElementNS(SVG, "path");
-    bars.setAttribute("d", path);
-    svg.append(bars);
-    return svg;
+    const picture = make("span", { "aria-hidden": "true" });
+    picture.innerHTML = `<svg viewBox="0 0 ${width} ${height}"><path d="${path}"/></svg>`;
+    return picture;
   }
 
   // ---- tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ __all__ = ["Timeline"]
 _MAX_REQUESTS = 2000
 _MAX_STEPS = 200_000
 _MAX_FIGURE_ROWS = 200
+# What an engine in another process recorded comes by HTTP: once a second is enough to ask.
+_REMOTE_PERIOD_S = 1.0
 
 
 class Timeline(Widget):
@@ -65,6 +68,7 @@ class Timeline(Widget):
         self._newest_s = float("-inf")  # the arrival of the newest request that was sent
         self._cursor = 0  # of the steps that were sent
         self._seen: tuple[int, ...] = ()
+        self._due_s = 0.0
         self._generation = 0  # of the record: after a rewind, rows that were sent are no more
         super().__init__()
         self.on_message("why", lambda message: self._explain(str(message["request_id"])))
@@ -111,11 +115,8 @@ class Timeline(Widget):
 
     def tick(self) -> None:
         """Send the rows of requests that live or have just ended, and the new steps."""
-        engine = self.source.engine
-        seen = (engine.step_number, engine.scheduler.num_running, engine.scheduler.num_waiting)
-        if seen == self._seen:
+        if not self._is_news():
             return
-        self._seen = seen
         if self._generation != getattr(self._record, "generation", 0):
             self._newest_s = float("-inf")
             self.refresh()
@@ -125,6 +126,18 @@ class Timeline(Widget):
         requests = requests[is_new | requests["request_id"].isin(self._open)]
         steps, self._cursor = self._record.since("steps", self._cursor)
         self._send_rows("more", requests.reset_index(drop=True), steps)
+
+    def _is_news(self) -> bool:
+        """Say whether anything can have happened since the last time that there were news."""
+        engine = self.source.engine
+        if not hasattr(engine, "scheduler"):  # it is asked by HTTP, and so not often
+            now_s = time.monotonic()
+            is_due = now_s >= self._due_s
+            self._due_s = now_s + _REMOTE_PERIOD_S if is_due else self._due_s
+            return is_due
+        seen = (engine.step_number, engine.scheduler.num_running, engine.scheduler.num_waiting)
+        is_news, self._seen = seen != self._seen, seen
+        return is_news
 
     def _send_rows(self, kind: str, requests: pd.DataFrame, steps: pd.DataFrame) -> None:
         ids = list(requests["request_id"])

@@ -8,7 +8,7 @@ from toolkit.cache.blocks.paged import (
     PagedCache,
     PrefixMatch,
 )
-from toolkit.cache.blocks.pool import BlockObserver, BlockPool, OutOfBlocks
+from toolkit.cache.blocks.pool import BlockObserver, BlockPool, OutOfBlocks, PoolState
 from toolkit.cache.blocks.prefix import block_hash, block_hashes
 from toolkit.cache.blocks.snapshot import BlockSnapshot
 
@@ -22,6 +22,7 @@ __all__ = [
     "Fork",
     "OutOfBlocks",
     "PagedCache",
+    "PoolState",
     "PrefixMatch",
     "block_hash",
     "block_hashes",

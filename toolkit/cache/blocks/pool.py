@@ -13,16 +13,25 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from toolkit.clock import Clock
 from toolkit.errors import InvariantViolation, ToolkitError
 
-__all__ = ["BlockObserver", "BlockPool", "OutOfBlocks"]
+__all__ = ["BlockObserver", "BlockPool", "OutOfBlocks", "PoolState"]
 
 
 class OutOfBlocks(ToolkitError):
     """More blocks were asked for than are free; the scheduler asks first, so this is a bug."""
+
+
+class PoolState(NamedTuple):
+    """A pool of which nothing is held."""
+
+    names: tuple[tuple[int, bytes], ...]  # of cached blocks
+    empty: tuple[int, ...]  # the last one is taken first
+    cached: tuple[tuple[int, float], ...]  # block and time of its last use, oldest first
+    num_evicted: int
 
 
 class BlockObserver(Protocol):
@@ -64,7 +73,7 @@ class BlockPool:
     ) -> None:
         self.num_blocks = num_blocks
         self.observer = observer
-        self._clock = clock
+        self.clock = clock
         self._ref_counts = [0] * num_blocks
         self._names: list[bytes | None] = [None] * num_blocks
         self._index: dict[bytes, int] = {}
@@ -177,6 +186,33 @@ class BlockPool:
         return count
 
     @property
+    def named(self) -> dict[bytes, int]:
+        """A copy of the index: block ids by name."""
+        return dict(self._index)
+
+    def evict(self, block_id: int) -> None:
+        """Empty a cached block before its turn."""
+        self._cached.move_to_end(block_id, last=False)
+        self._evict_oldest("reset")
+
+    def state(self) -> PoolState:
+        """Return what a new pool needs to go on as this one will; nothing may be held."""
+        if self.num_used:
+            raise InvariantViolation(f"{self.num_used} blocks are held")
+        names = tuple((block_id, name) for name, block_id in self._index.items())
+        return PoolState(names, tuple(self._empty), tuple(self._cached.items()), self.num_evicted)
+
+    def set_state(self, state: PoolState) -> None:
+        """Go on as another pool would, of the same size."""
+        self._ref_counts = [0] * self.num_blocks
+        self._names = [None] * self.num_blocks
+        self._index = {name: block_id for block_id, name in state.names}
+        for block_id, name in state.names:
+            self._names[block_id] = name
+        self._empty, self._cached = list(state.empty), OrderedDict(state.cached)
+        self.num_evicted = state.num_evicted
+
+    @property
     def last_used_s(self) -> dict[int, float]:
         """When each cached block was given back, on the clock; the first is evicted next."""
         return dict(self._cached)
@@ -214,7 +250,7 @@ class BlockPool:
             self.observer.block_evicted(block_id, self._now_s() - used_s, cause)
 
     def _now_s(self) -> float:
-        return self._clock.now() if self._clock is not None else 0.0
+        return self.clock.now() if self.clock is not None else 0.0
 
 
 def _must(condition: bool, message: str) -> None:

@@ -39,10 +39,12 @@ class GrammarRows:
 
     Args:
         compiler: Makes the grammars.
+        closes_compiler: Whether ``close()`` ends it too.
     """
 
-    def __init__(self, compiler: GrammarCompiler) -> None:
+    def __init__(self, compiler: GrammarCompiler, *, closes_compiler: bool = True) -> None:
         self._compiler = compiler
+        self._closes_compiler = closes_compiler
         self._grammars: dict[str, Future[CompiledGrammar]] = {}
         self._states: dict[str, GrammarState] = {}
         self._filler = ThreadPoolExecutor(1, thread_name_prefix="toolkit-grammar-masks")
@@ -113,6 +115,17 @@ class GrammarRows:
                 state.pending = pending
         return results
 
+    def detached(self) -> GrammarRows:
+        """Return one for requests of its own, with grammars of the same compiler."""
+        return GrammarRows(self._compiler, closes_compiler=False)
+
+    def catch_up(self, request: Request) -> None:
+        """Go through the output that a request has already, once its grammar is compiled."""
+        self._grammars[request.id].exception()  # a broken one is reported where it is used
+        for count, token_id in enumerate(request.output_token_ids):
+            self._mask(request, count)
+            self.accept([request], [token_id])
+
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""
         self._grammars.pop(request_id, None)
@@ -121,7 +134,8 @@ class GrammarRows:
     def close(self) -> None:
         """End the threads and drop the grammars."""
         self._filler.shutdown()
-        self._compiler.close()
+        if self._closes_compiler:
+            self._compiler.close()
         self._grammars.clear()
         self._states.clear()
 
