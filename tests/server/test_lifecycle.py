@@ -393,6 +393,15 @@ def test_a_server_and_its_log_show_in_a_cell(llm: LLM) -> None:
     assert "curl" not in server._repr_html_()
 
 
+def test_who_only_looks_is_not_in_the_log(llm: LLM) -> None:
+    with serve(llm, port=0, dev_endpoints=True) as server:
+        for path in ("/metrics", "/engine/state", "/engine/record/steps", "/engine/nowhere"):
+            httpx.get(server.url + path)
+        looks = [line for line in server.logs if "GET" in line]
+    assert len(looks) == 1
+    assert "/engine/nowhere 404" in looks[0]  # what goes wrong is
+
+
 def test_a_setting_that_nobody_has_is_refused_with_the_nearest(llm: LLM) -> None:
     with pytest.raises(InvalidConfig, match="did you mean max_model_len"):
         serve(port=0, max_modle_len=16)

@@ -37,6 +37,7 @@ class Dashboard(Widget):
     """
 
     _esm = Path(__file__).parent / "dashboard.js"
+    _switch: LoadSwitch | None = None
 
     def __init__(
         self,
@@ -48,7 +49,8 @@ class Dashboard(Widget):
         self._source = open_source(source)
         self._window_s = window_s
         self._reader = LaneReader(self._source, window_s)
-        self._switch = None if load is None else LoadSwitch(load)
+        if load is not None:
+            self._switch = LoadSwitch(load)
         self._is_paused = False
         self._brush: tuple[float, float] | None = None
         self._shown: tuple[Any, ...] = ()

@@ -39,7 +39,10 @@ def draw(table: pd.DataFrame, bin_s: float, brush: tuple[float, float] | None) -
             moments, values = _measured(start_s + bin_s / 2, table[f"{kind}_p{p}_s"], bin_s)
             look = {"marker": ".", "ms": 3, "lw": 1, "color": LIGHT[colour]}
             axes[2].plot(moments, 1e3 * values, style, label=f"{kind.upper()} p{p}", **look)
-    if not table[["ttft_p50_s", "itl_p50_s"]].isna().all(axis=None):
+    measured = 1e3 * table[["ttft_p50_s", "ttft_p99_s", "itl_p50_s", "itl_p99_s"]].to_numpy()
+    measured = measured[measured > 0]
+    if len(measured):
+        axes[2].set_ylim(0.8 * measured.min(), 1.25 * measured.max())
         axes[2].set_yscale("log")
         axes[2].yaxis.set_major_formatter("{x:g}")
         axes[2].yaxis.set_minor_formatter("")

@@ -48,7 +48,9 @@ class Waterfall(Widget):
         self._source = open_source(source)
         self._sort = sort
         self._due_s = 0.0
-        names = self._names()
+        self._is_over = False
+        self.why: Any = None
+        names = self._ids()
         if not names:
             raise InvalidConfig("the record has no request yet; make one first")
         self.why = self._source.record.why(names[-1] if request_id is None else request_id)
@@ -73,7 +75,7 @@ class Waterfall(Widget):
 
     def step(self, by: int) -> None:
         """Go ``by`` requests further, or back; at either end nothing happens."""
-        names = self._names()
+        names = self._ids()
         index = names.index(self.request_id) + by
         if 0 <= index < len(names):
             self.show(names[index])
@@ -83,7 +85,7 @@ class Waterfall(Widget):
     @property
     def is_live(self) -> bool:
         """Whether the request's life goes on."""
-        return self._source.is_live and not self._is_over()
+        return self._source.is_live and not self._is_over
 
     def full_frame(self) -> None:
         """Send the request."""
@@ -96,23 +98,23 @@ class Waterfall(Widget):
             self._due_s = now_s + _PERIOD_S
             self.show(self.request_id)
 
-    def _names(self) -> list[str]:
+    def _ids(self) -> list[str]:
+        """Return all requests in the order of next and previous; see whether this one has ended."""
         requests = self._source.record.requests
         if self._sort not in requests:
             raise InvalidConfig(
                 f"sort={self._sort!r} is no column of requests; there are "
                 + ", ".join(map(str, requests.columns))
             )
+        if self.why is not None:
+            mine = requests[requests.request_id == self.request_id]
+            self._is_over = bool(mine.finished_s.notna().all())
         names = requests.sort_values(self._sort, kind="stable").request_id
         return [str(name) for name in names]
 
-    def _is_over(self) -> bool:
-        spans = self.why.spans
-        return len(spans) > 0 and str(spans.kind.iloc[-1]) == "emit"
-
     def _send_request(self) -> None:
         spans, batch, causes = self.why.spans, self.why.batch, self.why.causes
-        names = self._names()
+        names = self._ids()
         origin_s = float(spans.start_s.iloc[0]) if len(spans) else 0.0
         meta = {
             "request_id": self.request_id,
