@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from toolkit.kernels import select_ops
+from toolkit.models.parts import Linear
 from toolkit.runtime.fingerprint import fingerprint
 
 
@@ -25,3 +28,22 @@ def test_other_weights_shapes_or_dtypes_have_another():
         fingerprint(nn.Linear(40, 30)),
     }
     assert len(prints) == 4
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_packed_weights_are_seen_too(quantization: str | None):
+    """A change in one matrix alone, as of an adapter that was merged, shows after packing."""
+
+    def packed(*, is_tuned: bool) -> nn.Module:
+        decoder = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 64))
+        torch.manual_seed(0)
+        own = Linear(64, 64, bias=False, ops=select_ops("auto", torch.device("cpu")))
+        nn.init.normal_(own.weight)
+        if is_tuned:
+            own.weight.data *= 1.5
+        own.pack(quantization)
+        decoder[1] = own
+        return decoder
+
+    assert fingerprint(packed(is_tuned=False)) == fingerprint(packed(is_tuned=False))
+    assert fingerprint(packed(is_tuned=False)) != fingerprint(packed(is_tuned=True))

@@ -128,6 +128,7 @@ class GroupedLinear(Part):
         self.weight = nn.Parameter(torch.empty(num_groups, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(num_groups, out_features)) if bias else None
         self.ops = ops
+        self.num_groups, self.in_features = num_groups, in_features
         self.out_features = out_features
         self._packed: list[PackedLinear] = []
 
