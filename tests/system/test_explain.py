@@ -120,8 +120,14 @@ def test_what_is_recomputed_is_what_was_recorded(
         request = requests[one["request_id"]]
         if one["position"] != request.num_prompt_tokens + kinds[request.id]:
             continue
-        explanation = llm.explain(request, token=kinds[request.id])
+        recorded = llm.explain(request, token=kinds[request.id])
+        assert (recorded.source, recorded.facts) == ("recorded", one)
+        explanation = llm.explain(request, token=kinds[request.id], recompute=True)
         assert explanation.source == "recomputed"
+        assert explanation.logit_difference is not None
+        assert explanation.logit_difference < CLOSE
+        assert explanation.step == one["step"]
+        assert explanation.facts["batch"] == one["batch"]
         assert explanation.token_id == one["token_id"]
         assert explanation.reproduce() == one["drawn_token_id"]
         assert explanation.chosen_by == one["source"]
@@ -129,6 +135,24 @@ def test_what_is_recomputed_is_what_was_recorded(
         assert explanation.num_kept == one["num_kept"]
         assert explanation.logit_raw == pytest.approx(one["logit_raw"], abs=CLOSE)
         assert explanation.probability == pytest.approx(Explanation(one).probability, abs=CLOSE)
+
+
+def test_the_level_explain_records_everybody(llm: LLM):
+    llm.engine.record.level = "explain"
+    try:
+        request = llm.engine.add("Hello", SamplingParams(seed=1, max_tokens=4, ignore_eos=True))
+        llm.engine.run_until_idle()
+    finally:
+        llm.engine.record.level = "tokens"
+    found = [llm.explain(request, token=index) for index in range(4)]
+    assert [one.source for one in found] == ["recorded"] * 4
+    rows = llm.engine.record.tokens
+    rows = rows[rows["request_id"] == request.id]
+    assert rows["rank_raw"].tolist() == [one.rank_raw for one in found]
+    assert rows["entropy_nats"].tolist() == pytest.approx([one.entropy_nats for one in found])
+    assert rows["logprob_raw"].tolist() == pytest.approx(
+        [one.facts["logprob_raw"] for one in found]
+    )
 
 
 def test_facts_tell_the_step_the_batch_mates_and_the_blocks(llm: LLM):

@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from toolkit.request import Logprob
 from toolkit.sampling.trace import Race, Stage, Stages, draw_numbers
 
-__all__ = ["Facts", "chosen_again", "facts_of"]
+__all__ = ["Facts", "chosen_again", "facts_of", "score_of"]
 
 Facts: TypeAlias = dict[str, Any]
 
@@ -85,6 +86,13 @@ def facts_of(
         },
         "steps": [_step(stage, chosen) for stage in stages.stages],
     }
+
+
+def score_of(facts: Facts) -> Logprob:
+    """Return the log-probabilities of the token that the facts are of."""
+    processed = facts["logprob_processed"]
+    after = -torch.inf if processed is None else processed
+    return Logprob(facts["logprob_raw"], facts["rank_raw"], logprob_processed=after)
 
 
 def chosen_again(facts: Facts) -> int:

@@ -20,7 +20,7 @@ from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
 from toolkit.sampling.explain import Explanation
 from toolkit.sampling.explained import Explained
-from toolkit.sampling.facts import Facts
+from toolkit.sampling.facts import Facts, score_of
 from toolkit.sampling.grammar import GrammarRows
 from toolkit.sampling.history import TokenHistory, seen_before
 from toolkit.sampling.logprobs import entropies, gather_logprobs
@@ -348,6 +348,8 @@ class Sampler:
                     ops=self.ops,
                 )
                 output.entropies[row] = facts["entropy_nats"]
+                if row not in output.logprobs:  # tables have a row's score from there
+                    output.logprobs[row] = {output.token_ids[row]: score_of(facts)}
 
     def _logprobs(
         self, raw: Tensor, processed: Tensor, tokens: Tensor, batch: SamplingBatch
