@@ -8,9 +8,20 @@ from statistics import fmean
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.builders import expected_output, make_engine, next_logprobs, params
-from tests.engine.beam_worlds import World, expected_beams, play, promised, tokens_of, worlds
+from tests.engine.beam_worlds import (
+    ANY_POLICY,
+    Moody,
+    World,
+    check_tables,
+    expected_beams,
+    play,
+    promised,
+    tokens_of,
+    worlds,
+)
 from tests.engine.scenarios import NeverAdmits, kept_by
 from toolkit.beam_search_params import BeamSearchParams
 from toolkit.engine import Engine, StepReport
@@ -27,6 +38,7 @@ FAST = settings(
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate, Phase.shrink],  # explaining takes minutes
 )
+MOODY = st.builds(Moody, st.integers(0, 10_000))
 LONG = settings(FAST, max_examples=500)
 
 
@@ -302,6 +314,24 @@ def test_preempted_beams_leave_and_return_in_turn():
     assert tokens_of(request) == found(PROMPT, FOUR)
 
 
+def test_a_beam_that_can_keep_none_of_its_blocks_gets_an_empty_table():
+    """Its parent was preempted, and the two differ within their first block."""
+    engine = make_engine(num_blocks=3, block_size=8, max_num_seqs=3, max_num_batched_tokens=4)
+    beams = BeamSearchParams(beam_width=3, max_tokens=6)
+    request, other = engine.add([7], beams), engine.add([5, 5, 5], params(6))
+    starts: list[int] = []
+    while engine.scheduler.has_work:
+        report = engine.step()
+        check_tables(engine, report)
+        resumed = report.plan.admitted_ids
+        starts += [
+            c.start for c in report.plan.chunks if c.is_first and c.request_id not in resumed
+        ]
+    assert 0 in starts, "no running beam began anew"
+    assert tokens_of(request) == found([7], beams)
+    assert tokens_of(other) == [expected_output([5, 5, 5], 6)]
+
+
 def check_world(world: World) -> None:
     played = play(world)
     for arrival, request in played.requests:
@@ -323,9 +353,15 @@ def test_every_search_gets_its_due_whatever_runs_beside_it(world: World):
     check_world(world)
 
 
+@FAST
+@given(worlds(MOODY))
+def test_every_search_gets_its_due_from_a_policy_that_chunks_and_admits_by_chance(world: World):
+    check_world(world)
+
+
 @pytest.mark.slow
 @LONG
-@given(worlds())
+@given(worlds(ANY_POLICY | MOODY))
 def test_every_search_gets_its_due_in_many_more_worlds(world: World):
     check_world(world)
 

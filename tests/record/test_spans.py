@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import LedgerRunner, make_engine, params
+from tests.engine.beam_worlds import Moody
 from toolkit.clock import VirtualClock
-from toolkit.engine import Engine, SchedulerView
+from toolkit.engine import Engine
 from toolkit.engine.plan import StepPlan, StepResult
 from toolkit.errors import InvalidParameter
 from toolkit.record import Record
@@ -38,19 +39,6 @@ class UnevenRunner(LedgerRunner):
         assert self.clock is not None
         self.clock.advance(self._random.choice((0.0, 0.001, 0.02)))
         return super().run(plan)
-
-
-class Moody:
-    """Admits, chunks and keeps back by chance."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def admit(self, request: Request, view: SchedulerView) -> bool:
-        return self._random.random() < 0.7
-
-    def chunk(self, request: Request, budget: int, view: SchedulerView) -> int:
-        return self._random.choice((0, 1, budget, budget))
 
 
 def mixed_run(seed: int) -> Engine:
@@ -94,6 +82,7 @@ def mixed_run(seed: int) -> Engine:
     for future in pending:
         future.set_result(None)
     engine.run_until_idle()
+    assert all(request.error is None for request in requests), "nothing here goes wrong by itself"
     return engine
 
 

@@ -368,14 +368,16 @@ class Scheduler:
                     draft.skipped.add(request.id)
                     continue
             table: tuple[int, ...] = ()
-            if request.id in self._beams.moved:
+            was_moved = request.id in self._beams.moved
+            if was_moved:
                 table = tuple(self.cache.table(request.id))
             elif len(request.token_ids) - start > 1:
                 table = self._catch_up(request, draft)
                 start = request.num_computed_tokens
                 want = min(want, len(request.token_ids) - start)
             end = start + want
-            is_first = bool(table)
+            # A beam that could keep no block has an empty table, which replaces the old one too.
+            is_first = was_moved or bool(table)
             extension = self.cache.extend(request, start, end)
             if extension is None:
                 end, extension = self._make_room(request, start, end, draft, view)
