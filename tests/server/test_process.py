@@ -126,9 +126,7 @@ def test_it_can_be_paused_and_seen_waiting(apart: ServerProcess) -> None:
 def test_what_cannot_be_had_from_here_says_why(apart: ServerProcess) -> None:
     with pytest.raises(AttributeError, match="another process"):
         _ = apart.engine.scheduler
-    with pytest.raises(
-        AttributeError, match=r"steps, chunks, .*freeze\(\) fetches"
-    ):
+    with pytest.raises(AttributeError, match=r"steps, chunks, .*freeze\(\) fetches"):
         _ = apart.engine.record.summary
     for path in ("/engine/state", "/is_paused"):  # only this handle has their key
         headers = {"authorization": "Bearer secret"}
