@@ -33,6 +33,54 @@ def test_a_server_has_a_dashboard_once_serve_is_known() -> None:
     )
 
 
+_PRETENDED = (
+    "import toolkit, sys, types\n"
+    "from toolkit import serve\n"
+    "from toolkit.server.server_handle import ServerHandle\n"
+    "class Pretended(ServerHandle):\n"
+    "    model_name = logs = metrics = is_running = None\n"
+    "    def stop(self, *, grace_s=None): pass\n"
+    "    def __repr__(self): return 'plain'\n"
+    "    def _repr_html_(self): return 'table'\n"
+    "class Panel:\n"
+    "    def __init__(self, server): pass\n"
+    "    def _repr_mimebundle_(self, **options): return {'view': 1, 'text/html': 'x'}, {}\n"
+    "room = types.ModuleType('toolkit.widgets')\n"
+    "sys.modules['toolkit.widgets'] = room\n"
+    "import IPython\n"
+    "IPython.get_ipython = lambda: types.SimpleNamespace(kernel=kernel)\n"
+    "server = Pretended()\n"
+)
+
+
+def test_a_server_shows_its_panel_in_a_notebook_and_its_own_table_elsewhere() -> None:
+    run(
+        _PRETENDED + "room.ServerPanel = Panel\nkernel = None\n"
+        "assert server._repr_mimebundle_() == {}\n"
+        "kernel = object()\n"
+        "data, _ = server._repr_mimebundle_()\n"
+        "assert data == {'view': 1, 'text/html': 'table', 'text/plain': 'plain'}\n"
+        "assert server.panel() is server.panel()\n"
+    )
+
+
+def test_without_anywidget_a_server_shows_its_own_table_in_a_notebook_too() -> None:
+    run(
+        _PRETENDED + "kernel = object()\n"
+        "sys.modules['toolkit.widgets'] = None\n"
+        "assert server._repr_mimebundle_() == {}\n"
+    )
+
+
+def test_a_servers_dashboard_brings_a_load() -> None:
+    run(
+        _PRETENDED + "kernel = None\n"
+        "room.Dashboard = lambda source, **options: options\n"
+        "assert repr(server.dashboard()['load']).startswith('ClosedLoop')\n"
+        "assert server.dashboard(load=None) == {'load': None}\n"
+    )
+
+
 def test_hanging_methods_loads_nothing() -> None:
     run(
         "import sys, toolkit\n"

@@ -20,6 +20,7 @@ PATHS = [
     ("GET", "/engine/state"),
     ("GET", "/engine/record"),
     ("GET", "/engine/record/steps"),
+    ("GET", "/engine/ttft"),
     ("GET", "/engine/why/req-0"),
 ]
 
@@ -139,3 +140,25 @@ def test_a_wrong_question_is_an_error_in_openais_shape(
     answer = dev.get(path)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_table_is_followed_by_a_cursor(dev: httpx.Client, dev_server: Server) -> None:
+    client = dev_server.client()
+    client.completions.create(model="tiny", prompt="one", max_tokens=3)
+    wanted = {"column": ["step", "start_s"]}
+    first = dev.get("/engine/record/steps", params={"since": 0, **wanted}).json()
+    assert first["columns"] == ["step", "start_s"]
+    assert dev.get("/engine/record/steps", params={"since": first["cursor"]}).json()["data"] == []
+    client.completions.create(model="tiny", prompt="two", max_tokens=3)
+    more = dev.get("/engine/record/steps", params={"since": first["cursor"], **wanted}).json()
+    steps = dev_server.engine.record.steps.step.tolist()
+    assert [row[0] for row in first["data"] + more["data"]] == steps
+    assert dev.get("/engine/record/blocks", params={"since": 0}).status_code == 400
+
+
+def test_the_wait_for_the_first_token_is_told_by_request(dev: httpx.Client, llm: LLM) -> None:
+    requests = llm.engine.record.requests
+    requests = requests[requests.ttft_s.notna()]
+    asked = [*requests.request_id, "req-of-nobody"]
+    found = dev.get("/engine/ttft", params={"request_id": asked}).json()
+    assert found == pytest.approx(dict(zip(requests.request_id, requests.ttft_s, strict=True)))

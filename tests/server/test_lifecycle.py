@@ -394,7 +394,7 @@ def test_a_server_and_its_log_show_in_a_cell(llm: LLM) -> None:
 
 
 def test_who_only_looks_is_not_in_the_log(llm: LLM) -> None:
-    with serve(llm, port=0, dev_endpoints=True) as server:
+    with serve(llm, port=0, dev=True) as server:
         for path in ("/metrics", "/engine/state", "/engine/record/steps", "/engine/nowhere"):
             httpx.get(server.url + path)
         looks = [line for line in server.logs if "GET" in line]

@@ -109,6 +109,21 @@ def test_its_record_is_read_by_rows_and_fetched_whole(apart: ServerProcess, tmp_
 
 
 @pytest.mark.slow
+def test_its_tables_can_be_followed_for_a_dashboard(apart: ServerProcess) -> None:
+    apart.client().completions.create(model=apart.model_name, prompt="x", max_tokens=3)
+    record = apart.engine.record
+    tokens, cursor = record.since("tokens", 0, ("request_id", "index", "sent_s"))
+    assert len(tokens) == cursor == len(record.tokens)
+    assert list(tokens) == ["request_id", "index", "sent_s"]
+    requests = record.requests
+    assert record.ttft_s(requests.request_id) == pytest.approx(
+        dict(zip(requests.request_id, requests.ttft_s, strict=True))
+    )
+    assert record.num_blocks == apart.engine.state()["cache"]["num_blocks"]
+    assert record.block_size == apart.engine.state()["cache"]["block_size"]
+    assert apart.facts()["requests"] == "0 running, 0 waiting"
+
+
 def test_it_can_be_paused_and_seen_waiting(apart: ServerProcess) -> None:
     apart.engine.pause()
     with apart.client() as client:
