@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common import VOCAB_SIZE, save, spread, write_random_llama
+from common import save, spread, write_random_llama
 from ipywidgets.widgets import widget as ipywidgets_widget
 
 from toolkit import LLM, SamplingParams, serve
@@ -28,6 +28,7 @@ from toolkit.widgets import BlockMap, Dashboard, ServerPanel, Timeline, Waterfal
 
 NUM_REQUESTS = 32
 NUM_PROMPT_TOKENS = 32
+NUM_TOKEN_IDS = 2000  # the demo's vocabulary, which serves both models
 NUM_OUTPUT_TOKENS = {"160m": 96, "demo": 512}  # some seconds a round: widgets tick in tenths
 ANSWER_S = 0.1
 MAKERS: dict[str, Callable[[Any], Any]] = {
@@ -88,9 +89,8 @@ def displayed(widget: Any) -> Iterator[Comm]:
 def generate(llm: LLM, num_output_tokens: int) -> float:
     """Run the batch; return output tokens per second."""
     llm.reset_prefix_cache()
-    vocab_size = min(VOCAB_SIZE, llm.tokenizer.vocab_size)
     prompts = [
-        [5 + (7 * request + 3 * i) % (vocab_size - 10) for i in range(NUM_PROMPT_TOKENS)]
+        [5 + (7 * request + 3 * i) % NUM_TOKEN_IDS for i in range(NUM_PROMPT_TOKENS)]
         for request in range(NUM_REQUESTS)
     ]
     params = SamplingParams(max_tokens=num_output_tokens, ignore_eos=True, temperature=0)

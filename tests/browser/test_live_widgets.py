@@ -174,6 +174,7 @@ def test_three_cells_lead_to_a_live_dashboard(lab: Callable[..., Any]) -> None:
     )
     dashboard.get_by_role("button", name="Stop load").click()
     dashboard.get_by_role("button", name="Start load").wait_for()
+    notebook.save()
     notebook.page.reload()
     notebook.wait_open()
     notebook.widget(1).locator("canvas").wait_for()
