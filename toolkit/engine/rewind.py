@@ -63,6 +63,8 @@ def rewind(engine: Any, step: int) -> Any:
         recorder.journal = engine.journal
     engine.step_number = step
     engine.emit(Rewound, from_step=journal.next_step)
+    # What happens from now on happens after the last step that still counts, as everywhere.
+    engine.step_number = max(0, step - 1)
     return record
 
 
