@@ -202,7 +202,9 @@ def test_a_busy_minute_is_saved_with_its_picture(
 
 def test_a_picture_in_few_colours_keeps_the_flat_ones() -> None:
     figure = new_figure(2, 1)
-    figure.patches.append(Rectangle((0.5, 0), 0.5, 1, color="#2f6fde", transform=figure.transFigure))
+    figure.patches.append(
+        Rectangle((0.5, 0), 0.5, 1, color="#2f6fde", transform=figure.transFigure)
+    )
     pixels = imread(BytesIO(small_png(figure)))
     assert pixels.shape[:2] == (80, 160)
     np.testing.assert_allclose(255 * pixels[40, 120, :3], (0x2F, 0x6F, 0xDE), atol=0.5)
