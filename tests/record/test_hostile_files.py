@@ -156,7 +156,7 @@ def test_a_member_that_unpacks_to_too_much_is_refused_before_it_is_read(
     monkeypatch.setattr(
         zipfile.ZipFile, "open", lambda *a, **k: reads.append(str(a[1])) or read(*a, **k)
     )
-    with pytest.raises(RecordError, match="facts.jsonl unpacks to 2,000,000 bytes"):
+    with pytest.raises(RecordError, match=r"facts\.jsonl unpacks to 2,000,000 bytes"):
         Record.load(path)
     assert "facts.jsonl" not in reads
 

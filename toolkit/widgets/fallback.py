@@ -46,7 +46,8 @@ def small_png(figure: Any, dpi: int = 80) -> bytes:
     order = np.lexsort((-counts, alike))
     firsts = np.unique(alike[order], return_index=True)[1]
     palette = colours[order[firsts]]
-    rows = np.searchsorted(np.unique(alike), alike)[places].astype(np.uint8)
+    numbers: Any = np.searchsorted(np.unique(alike), alike)
+    rows = numbers[places].astype(np.uint8)
     return _png(rows.reshape(packed.shape), [int(colour) for colour in palette])
 
 
