@@ -76,6 +76,11 @@ def test_a_cell_that_fails_binds_nothing(shell: InteractiveShell, engine: Any, c
         ("record", "mine", "await thing", "top-level await"),
         ("bench", "--slo fast", "pass", "name=value"),
         ("bench", "--slo latency=1", ASK, "itl_max_s"),
+        ("bench", "--slo ttft=0.5", "1 / 0", "itl_max_s"),
+        ("bench", "--slo ttft_s=abc", "1 / 0", "number of seconds"),
+        ("bench", "--warmup -1", "1 / 0", "0 or more"),
+        ("bench", "--by nope", "1 / 0", r"tags\.nope"),
+        ("record", "class", "1 / 0", "name of a variable"),
         ("compare", "nothing", "pass", "%%record nothing"),
     ],
 )
@@ -102,6 +107,27 @@ def test_serve_refuses_to_replace_a_variable_of_yours(shell: InteractiveShell):
     shell.push({"server": 3})
     with pytest.raises(UsageError, match="--name"):
         shell.run_line_magic("serve", "--port 0")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "MODEL --port 0 max_num_seqs=8",
+        "--port 0 MODEL max_num_seqs=8",
+        "max_num_seqs=8 --port 0 MODEL",
+        "MODEL max_num_seqs=8 --port 0",
+    ],
+)
+def test_serve_takes_its_words_in_any_order(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, line: str
+):
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "toolkit.serve", lambda model, **options: asked.append((model, options)) or Record()
+    )
+    shell.run_line_magic("serve", line)
+    ((model, options),) = asked
+    assert (model, options["port"], options["max_num_seqs"]) == ("MODEL", 0, 8)
 
 
 @pytest.mark.slow

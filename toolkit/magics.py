@@ -15,13 +15,17 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
+from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from toolkit.errors import ToolkitError
+from toolkit.record.schema import column_names
+from toolkit.record.summary import check_limits, check_warmup
 
 __all__ = ["ToolkitMagics", "register"]
 
@@ -40,20 +44,23 @@ class ToolkitMagics(Magics):
     shell: Any
 
     @magic_arguments()
-    @argument("model", nargs="?", help="a folder, a hub id, or a variable that holds an LLM")
     @argument("--port", type=int, default=8000, help="0 takes a free one")
     @argument("--host", default="127.0.0.1")
     @argument("--name", default=_SERVER_NAME, help="the variable to bind")
     @argument("--process", action="store_true", help="serve from a process of its own")
     @argument("--dev", action="store_true", help="serve the endpoints for development too")
-    @argument("settings", nargs="*", help="more of serve()'s, as max_num_seqs=8")
+    @argument(
+        "words",
+        nargs="*",
+        help="a folder, a hub id, or a variable that holds an LLM; and more of serve()'s, as "
+        "max_num_seqs=8",
+    )
     @line_magic
     def serve(self, line: str) -> Any:
         """Serve a model with OpenAI's API and bind the server; a second %serve replaces it."""
         asked = _parsed(self.serve, line)
-        words = [*([asked.model] if asked.model else []), *asked.settings]
-        settings = dict(_setting(word) for word in words if "=" in word)
-        models = [word for word in words if "=" not in word]
+        settings = dict(_setting(word) for word in asked.words if "=" in word)
+        models = [word for word in asked.words if "=" not in word]
         if len(models) > 1:
             raise UsageError(f"%serve takes one model, not {' and '.join(models)}")
         _checked_name(asked.name)
@@ -102,6 +109,7 @@ class ToolkitMagics(Magics):
         if asked.name is not None:
             _checked_name(asked.name)
         slo = dict(_setting(word) for part in asked.slo for word in part.split(","))
+        self._check_bench(slo, asked)  # before the cell, which may run for minutes
         record = self._recorded(cell, asked.on, asked.name or "bench")
         if record is None:
             return None
@@ -133,6 +141,17 @@ class ToolkitMagics(Magics):
         return _told(lambda: before.compare(after))
 
     # ---- inside
+
+    def _check_bench(self, slo: dict[str, Any], asked: Any) -> None:
+        _told(lambda: check_limits(slo))
+        _told(lambda: check_warmup(asked.warmup))
+        columns = column_names("requests")
+        for name in asked.by or ():
+            # Which tags there will be, nobody knows yet.
+            if name not in columns and not name.startswith("tags."):
+                raise UsageError(
+                    f"--by {name} is no column of record.requests; a tag is written as tags.{name}"
+                )
 
     @property
     def _variables(self) -> dict[str, Any]:
@@ -188,7 +207,8 @@ class ToolkitMagics(Magics):
 
 
 def _parsed(magic: Any, line: str) -> Any:
-    return parse_argstring(magic, line)
+    # Not IPython's parse_argstring: words may stand on both sides of an option.
+    return magic.parser.parse_intermixed_args(arg_split(line))
 
 
 def _engine_of(value: Any) -> Any:
@@ -222,7 +242,7 @@ def _at_level(record: Any, level: str | None) -> Iterator[None]:
 
 
 def _checked_name(name: str) -> None:
-    if not name.isidentifier():
+    if not name.isidentifier() or iskeyword(name):
         raise UsageError(f"{name!r} cannot be the name of a variable")
 
 

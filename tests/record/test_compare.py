@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import make_engine, params
-from toolkit.errors import UnlikeRuns
+from toolkit.errors import InvalidParameter, UnlikeRuns
 from toolkit.record import Record
 
 
@@ -72,6 +72,11 @@ def test_other_work_is_refused():
         run().compare(run(num_prompts=3))
     with pytest.raises(UnlikeRuns, match=r"num_prompt_tokens.*req-0 \(6\).*req-0 \(7\)"):
         run().compare(run(length=7))
+
+
+def test_what_is_no_record_is_refused():
+    with pytest.raises(InvalidParameter, match="NoneType"):
+        Record().compare(None)  # type: ignore[arg-type]
 
 
 def test_it_renders_as_text_and_as_a_table():

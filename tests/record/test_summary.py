@@ -100,6 +100,10 @@ def test_nothing_recorded_is_no_error():
         ({"slo": {"ttft_s": 0}}, "above 0"),
         ({"by": "tags.nobody"}, "tags.tenant"),
         ({"warmup_s": -1}, "0 or more"),
+        ({"warmup_s": "x"}, "number of seconds"),
+        ({"slo": {"ttft_s": "x"}}, "number of seconds"),
+        ({"slo": ["ttft_s"]}, "limits by name"),
+        ({"by": 3}, "no column"),
     ],
 )
 def test_wrong_wishes_are_named(options: dict, says: str):

@@ -247,6 +247,26 @@ class TestDivergence:
         assert "req-1 differs first at output token 0" in repr(found)
         assert "<table" in found._repr_html_()
 
+    def test_a_request_that_failed_in_one_run_is_said_to_have(self):
+        engine, other = (make_engine(recorder=Record()) for _ in range(2))
+        for each in (engine, other):
+            each.add([1, 2, 3], params(5))
+            each.step()
+        other.runner.fail_requests.add("req-0")
+        for each in (engine, other):
+            each.run_until_idle()
+        for found in (diff(engine.record, other.record), diff(other.record, engine.record)):
+            assert found is not None
+            assert "no token (the request failed: " in repr(found)
+            assert "step None" not in repr(found)
+            assert "arithmetic" not in repr(found) + found._repr_html_()
+
+    def test_what_is_no_record_is_refused(self):
+        with pytest.raises(EngineError, match="NoneType is no record"):
+            diff(Record(), None)
+        with pytest.raises(EngineError, match="int is no record"):
+            replay(3)
+
     def test_runs_without_a_common_request_are_refused(self):
         engine = make_engine(recorder=Record())
         engine.add([1], params(1))

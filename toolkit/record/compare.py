@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.errors import UnlikeRuns
+from toolkit.errors import InvalidParameter, UnlikeRuns
 from toolkit.html_table import rows_html
 from toolkit.record.batch_mates import Tables
 from toolkit.record.sentences import duration
@@ -95,7 +95,15 @@ def compare_records(before: SpanTables, after: SpanTables) -> Comparison:
 
     Raises:
         UnlikeRuns: the runs did not have the same work: other prompts' lengths or limits.
+        InvalidParameter: one of them is no record.
     """
+    for run in (before, after):
+        if not hasattr(run, "requests"):
+            raise InvalidParameter(
+                f"compare() takes a record, not {type(run).__name__}: give run.record, or "
+                "Record.load(path)",
+                param="other",
+            )
     first, second = _Run(before), _Run(after)
     pairs = _paired(first.requests, second.requests)
     table = _table(first, second, pairs)

@@ -134,7 +134,15 @@ def replay(record: Record, llm: Any = None) -> Record:
 
 
 def journal_of(record: Record) -> Journal:
-    """Return a copy of a record's journal; raises EngineError if it has none."""
+    """Return a copy of a record's journal.
+
+    Raises:
+        EngineError: it has none, or one that is damaged or of another version.
+    """
+    if not isinstance(record, Record):
+        raise EngineError(
+            f"{type(record).__name__} is no record: give run.record, or Record.load(path)"
+        )
     journal = record.journal
     if isinstance(journal, Journal):
         engine = journal.engine()
@@ -142,7 +150,10 @@ def journal_of(record: Record) -> Journal:
         return engine.frozen_journal() if is_current else journal.frozen()
     if not journal:
         raise EngineError("this record has no journal, so its run cannot be played again")
-    return Journal.from_json(journal)
+    try:
+        return Journal.from_json(journal)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise EngineError(f"the journal of this record is damaged: {error!r}") from error
 
 
 def _model(record: Record, journal: Journal, llm: Any) -> Any:

@@ -171,6 +171,13 @@ class Widget(anywidget.AnyWidget):
         # from the kernel's loop, a cell that blocks would hold up its own live view.
         self.send(content, buffers)
 
+    def close(self) -> None:
+        """Take the widget off every page, and its layout with it."""
+        layout = self._trait_values.get("layout")  # none where the widget was never finished
+        super().close()
+        if layout is not None:
+            layout.close()
+
     # ---- without a page
 
     def to_png(self, path: Any = None) -> bytes:

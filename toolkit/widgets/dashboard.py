@@ -12,6 +12,7 @@ import pandas as pd
 
 from toolkit.widgets import dashboard_figure
 from toolkit.widgets.base import Widget
+from toolkit.widgets.fallback import picture, small_png
 from toolkit.widgets.lane_reader import LaneReader, as_matrix
 from toolkit.widgets.lanes import LANES
 from toolkit.widgets.load_switch import LoadSwitch
@@ -189,6 +190,10 @@ class Dashboard(Widget):
     def figure(self) -> Any:
         """Return the lanes as a matplotlib Figure."""
         return dashboard_figure.draw(self.snapshot(), self._reader.lanes.bin_s, self._brush)
+
+    def static_html(self) -> str:
+        """Return the lanes as a picture that is small enough to be saved with the widget."""
+        return picture(small_png(self.figure()), alt=repr(self))
 
     def __repr__(self) -> str:
         state = "live" if self._source.is_live else "recorded"

@@ -65,6 +65,14 @@ class EngineDebugger(ipywidgets.VBox):
         """The steps that have run."""
         return self.controls.data
 
+    def close(self) -> None:
+        """Take the debugger and its views off every page."""
+        parts = [*self._trait_values.get("children", ()), self._trait_values.get("layout")]
+        super().close()
+        for part in parts:
+            if part is not None:
+                part.close()
+
     def _refresh(self) -> None:
         for view in (self.timeline, self.block_map):
             if view.is_displayed:

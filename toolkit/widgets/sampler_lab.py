@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidConfig, ToolkitError
+from toolkit.record import Record
 from toolkit.request import Request, RequestOutput, SamplingParams
 from toolkit.sampling import Stages
 from toolkit.widgets.answers import vocabulary_of
@@ -51,7 +53,7 @@ class SamplerLab(Widget):
         tokenizer: Gives tokens their texts where the source has none.
 
     Raises:
-        InvalidConfig: ``source`` and ``prompt`` do not go together.
+        InvalidConfig: ``source`` and ``prompt`` do not go together, or there are no logits.
         InvalidParameter: the logits are no single row.
         InvalidRequest: the prompt cannot be served, or there is no such token.
     """
@@ -70,6 +72,12 @@ class SamplerLab(Widget):
         tokenizer: Any = None,
     ) -> None:
         is_engine = any(hasattr(source, name) for name in ("engine", "step"))
+        if isinstance(source, str | PathLike | Record) or source is None:
+            raise InvalidConfig(
+                f"{type(source).__name__}: a record holds no logits. Give a row of them, or the "
+                "LLM that computes them: SamplerLab(llm, 'Once upon a'), or SamplerLab(llm, "
+                "output, token=3) for a token of an answer"
+            )
         opened = open_source(source) if is_engine or isinstance(source, Source) else None
         self._vocabulary = vocabulary_of(opened, tokenizer)
         if opened is None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.request import Request, RequestOutput
-from toolkit.widgets.answers import vocabulary_of
+from toolkit.widgets.answers import is_answer, vocabulary_of
 from toolkit.widgets.base import Widget
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import open_source
@@ -36,7 +36,7 @@ class SideBySide(Widget):
             have texts only where their log-probabilities were asked for.
 
     Raises:
-        InvalidConfig: there are fewer than two answers, or not as many names.
+        InvalidConfig: they are no answers or fewer than two, or there are not as many names.
     """
 
     _esm = _HERE / "side_by_side.js"
@@ -177,6 +177,11 @@ def _answers(outputs: Any) -> list[Answer]:
     if isinstance(outputs, RequestOutput | Request):
         count = len(outputs.samples if isinstance(outputs, Request) else outputs.outputs)
         return [Answer.of(outputs, sample) for sample in range(count)]
+    if not is_answer(outputs):
+        raise InvalidConfig(
+            f"{type(outputs).__name__}: answers can be compared, as [llm.generate(a)[0], "
+            "llm.generate(b)[0]]; a record has their tables, which record.diff(other) compares"
+        )
     # A request that is one of several samples stands for itself.
     return [
         Answer.of(output, output.sample_index if isinstance(output, Request) else 0)
