@@ -232,3 +232,22 @@ def test_run_until_an_event_then_back_to_it():
     again = engine.step()
     assert again.plan == report.plan
     assert again.blocks_after == report.blocks_after
+
+
+def test_the_time_that_going_back_takes_is_nobodys_wait(monkeypatch):
+    engine = make_engine(max_num_seqs=1)
+    engine.add([1, 2, 3], params(4))
+    late = engine.add([4, 5, 6], params(2))
+    engine.run_until_idle()
+    first_token_s = late.first_token_s
+    runner: Any = engine.runner
+    restore = runner.restore
+
+    def restore_slowly(restoration: Any) -> None:
+        restore(restoration)
+        runner.clock.advance(60.0)
+
+    monkeypatch.setattr(runner, "restore", restore_slowly)
+    engine.rewind(2)
+    engine.run_until_idle()
+    assert late.first_token_s == pytest.approx(first_token_s)
