@@ -10,6 +10,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from tests.builders import make_engine, params
+from toolkit import LLM
 from toolkit.record import Record
 
 
@@ -128,6 +129,26 @@ def test_serve_takes_its_words_in_any_order(
     shell.run_line_magic("serve", line)
     ((model, options),) = asked
     assert (model, options["port"], options["max_num_seqs"]) == ("MODEL", 0, 8)
+
+
+@pytest.mark.slow
+def test_serve_takes_the_llm_of_the_notebook_so_that_the_other_magics_find_one_engine(
+    shell: InteractiveShell,
+):
+    with LLM(num_kv_blocks=64, max_model_len=256) as llm:
+        shell.push({"llm": llm})
+        server = shell.run_line_magic("serve", "--port 0")
+        try:
+            assert server.engine is llm.engine
+            cell = "llm.generate('Hi', progress=False)"
+            assert len(shell.run_cell_magic("record", "mine", cell).requests) == 1
+            with LLM(num_kv_blocks=64, max_model_len=256) as other:
+                shell.push({"other": other})
+                with pytest.raises(UsageError, match="%serve llm or %serve other"):
+                    shell.run_line_magic("serve", "--port 0")
+            assert server.is_running
+        finally:
+            server.stop()
 
 
 @pytest.mark.slow

@@ -57,13 +57,20 @@ class ToolkitMagics(Magics):
     )
     @line_magic
     def serve(self, line: str) -> Any:
-        """Serve a model with OpenAI's API and bind the server; a second %serve replaces it."""
+        """Serve a model with OpenAI's API and bind the server; a second %serve replaces it.
+
+        Without a model and settings of one, the LLM that a variable holds is served, if there is
+        one.
+        """
         asked = _parsed(self.serve, line)
         settings = dict(_setting(word) for word in asked.words if "=" in word)
         models = [word for word in asked.words if "=" not in word]
         if len(models) > 1:
             raise UsageError(f"%serve takes one model, not {' and '.join(models)}")
         _checked_name(asked.name)
+        model = self._model(models[0]) if models else None
+        if model is None and not settings and not asked.process:
+            model = self._only_llm()
         before = self._variables.get(asked.name)
         if before is not None and not hasattr(before, "stop"):
             raise UsageError(f"{asked.name} is a variable of yours: choose another --name")
@@ -71,7 +78,7 @@ class ToolkitMagics(Magics):
             before.stop()
         server = _told(
             lambda: import_module("toolkit").serve(
-                self._model(models[0]) if models else None,
+                model,
                 host=asked.host,
                 port=asked.port,
                 process=asked.process,
@@ -161,6 +168,18 @@ class ToolkitMagics(Magics):
         """Return the LLM that a variable holds, else the word: a folder or a hub id."""
         value = self._variables.get(word)
         return value if hasattr(value, "engine") else word
+
+    def _only_llm(self) -> Any:
+        """Return the open LLM that the variables hold, None if they hold none."""
+        kind = import_module("toolkit").LLM
+        found: dict[int, tuple[str, Any]] = {}
+        for name, value in self._variables.items():
+            if isinstance(value, kind) and not name.startswith("_") and _engine_of(value):
+                found.setdefault(id(value), (name, value))
+        if len(found) > 1:
+            names = " or ".join(f"%serve {name}" for name, _ in found.values())
+            raise UsageError(f"there are several LLMs: say {names}")
+        return next((llm for _, llm in found.values()), None)
 
     def _recorded(self, cell: str, on: str | None, name: str, *, level: str | None = None) -> Any:
         """Run a cell under recording; None where it failed, which IPython has shown."""

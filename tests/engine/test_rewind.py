@@ -258,3 +258,22 @@ def test_a_finished_request_that_is_taken_back_is_marked():
     assert gone.status is Status.ABORTED
     assert gone.is_taken_back
     assert not kept.is_taken_back
+
+
+def test_the_time_that_going_back_takes_is_nobodys_wait(monkeypatch):
+    engine = make_engine(max_num_seqs=1)
+    engine.add([1, 2, 3], params(4))
+    late = engine.add([4, 5, 6], params(2))
+    engine.run_until_idle()
+    first_token_s = late.first_token_s
+    runner: Any = engine.runner
+    restore = runner.restore
+
+    def restore_slowly(restoration: Any) -> None:
+        restore(restoration)
+        runner.clock.advance(60.0)
+
+    monkeypatch.setattr(runner, "restore", restore_slowly)
+    engine.rewind(2)
+    engine.run_until_idle()
+    assert late.first_token_s == pytest.approx(first_token_s)

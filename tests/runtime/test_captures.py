@@ -21,7 +21,7 @@ from tests.runtime.hooked_models import (
     prompts,
     run,
 )
-from toolkit import LLM, BeamSearchParams, Hook, PoolingParams, SamplingParams
+from toolkit import LLM, BeamSearchParams, Hook, Patch, PoolingParams, SamplingParams, Steer
 from toolkit.errors import InvalidParameter, InvalidRequest, ToolkitError
 from toolkit.runtime.hooks.captured import Rows
 
@@ -355,3 +355,27 @@ def test_a_closed_llm_captures_nothing(folder: Path):
         pass
     with pytest.raises(ToolkitError, match="closed"):
         llm.hooks.capture("embed")
+
+
+def test_a_number_counts_the_captured_requests(llm: LLM):
+    with llm.hooks.capture("embed") as cap:
+        outputs = llm.generate([[5, 6, 7], [8, 9]], SamplingParams(max_tokens=2), progress=False)
+    assert [cap[i].request_id for i in (0, 1, -1)] == [outputs[i].request_id for i in (0, 1, 1)]
+    with pytest.raises(KeyError, match="no request number 2: 2 were captured"):
+        cap[2]
+
+
+def test_the_points_are_listed_and_completion_shows_what_a_user_calls(llm: LLM):
+    assert llm.hooks.points[0] == "embed"
+    assert "layers.1.resid_post" in llm.hooks.points
+    for value in (llm.hooks, llm.hooks.capture("embed")):
+        assert all(getattr(value, name) is not Ellipsis for name in dir(value))
+    assert not {"start", "step", "clear"} & {*dir(llm.hooks)}
+
+
+def test_hooks_print_shapes_and_not_numbers():
+    assert repr(Steer(torch.ones(256), layer=3)) == (
+        "Steer(<numbers [256]>, layer=3, scale=1, positions='all')"
+    )
+    assert repr(Patch("embed", 0.5)) == "Patch('embed', 0.5, positions='all')"
+    assert repr(Patch("embed", [1.0, 2.0])) == "Patch('embed', <numbers [2]>, positions='all')"

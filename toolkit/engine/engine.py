@@ -32,7 +32,7 @@ from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
 from toolkit.engine.policy import Policy
 from toolkit.engine.protocols import RecordsEvents, Runner, TextPort
-from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
+from toolkit.engine.report import MOST_NAMED, BlockCounts, RequestUpdate, StepReport
 from toolkit.engine.rewind import base_of, require_changeable, rewind
 from toolkit.engine.scheduler import Progress, Scheduler
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
@@ -221,7 +221,12 @@ class Engine:
         if self._loop.is_inside_step:
             raise EngineIsRunning("a step is in progress: an observer cannot run another one")
         with interrupts_held(), self._loop.stepping():
-            return self._step()
+            report = self._step()
+            if report.num_waiting <= len(report.waiting):
+                return report
+            # Only for who looks at the report: the loop's thread goes without.
+            line = self.scheduler.first_waiting(MOST_NAMED + len(report.waiting))
+            return replace(report, in_line=tuple(request.id for request in line))
 
     def run_until_idle(self) -> StepReport | None:
         """Step until every request has ended; return the last report, None if there was no work."""

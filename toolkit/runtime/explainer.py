@@ -74,9 +74,7 @@ class Explainer:
             EngineClosed: it was not recorded, and the model is gone.
         """
         if not isinstance(request, (str, Request)):
-            raise InvalidRequest(
-                f"explain takes a request or its id, not {type(request).__name__}"
-            )
+            raise InvalidRequest(f"explain takes a request or its id, not {type(request).__name__}")
         position = _whole("position", position)
         if isinstance(request, Request) and request.is_taken_back:
             raise InvalidRequest(

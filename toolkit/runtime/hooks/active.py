@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from toolkit.engine.plan import StepPlan
-from toolkit.errors import EngineClosed, InvalidRequest
-from toolkit.models import FlatBatch
+from toolkit.errors import EngineClosed, InvalidParameter, InvalidRequest
+from toolkit.models import FlatBatch, available_points
 from toolkit.request import Request
 from toolkit.runtime.hooks.capture import Capture, Sink
 from toolkit.runtime.hooks.hooked import HookedRequest
@@ -46,6 +46,11 @@ class ActiveHooks:
         self._lock = threading.Lock()
 
     # ---- what a user does
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The points of this model, in the order in which a forward pass reaches them."""
+        return available_points(self._open_decoder().spec)
 
     def capture(
         self,
@@ -129,6 +134,10 @@ class ActiveHooks:
         with self._lock:
             hooked = tuple(self._hooked.values())
         return {each.request.id: tuple(each.request.hooks) for each in hooked}
+
+    def __dir__(self) -> list[str]:
+        """List what is of use in a notebook; the rest is for the runner."""
+        return ["capture", "captures", "points", "requests"]
 
     def __repr__(self) -> str:
         requests = self.requests

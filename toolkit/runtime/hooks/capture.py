@@ -102,14 +102,14 @@ class Capture(Mapping[str, CapturedRequest]):
         self.is_open = False
         self._keeper.close(self)
 
-    def __getitem__(self, request: str | Request | RequestOutput) -> CapturedRequest:
-        """Return what was captured of a request so far.
+    def __getitem__(self, request: str | int | Request | RequestOutput) -> CapturedRequest:
+        """Return what was captured of a request so far; a number counts the requests from 0.
 
         Raises:
             KeyError: nothing of it was.
             ToolkitError: a part of it was dropped for lack of room.
         """
-        request_id = _id_of(request)
+        request_id = self._nth(request) if isinstance(request, int) else _id_of(request)
         parts = self._parts_of(request_id)
         if request_id in self._cut:
             raise ToolkitError(
@@ -136,6 +136,11 @@ class Capture(Mapping[str, CapturedRequest]):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def __dir__(self) -> list[str]:
+        """List what is of use in a notebook; the rest is for the engine's thread."""
+        counts = ["dtype", "error", "is_full", "is_open", "num_bytes", "points", "positions"]
+        return [*counts, "close", "items", "keys", "lens", "values"]
 
     def lens(self, request: str | Request | RequestOutput, top: int = 5) -> Lens:
         """Read every captured resid_post (and embed) as if it were the last layer's.
@@ -210,6 +215,15 @@ class Capture(Mapping[str, CapturedRequest]):
                     self._sink(span.request_id, point, span.positions, own)
                 except BaseException as error:
                     self.fail(error)
+
+    def _nth(self, number: int) -> str:
+        names = list(self)
+        try:
+            return names[number]
+        except IndexError:
+            raise KeyError(
+                f"there is no request number {number}: {len(names)} were captured, {names}"
+            ) from None
 
     def _parts_of(self, request_id: str) -> list[tuple[Rows, Span]]:
         """Return a request's rows: the prompt's, whichever sample computed them, then its own."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -109,6 +109,13 @@ class Steer:
     positions: Positions = "all"
     point: str | None = None
 
+    def __repr__(self) -> str:
+        place = f"layer={self.layer}" if self.point is None else f"point={self.point!r}"
+        return (
+            f"Steer({_shown(self.vector)}, {place}, scale={self.scale:g}, "
+            f"positions={self.positions!r})"
+        )
+
     def bind(self, model: Any, num_prompt_tokens: int | None) -> Bound:
         """Make it ready for a request, or for any (None); raises InvalidRequest if it is no fit."""
         if (self.layer is None) == (self.point is None):
@@ -155,6 +162,9 @@ class Patch:
     value: Any
     positions: Positions = "all"
 
+    def __repr__(self) -> str:
+        return f"Patch({self.point!r}, {_shown(self.value)}, positions={self.positions!r})"
+
     def bind(self, model: Any, num_prompt_tokens: int | None) -> Bound:
         """Make it ready for a request, or for any (None); raises InvalidRequest if it is no fit."""
         points = resolve(model.spec, self.point)
@@ -185,6 +195,12 @@ class Patch:
 
 
 AnyHook: TypeAlias = Hook | Steer | Patch
+
+
+def _shown(value: Any) -> str:
+    """Return numbers as their shape, a single one as it is."""
+    shape = getattr(value, "shape", (len(value),) if isinstance(value, Sequence) else ())
+    return f"<numbers {list(shape)}>" if len(shape) else f"{value!r:.40}"
 
 
 def _rule(positions: Positions, num_prompt_tokens: int | None) -> Where:
