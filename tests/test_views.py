@@ -38,7 +38,7 @@ _PRETENDED = (
     "from toolkit import serve\n"
     "from toolkit.server.server_handle import ServerHandle\n"
     "class Pretended(ServerHandle):\n"
-    "    model_name = logs = metrics = is_running = None\n"
+    "    model_name = logs = metrics = is_running = engine = None\n"
     "    def stop(self, *, grace_s=None): pass\n"
     "    def __repr__(self): return 'plain'\n"
     "    def _repr_html_(self): return 'table'\n"

@@ -84,6 +84,17 @@ class Page:
             time.sleep(0.01)
         raise AssertionError(f"no frame of kind {kind!r} in {timeout_s} s")
 
+    def until(self, kind: str, holds: Callable[[Frame], bool], timeout_s: float = 10.0) -> Frame:
+        """Return the first frame of a kind for which the condition holds."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.read()
+            for frame in self.frames:
+                if frame.kind == kind and holds(frame):
+                    return frame
+            time.sleep(0.01)
+        raise AssertionError(f"no such frame of kind {kind!r} in {timeout_s} s")
+
 
 def frames_of(widget: Any) -> list[Frame]:
     """Every frame that a widget has sent."""

@@ -86,8 +86,7 @@ def test_a_live_view_follows_by_itself_and_rests_while_paused(
     page.wait("lanes")
     page.say("pause")
     assert not dashboard.is_live
-    while not page.wait("lanes").meta["is_paused"]:
-        pass
+    page.until("lanes", lambda frame: frame.meta["is_paused"])
     rows = len(dashboard._reader.lanes._samples["itl"])
     engine.add([1, 2, 3], params(4))
     engine.run_until_idle()
@@ -106,7 +105,7 @@ def test_a_brush_returns_the_requests_that_lived_then(engine: Engine, open_page:
     page.say("select", a_s=float(requests.finished_s.max()) + 1, b_s=first_end_s + 1e-9)
     alive = requests[requests.finished_s >= first_end_s + 1e-9]
     assert list(dashboard.selection.request_id) == list(alive.request_id)
-    assert page.wait("selection").meta["num_requests"] == len(alive)
+    page.until("selection", lambda frame: frame.meta.get("num_requests") == len(alive))
     page.say("clear")
     assert len(dashboard.selection) == len(requests)
 
@@ -124,8 +123,7 @@ def test_a_snapshot_is_kept_when_the_button_is_pressed(engine: Engine, open_page
     assert page.newest("lanes").meta["num_snapshots"] == 0
     page.say("snapshot")
     assert list(dashboard.snapshots[0].columns) == ["time_s", *LANES]
-    while page.wait("lanes").meta["num_snapshots"] != 1:
-        pass
+    page.until("lanes", lambda frame: frame.meta["num_snapshots"] == 1)
 
 
 def test_a_load_is_started_and_stopped_from_the_page(engine: Engine, open_page: Any) -> None:

@@ -63,7 +63,7 @@ def test_new_lines_of_the_log_arrive_and_nothing_else_is_sent(server: Any, open_
     page.widget.tick()
     assert [frame.kind for frame in page.read()] == []  # nothing has changed
     server.logs.append("12:01:00 a new line")
-    assert page.wait("panel").meta["logs"][-1] == "12:01:00 a new line"
+    page.until("panel", lambda frame: frame.meta["logs"][-1] == "12:01:00 a new line")
 
 
 def test_the_stop_button_stops_in_the_background_and_the_panel_says_so(
@@ -72,11 +72,9 @@ def test_the_stop_button_stops_in_the_background_and_the_panel_says_so(
     panel = ServerPanel(server)
     page = open_page(panel)
     page.say("stop")
-    assert page.wait("panel").meta["is_stopping"]
+    page.until("panel", lambda frame: frame.meta["is_stopping"])
     server.may_stop.set()
-    meta = page.wait("panel").meta
-    while meta["is_running"]:
-        meta = page.wait("panel").meta
+    meta = page.until("panel", lambda frame: not frame.meta["is_running"]).meta
     assert server.stopped_in == "toolkit-stop"
     assert meta["facts"][0] == ["state", "stopped"]
     assert meta["snippets"] == {}

@@ -47,8 +47,7 @@ def test_arrows_go_to_the_neighbours_and_stop_at_the_ends(engine: Engine, open_p
     page.say("step", by=1)
     assert waterfall.request_id == names[3]
     page.say("show", request_id=names[0])
-    while page.wait("waterfall").meta["index"] != 0:
-        pass
+    page.until("waterfall", lambda frame: frame.meta["index"] == 0)
 
 
 def test_next_goes_by_the_column_that_was_named(engine: Engine) -> None:
@@ -65,7 +64,7 @@ def test_an_unknown_request_is_said_in_the_page_and_the_view_stays(
     page = open_page(waterfall)
     before = waterfall.request_id
     page.say("show", request_id="req-of-nobody")
-    assert "req-of-nobody" in page.wait("error").meta["message"]
+    assert "req-of-nobody" in page.until("error", bool).meta["message"]
     assert waterfall.request_id == before
 
 

@@ -18,7 +18,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 
 from toolkit.engine import Engine
-from toolkit.errors import InvalidParameter, UnknownRequest
+from toolkit.errors import InvalidParameter, RecordError, UnknownRequest
 from toolkit.record.why_parts import why_to_json
 from toolkit.server.failures import UNKNOWN_REQUEST, Refusal
 
@@ -211,7 +211,10 @@ def record_table(
         )
     cursor = None
     if since is not None:
-        frame, cursor = record.since(table, since, column)
+        try:
+            frame, cursor = record.since(table, since, column)
+        except RecordError as error:
+            raise Refusal(str(error), status=400, param="since") from error
     else:
         frame = getattr(record, table) if tail is None else record.tail(table, tail)
     if format == "jsonl":

@@ -181,11 +181,17 @@ class Lanes:
 
     def _add_gaps(self, start_s: np.ndarray, gap_s: np.ndarray) -> None:
         """Share out the time for which work stood still over the bins it covers."""
-        for start, length in zip(start_s[gap_s > 0], gap_s[gap_s > 0], strict=True):
-            end = start + length
-            first, last = int(max(0.0, start) // self.bin_s), int(end // self.bin_s)
-            edges = np.clip(np.arange(first, last + 2) * self.bin_s, max(0.0, start), end)
-            rows, inside = self._rows(np.arange(first, last + 1))
+        some = gap_s > 0
+        start_s, gap_s = np.maximum(0.0, start_s[some]), gap_s[some]
+        end_s = start_s + gap_s
+        first, last = start_s // self.bin_s, end_s // self.bin_s
+        within = first == last  # nearly all; the others one by one
+        rows, inside = self._rows(first[within].astype(np.int64))
+        self._add("gap_s", rows, gap_s[within][inside])
+        for start, end in zip(start_s[~within], end_s[~within], strict=True):
+            bins = np.arange(start // self.bin_s, end // self.bin_s + 1, dtype=np.int64)
+            edges = np.clip(np.append(bins, bins[-1] + 1) * self.bin_s, start, end)
+            rows, inside = self._rows(bins)
             self._add("gap_s", rows, np.diff(edges)[inside])
 
     def _add_samples(self, kind: str, bins: np.ndarray, values: np.ndarray) -> None:
