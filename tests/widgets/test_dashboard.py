@@ -158,8 +158,8 @@ def test_what_a_load_raises_is_said() -> None:
 def test_without_a_page_it_is_a_picture(engine: Engine, tmp_path: Path) -> None:
     dashboard = Dashboard(engine, window_s=1000.0)
     dashboard.select(0, 1)
-    assert dashboard.to_png(tmp_path / "d.png").startswith(b"\x89PNG")
-    html = dashboard.to_html(tmp_path / "d.html")
+    assert dashboard.to_png(tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    html = dashboard.to_html(tmp_path / "d.html").read_text()
     assert "<img" in html
     assert "http" not in html
     assert len(repr(dashboard)) < 300

@@ -91,7 +91,13 @@ class Dashboard(Widget):
     # ---- actions
 
     def select(self, a_s: float, b_s: float) -> pd.DataFrame:
-        """Mark the time between two moments of the record; return its requests."""
+        """Mark the time between two moments; return its requests.
+
+        Args:
+            a_s: Seconds since the record began, as in its tables. The axis of a live view counts
+                back from now instead; ``data.time_s.max()`` is about now.
+            b_s: The other end, likewise.
+        """
         self._brush = (min(a_s, b_s), max(a_s, b_s))
         self._send_selection()
         return self.selection

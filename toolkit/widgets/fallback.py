@@ -6,11 +6,24 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
+from os import PathLike
+from pathlib import Path
 from struct import pack
-from typing import Any
+from typing import Any, TypeVar
 from zlib import compress, crc32
 
-__all__ = ["legend", "new_figure", "page", "picture", "png_bytes", "raster_png", "small_png"]
+__all__ = [
+    "legend",
+    "new_figure",
+    "page",
+    "picture",
+    "png_bytes",
+    "raster_png",
+    "small_png",
+    "written",
+]
+
+_Content = TypeVar("_Content", bytes, str)
 
 
 def new_figure(width_in: float, height_in: float) -> Any:
@@ -76,6 +89,15 @@ def page(title: str, body: str) -> str:
         "<style>body{font:14px/1.4 system-ui,sans-serif;margin:24px;color:#1f2328;background:#fff}"
         f"</style></head>\n<body>{body}</body></html>\n"
     )
+
+
+def written(content: _Content, path: str | PathLike[str] | None) -> _Content | Path:
+    """Return the content; with a path, write it there and return the path: a cell prints that."""
+    if path is None:
+        return content
+    data = content.encode() if isinstance(content, str) else content
+    Path(path).write_bytes(data)
+    return Path(path)
 
 
 def raster_png(pixels: Any) -> bytes:

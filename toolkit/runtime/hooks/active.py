@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolkit.engine.plan import StepPlan
-from toolkit.errors import EngineClosed, InvalidParameter, InvalidRequest
+from toolkit.errors import EngineClosed, InvalidRequest
 from toolkit.models import FlatBatch, available_points
 from toolkit.request import Request
 from toolkit.runtime.hooks.capture import Capture, Sink
