@@ -172,22 +172,25 @@ class Explainer:
         The second says whether they were changed while it ran. Where the journal has forgotten the
         request, its last parameters are all that is known.
         """
-        params, has_changed, num_drawn = None, False, 0
-        leader = request.samples[0]
-        for entry in getattr(self._engine, "journal", None) or ():
-            if isinstance(entry, Added):
-                if request in entry.samples:
-                    params = entry.params[entry.samples.index(request)]
-            elif isinstance(entry, Changed):
-                if entry.params is not None and entry.request_id in (request.id, leader.id):
-                    has_changed = True
-                    if request.num_prompt_tokens + num_drawn <= position:
-                        params = entry.params
-            elif isinstance(entry, Stepped) and params is not None:
-                num_drawn += len(entry.result.tokens.get(request.id, ()))
-        if params is None or params == request.params:
-            return request, has_changed
-        return replace(request, params=params, samples=request.samples), has_changed
+        journal = list(getattr(self._engine, "journal", None) or ())
+        names = (request.id, request.samples[0].id)
+        has_changed = any(
+            isinstance(e, Changed) and e.params is not None and e.request_id in names
+            for e in journal
+        )
+        if not has_changed:
+            return request, False
+        params, num_drawn = request.params, 0
+        for entry in journal:
+            if isinstance(entry, Added) and request in entry.samples:
+                params, num_drawn = entry.params[entry.samples.index(request)], 0
+            elif isinstance(entry, Stepped):
+                num_drawn += request.id in entry.sampled_ids or request.id in entry.others
+            elif isinstance(entry, Changed) and entry.request_id in names:
+                if request.num_prompt_tokens + num_drawn > position:
+                    break
+                params = params if entry.params is None else entry.params
+        return replace(request, params=params), True
 
     @torch.inference_mode()
     def _stages(self, request: Request, position: int) -> tuple[Stages, bool]:
