@@ -66,6 +66,8 @@ def summarise(
     """
     import pandas as pd
 
+    from toolkit.record.summary_frame import SummaryFrame
+
     limits = _checked_limits(slo or {})
     if not warmup_s >= 0:
         raise InvalidParameter(f"warmup_s={warmup_s!r} must be 0 or more", param="warmup_s")
@@ -84,7 +86,7 @@ def summarise(
     tables = {key: _table(_rows(group, tokens, start_s, limits)) for key, group in groups}
     if not tables:
         return _table({})
-    return pd.concat(tables, names=[*names, "metric"])
+    return SummaryFrame(pd.concat(tables, names=[*names, "metric"]))
 
 
 def _checked_limits(slo: Mapping[str, float]) -> dict[str, float]:
@@ -99,9 +101,9 @@ def _checked_limits(slo: Mapping[str, float]) -> dict[str, float]:
 
 
 def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
-    import pandas as pd
+    from toolkit.record.summary_frame import SummaryFrame
 
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
+    frame = SummaryFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
     frame.index.name = "metric"
     frame["num"] = frame["num"].astype("int64")
     return frame

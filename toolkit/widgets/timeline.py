@@ -14,7 +14,7 @@ from toolkit.widgets.base import Widget
 from toolkit.widgets.fallback import legend, new_figure, picture, raster_png
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import open_source
-from toolkit.widgets.timeline_picture import timeline_pixels
+from toolkit.widgets.timeline_picture import framed, timeline_pixels
 from toolkit.widgets.timeline_rows import (
     KINDS,
     lane_arrays,
@@ -250,8 +250,10 @@ class Timeline(Widget):
         )
         names = [KINDS[place] for place in sorted(set(span_kinds(spans)))]
         key = legend((name.replace("wait_", "waits for "), LIGHT[name]) for name in names)
-        style = "width:100%;max-width:900px;background:white"
+        # As high as it is drawn, however wide the page: the names stand beside their rows.
+        style = f"display:block;width:100%;height:{len(pixels)}px;background:white"
         image = picture(raster_png(pixels), alt=caption, style=style)
+        image = framed(image, request_ids, low_s=low_s, high_s=high_s)
         return f"<div><b>{escape(caption)}</b></div>{image}{key}"
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,42 @@ import pandas as pd
 from toolkit.widgets.palette import LIGHT, rgb
 from toolkit.widgets.timeline_rows import KINDS, span_kinds
 
-__all__ = ["timeline_pixels"]
+__all__ = ["framed", "row_height", "timeline_pixels"]
 
 WIDTH = 900
 _LANE = 36
 _GAP = 6
+_LEAST_NAMED = 8  # pixels in which a name can be read
+
+
+def row_height(num_rows: int) -> int:
+    """Return how many pixels a request's row is high."""
+    return int(np.clip(400 // max(1, num_rows), 2, 14))
+
+
+def framed(image: str, request_ids: list[str], *, low_s: float, high_s: float) -> str:
+    """Return the picture, an ``img`` element, with names beside its rows and an axis below."""
+    tall = row_height(len(request_ids))
+    if tall >= _LEAST_NAMED:
+        names = [(name, tall) for name in request_ids]
+    else:
+        names = [(f"{len(request_ids)} requests", tall * len(request_ids))]
+    names += [("", _GAP), ("tokens", _LANE), ("", _GAP), ("KV in %", _LANE)]
+    labels = "".join(
+        f'<div style="height:{height}px;line-height:{height}px;white-space:nowrap">'
+        f"{escape(name)}</div>"
+        for name, height in names
+    )
+    times = "".join(
+        f"<span>{low_s + share * (high_s - low_s):.3g} s</span>"
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    )
+    axis = f'<div style="display:flex;justify-content:space-between">{times}</div>'
+    return (
+        '<div style="display:flex;gap:6px;font-size:10px;max-width:1000px">'
+        f'<div style="text-align:right;flex:none">{labels}</div>'
+        f'<div style="flex:1;min-width:0">{image}{axis}</div></div>'
+    )
 
 
 def timeline_pixels(
@@ -34,7 +66,7 @@ def timeline_pixels(
         low_s: Time at the left edge.
         high_s: Time at the right edge.
     """
-    tall = int(np.clip(400 // max(1, len(request_ids)), 2, 14))
+    tall = row_height(len(request_ids))
     rows_height = tall * len(request_ids)
     image: np.ndarray = np.full((rows_height + 2 * (_LANE + _GAP), WIDTH, 3), 255, np.uint8)
     scale = WIDTH / max(high_s - low_s, 1e-9)
