@@ -114,6 +114,14 @@ def test_the_picture_of_a_cell_is_made_quickly_and_small():
     assert "200 of 2000 requests by arrival" in html
 
 
+def test_the_picture_of_a_cell_names_its_rows_and_has_an_axis():
+    run = SyntheticRun(num_requests=3)
+    html = Timeline(run).static_html()
+    assert all(f">{name}</div>" in html for name in run.record.requests["request_id"])
+    assert "KV in %" in html
+    assert html.count(" s</span>") == 5
+
+
 def test_pixels_stand_where_the_spans_are():
     spans = pd.DataFrame(
         {

@@ -67,6 +67,8 @@ def summarise(
     """
     import pandas as pd
 
+    from toolkit.record.summary_frame import SummaryFrame
+
     limits = check_limits({} if slo is None else slo)
     check_warmup(warmup_s)
     names = _checked_names(by, requests)
@@ -77,7 +79,7 @@ def summarise(
     tables = {key: _table(_rows(group, tokens, start_s, limits)) for key, group in groups}
     if not tables:
         return _table({})
-    return pd.concat(tables, names=[*names, "metric"])
+    return SummaryFrame(pd.concat(tables, names=[*names, "metric"]))
 
 
 def check_warmup(warmup_s: float) -> None:
@@ -121,9 +123,9 @@ def check_limits(slo: Mapping[str, float]) -> dict[str, float]:
 
 
 def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
-    import pandas as pd
+    from toolkit.record.summary_frame import SummaryFrame
 
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
+    frame = SummaryFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
     frame.index.name = "metric"
     frame["num"] = frame["num"].astype("int64")
     return frame

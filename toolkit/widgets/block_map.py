@@ -31,9 +31,9 @@ _NUM_NAMED = 12  # owners in the legend of a picture
 class BlockMap(Widget):
     """The blocks of a KV cache, at one step or as they change.
 
-    Colours are owners, a dot marks a shared block, green is free but reusable, grey is empty; the
-    filled part of a block is its tokens, and a block fades as it grows old. The slider and the
-    arrow keys go through the steps of a record whose level is "blocks"; without one, a live
+    Colours are owners, a small square marks a shared block, green is free but reusable, grey is
+    empty; the filled part of a block is its tokens, and a block fades as it grows old. The slider
+    and the arrow keys go through the steps of a record whose level is "blocks"; without one, a live
     engine is shown as it is now.
 
     Args:

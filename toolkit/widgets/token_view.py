@@ -13,7 +13,15 @@ import pandas as pd
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.widgets.answers import Answers, is_answer
 from toolkit.widgets.base import Widget
-from toolkit.widgets.token_paint import MODES, modes_of, paints, text_figure, text_html
+from toolkit.widgets.fallback import legend
+from toolkit.widgets.token_paint import (
+    MODES,
+    SOURCE_COLOURS,
+    modes_of,
+    paints,
+    text_figure,
+    text_html,
+)
 from toolkit.widgets.token_table import SOURCES, Answer, token_table
 
 __all__ = ["TokenView"]
@@ -25,6 +33,11 @@ _NO_NUMBERS = (
     "no probabilities were recorded: ask for them with SamplingParams(logprobs=0), or set "
     'record.level = "explain"'
 )
+_SCALES = {
+    "probability": "coloured by probability: the stronger, the less likely",
+    "rank": "coloured by rank: the stronger, the further from the first",
+    "entropy": "coloured by entropy: the stronger, the more open the choice",
+}
 
 
 class TokenView(Widget):
@@ -94,8 +107,13 @@ class TokenView(Widget):
     @property
     def colour_by(self) -> str:
         """What the colours say: "probability", "rank", "entropy", "source" or "plain"."""
-        known = modes_of(self._table())
-        return self._mode if self._mode in known else known[0]
+        table = self._table()
+        known = modes_of(table)
+        if self._mode in known:
+            return str(self._mode)
+        # One colour for all would say nothing.
+        is_dull = known[0] == "source" and table["source"].nunique() == 1
+        return "plain" if is_dull else known[0]
 
     @colour_by.setter
     def colour_by(self, mode: str) -> None:
@@ -243,18 +261,32 @@ class TokenView(Widget):
     def figure(self) -> Any:
         """Return the text as a matplotlib Figure, in the colours that are shown."""
         table = self._table()
-        return text_figure([paints(table, self.colour_by)], titles=[self._heading(table)])
+        figure = text_figure([paints(table, self.colour_by)], titles=[self._heading(table)])
+        if self.colour_by == "source":
+            from matplotlib.patches import Patch
+
+            handles = [Patch(color=colour, label=name) for name, colour in self._key(table)]
+            figure.legend(
+                handles=handles, loc="lower left", ncols=5, fontsize=7, frameon=False, borderpad=0
+            )
+        return figure
 
     def static_html(self) -> str:
         """Return the text as HTML that needs no script."""
         table = self._table()
         shown = table.iloc[-MAX_SHOWN:]
         text = text_html(paints(shown, self.colour_by))
-        return f"<div><b>{escape(self._heading(table))}</b>{text}</div>"
+        key = legend(self._key(shown)) if self.colour_by == "source" else ""
+        return f"<div><b>{escape(self._heading(table))}</b>{key}{text}</div>"
+
+    def _key(self, table: pd.DataFrame) -> list[tuple[str, str]]:
+        present = {str(source) for source in table["source"].dropna()}
+        return [(name, colour) for name, colour in SOURCE_COLOURS.items() if name in present]
 
     def _heading(self, table: pd.DataFrame) -> str:
+        told = _SCALES.get(self.colour_by, f"coloured by {self.colour_by}")
         known = len(table) > 0 and self.colour_by != "plain"
-        return self._title(table) + (f"; coloured by {self.colour_by}" if known else "")
+        return self._title(table) + (f"; {told}" if known else "")
 
     def __repr__(self) -> str:
         return f"TokenView({self._title(self._table())})"
