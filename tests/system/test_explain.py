@@ -344,3 +344,15 @@ def test_after_close_nothing_can_be_recomputed():
         closed.engine.run_until_idle()
     with pytest.raises(EngineClosed, match="not recorded"):
         closed.explain(request, token=0)
+
+
+def test_an_answer_or_its_id_is_enough_after_the_request_ended(llm: LLM):
+    params = SamplingParams(seed=1, max_tokens=5, n=2, temperature=1.2, ignore_eos=True)
+    (output,) = llm.generate(["Hello"], params)
+    for sample in output.outputs:
+        found = llm.explain(output, token=3, sample=sample.index)
+        assert found.source == "recomputed"
+        assert found.token_id == found.reproduce() == sample.token_ids[3]
+    position = len(output.prompt_token_ids) + 3
+    by_id = llm.engine.sampler.explain(output.request_id, position)
+    assert by_id.token_id == output.outputs[0].token_ids[3]
