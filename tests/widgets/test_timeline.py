@@ -85,7 +85,7 @@ def test_pictures_show_the_rows_in_any_order(run: SyntheticRun, sort: str):
 
 
 def test_an_order_that_no_request_has_is_refused(run: SyntheticRun):
-    with pytest.raises(InvalidParameter, match="'nothing': no request .* 'tenant'"):
+    with pytest.raises(InvalidParameter, match=r"'nothing': no request .* 'tenant'"):
         Timeline(run, sort="nothing")
 
 
