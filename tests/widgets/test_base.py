@@ -197,7 +197,8 @@ def test_pictures_and_pages_stand_alone(tmp_path: Any):
     counter = Counter()
     assert counter.to_png(tmp_path / "a.png") == tmp_path / "a.png"
     assert (tmp_path / "a.png").read_bytes() == counter.to_png()
-    html = counter.to_html(tmp_path / "a.html")
+    html = counter.to_html()
+    assert counter.to_html(tmp_path / "a.html") == tmp_path / "a.html"
     assert (tmp_path / "a.html").read_text() == html
     assert html.startswith("<!doctype html>")
     assert References(html).found == []

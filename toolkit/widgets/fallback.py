@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from zlib import compress, crc32
 
 __all__ = [
+    "PALE",
+    "bar_row",
     "legend",
     "new_figure",
     "page",
@@ -23,6 +25,7 @@ __all__ = [
     "written",
 ]
 
+PALE = "#c9ced4"  # what was there before
 _Content = TypeVar("_Content", bytes, str)
 
 
@@ -79,6 +82,19 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
         for name, colour in entries
     )
     return f"<div>{' '.join(spans)}</div>"
+
+
+def bar_row(text: str, *, before: float, after: float, number: str, colour: str) -> str:
+    """Return a token with two bars, one in front of the other; both are shares of the width."""
+    bar = "position:absolute;left:0;"
+    return (
+        '<div style="display:flex;gap:8px;height:16px;line-height:16px;white-space:nowrap">'
+        '<span style="flex:0 0 110px;text-align:right;overflow:hidden;font-family:monospace">'
+        f'{escape(text)}</span><span style="flex:1 1 0;position:relative">'
+        f'<i style="{bar}top:2px;height:12px;width:{before:.2%};background:{PALE}"></i>'
+        f'<i style="{bar}top:5px;height:6px;width:{after:.2%};background:{colour}"></i></span>'
+        f'<span style="flex:0 0 50px;text-align:right">{number}</span></div>'
+    )
 
 
 def page(title: str, body: str) -> str:

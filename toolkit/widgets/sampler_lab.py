@@ -19,7 +19,7 @@ from toolkit.request import Request, RequestOutput, SamplingParams
 from toolkit.sampling import Stages
 from toolkit.widgets.answers import vocabulary_of
 from toolkit.widgets.base import Widget
-from toolkit.widgets.fallback import legend, new_figure
+from toolkit.widgets.fallback import PALE, bar_row, legend, new_figure
 from toolkit.widgets.lab import CONTROLS, Lab, Place, raw_logits
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import Source, open_source
@@ -30,7 +30,6 @@ __all__ = ["SamplerLab"]
 _HERE = Path(__file__).parent
 NUM_DRAWS = 500  # of one click
 _NUM_DRAWN = 25  # tokens in a picture
-_PALE = "#c9ced4"  # what was there before
 
 
 class SamplerLab(Widget):
@@ -225,7 +224,7 @@ class SamplerLab(Widget):
         places = np.arange(len(table))
         figure = new_figure(6.0, 0.2 * len(table) + 1.2)
         axes = figure.add_subplot()
-        axes.barh(places, table["probability_raw"], 0.8, color=_PALE, label="before the chain")
+        axes.barh(places, table["probability_raw"], 0.8, color=PALE, label="before the chain")
         colours = np.where(table["is_chosen"], LIGHT["prefill"], LIGHT["decode"])
         axes.barh(places, table["probability_final"], 0.4, color=colours, label="after it")
         if self._lab.num_draws:
@@ -244,7 +243,7 @@ class SamplerLab(Widget):
         table = self.data.head(_NUM_DRAWN)
         most = max(table["probability_raw"].max(), table["probability_final"].max(), 1e-9)
         rows = "".join(
-            _bar_row(
+            bar_row(
                 visible(row.text),
                 before=row.probability_raw / most,
                 after=row.probability_final / most,
@@ -255,7 +254,7 @@ class SamplerLab(Widget):
         )
         key = legend(
             [
-                ("before the chain", _PALE),
+                ("before the chain", PALE),
                 ("after it", LIGHT["decode"]),
                 ("chosen", LIGHT["prefill"]),
             ]
@@ -304,16 +303,3 @@ def _seed_of(source: Source, output: RequestOutput | Request) -> int | None:
     requests = source.record.requests
     seeds = requests[requests["request_id"] == output.request_id]["seed"]
     return int(seeds.iloc[0]) if len(seeds) else None
-
-
-def _bar_row(text: str, *, before: float, after: float, number: str, colour: str) -> str:
-    """Return a token with two bars, one in front of the other; both are shares of the width."""
-    bar = "position:absolute;left:0;"
-    return (
-        '<div style="display:flex;gap:8px;height:16px;line-height:16px;white-space:nowrap">'
-        '<span style="flex:0 0 110px;text-align:right;overflow:hidden;font-family:monospace">'
-        f'{escape(text)}</span><span style="flex:1 1 0;position:relative">'
-        f'<i style="{bar}top:2px;height:12px;width:{before:.2%};background:{_PALE}"></i>'
-        f'<i style="{bar}top:5px;height:6px;width:{after:.2%};background:{colour}"></i></span>'
-        f'<span style="flex:0 0 50px;text-align:right">{number}</span></div>'
-    )

@@ -33,11 +33,6 @@ _NO_NUMBERS = (
     "no probabilities were recorded: ask for them with SamplingParams(logprobs=0), or set "
     'record.level = "explain"'
 )
-_SCALES = {
-    "probability": "coloured by probability: the stronger, the less likely",
-    "rank": "coloured by rank: the stronger, the further from the first",
-    "entropy": "coloured by entropy: the stronger, the more open the choice",
-}
 
 
 class TokenView(Widget):
@@ -107,13 +102,8 @@ class TokenView(Widget):
     @property
     def colour_by(self) -> str:
         """What the colours say: "probability", "rank", "entropy", "source" or "plain"."""
-        table = self._table()
-        known = modes_of(table)
-        if self._mode in known:
-            return str(self._mode)
-        # One colour for all would say nothing.
-        is_dull = known[0] == "source" and table["source"].nunique() == 1
-        return "plain" if is_dull else known[0]
+        known = modes_of(self._table())
+        return self._mode if self._mode in known else known[0]
 
     @colour_by.setter
     def colour_by(self, mode: str) -> None:
@@ -254,6 +244,8 @@ class TokenView(Widget):
             notes.append(f"the last {MAX_SHOWN:,} of {len(table):,} tokens")
         if len(table) and not table["logprob_raw"].notna().any():
             notes.append(_NO_NUMBERS)
+        if self._request_id is not None and self._answers.answer(self._request_id).num_hidden:
+            notes.append("a record holds no prompts: TokenView(answer, llm) shows this one's too")
         return "; ".join(notes)
 
     # ---- without a page
@@ -262,13 +254,12 @@ class TokenView(Widget):
         """Return the text as a matplotlib Figure, in the colours that are shown."""
         table = self._table()
         figure = text_figure([paints(table, self.colour_by)], titles=[self._heading(table)])
-        if self.colour_by == "source":
+        if sources := self._sources(table):
             from matplotlib.patches import Patch
 
-            handles = [Patch(color=colour, label=name) for name, colour in self._key(table)]
-            figure.legend(
-                handles=handles, loc="lower left", ncols=5, fontsize=7, frameon=False, borderpad=0
-            )
+            handles = [Patch(color=colour, label=name) for name, colour in sources]
+            look: dict[str, Any] = {"fontsize": 7, "frameon": False, "borderaxespad": 0}
+            figure.legend(handles=handles, loc="lower right", ncols=len(handles), **look)
         return figure
 
     def static_html(self) -> str:
@@ -276,17 +267,19 @@ class TokenView(Widget):
         table = self._table()
         shown = table.iloc[-MAX_SHOWN:]
         text = text_html(paints(shown, self.colour_by))
-        key = legend(self._key(shown)) if self.colour_by == "source" else ""
-        return f"<div><b>{escape(self._heading(table))}</b>{key}{text}</div>"
+        key = legend(self._sources(shown))
+        return f"<div><b>{escape(self._heading(table))}</b>{text}{key}</div>"
 
-    def _key(self, table: pd.DataFrame) -> list[tuple[str, str]]:
-        present = {str(source) for source in table["source"].dropna()}
+    def _sources(self, table: pd.DataFrame) -> list[tuple[str, str]]:
+        """Return what the colours of the sources that are shown mean."""
+        if self.colour_by != "source":
+            return []
+        present = set(table["source"].dropna())
         return [(name, colour) for name, colour in SOURCE_COLOURS.items() if name in present]
 
     def _heading(self, table: pd.DataFrame) -> str:
-        told = _SCALES.get(self.colour_by, f"coloured by {self.colour_by}")
         known = len(table) > 0 and self.colour_by != "plain"
-        return self._title(table) + (f"; {told}" if known else "")
+        return self._title(table) + (f"; coloured by {self.colour_by}" if known else "")
 
     def __repr__(self) -> str:
         return f"TokenView({self._title(self._table())})"
