@@ -207,6 +207,25 @@ def test_a_rewound_record_goes_on_as_if_nothing_had_been():
     assert_alike(past, engine.record)
 
 
+def test_whoever_still_waits_after_going_back_is_told_of_once():
+    engine = make_engine(recorder=Record(), num_blocks=40, max_num_batched_tokens=3)
+    engine.add([*range(12)], params(2, n=3))
+    engine.run_until_idle()
+    past = engine.rewind(2)  # in the middle of the prompt that two siblings wait for
+    engine.run_until_idle()
+    waited = engine.record.events.query("kind == 'waited'")
+    assert [*waited["detail"]] == ["sibling", "sibling"]
+    assert_alike(past, engine.record)
+
+
+@pytest.mark.parametrize(("seed", "step"), [(3, 7), (10, 18), (14, 3)])
+def test_a_run_that_went_back_and_on_is_replayed_in_every_column(seed: int, step: int):
+    run = recorded_run(seed, 20)
+    run.go_back(step)  # in a step that somebody waits in, as in the one before
+    run.repeat(step)
+    assert_alike(run.engine.record, replay(run.engine.record))
+
+
 def test_a_run_whose_journal_began_later_is_replayed_from_there(monkeypatch):
     monkeypatch.setattr(journal_module, "MAX_TOKENS", 30)
     engine = make_engine(num_blocks=40, max_model_len=40, recorder=Record())
