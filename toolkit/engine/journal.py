@@ -33,7 +33,7 @@ from toolkit.engine.journal_json import (
 )
 from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.errors import EngineError
-from toolkit.request import Request
+from toolkit.request import Request, SamplingParams
 
 __all__ = ["Journal"]
 
@@ -181,6 +181,25 @@ class Journal:
         if step == self.next_step:
             return list(self._entries)
         return self._entries[: self._places[step - self.base.step]]
+
+    def params_of(self, request: Request, index: int) -> SamplingParams | None:
+        """Return what held when output token ``index`` was sampled; None if that never changed."""
+        names = (request.id, request.samples[0].id)
+        entries = list(self)
+        changes = [e for e in entries if isinstance(e, Changed) and e.request_id in names]
+        if not any(change.params is not None for change in changes):
+            return None
+        params, num_sampled = request.params, 0
+        for entry in entries:
+            if isinstance(entry, Added) and request in entry.samples:
+                params, num_sampled = entry.params[entry.samples.index(request)], 0
+            elif isinstance(entry, Stepped):
+                num_sampled += request.id in entry.sampled_ids or request.id in entry.others
+            elif isinstance(entry, Changed) and entry.request_id in names:
+                if num_sampled > index:
+                    break
+                params = params if entry.params is None else entry.params
+        return params
 
     def frozen(self, step: int | None = None) -> Journal:
         """Return a copy that ends before ``step``, or that goes on no more."""
