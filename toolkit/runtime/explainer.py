@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
-from toolkit.engine.entries import Added, Changed, Stepped
 from toolkit.errors import EngineClosed, InvalidRequest
 from toolkit.models import FlatBatch
 from toolkit.request import Request, RequestOutput
@@ -172,24 +171,10 @@ class Explainer:
         The second says whether they were changed while it ran. Where the journal has forgotten the
         request, its last parameters are all that is known.
         """
-        journal = list(getattr(self._engine, "journal", None) or ())
-        names = (request.id, request.samples[0].id)
-        has_changed = any(
-            isinstance(e, Changed) and e.params is not None and e.request_id in names
-            for e in journal
-        )
-        if not has_changed:
+        journal = getattr(self._engine, "journal", None)
+        params = None if journal is None else journal.changed_params(request, position)
+        if params is None:
             return request, False
-        params, num_drawn = request.params, 0
-        for entry in journal:
-            if isinstance(entry, Added) and request in entry.samples:
-                params, num_drawn = entry.params[entry.samples.index(request)], 0
-            elif isinstance(entry, Stepped):
-                num_drawn += request.id in entry.sampled_ids or request.id in entry.others
-            elif isinstance(entry, Changed) and entry.request_id in names:
-                if request.num_prompt_tokens + num_drawn > position:
-                    break
-                params = params if entry.params is None else entry.params
         return replace(request, params=params), True
 
     @torch.inference_mode()
