@@ -182,23 +182,27 @@ class Journal:
             return list(self._entries)
         return self._entries[: self._places[step - self.base.step]]
 
-    def params_of(self, request: Request, index: int) -> SamplingParams | None:
-        """Return what held when output token ``index`` was sampled; None if that never changed."""
+    def changed_params(self, request: Request, position: int) -> SamplingParams | None:
+        """Return what was in force when a token was drawn, None if nothing was ever changed.
+
+        Args:
+            request: One of the journal's own objects.
+            position: Of the token, from the prompt's first on.
+        """
         names = (request.id, request.samples[0].id)
-        entries = list(self)
-        changes = [e for e in entries if isinstance(e, Changed) and e.request_id in names]
-        if not any(change.params is not None for change in changes):
+        entries = list(self._entries)
+        if not any(isinstance(e, Changed) and e.params and e.request_id in names for e in entries):
             return None
-        params, num_sampled = request.params, 0
+        params, num_tokens = request.params, request.num_prompt_tokens
         for entry in entries:
             if isinstance(entry, Added) and request in entry.samples:
-                params, num_sampled = entry.params[entry.samples.index(request)], 0
+                params = entry.params[entry.samples.index(request)]
             elif isinstance(entry, Stepped):
-                num_sampled += request.id in entry.sampled_ids or request.id in entry.others
+                num_tokens += request.id in entry.sampled_ids or request.id in entry.others
             elif isinstance(entry, Changed) and entry.request_id in names:
-                if num_sampled > index:
+                if num_tokens > position:
                     break
-                params = params if entry.params is None else entry.params
+                params = entry.params or params
         return params
 
     def frozen(self, step: int | None = None) -> Journal:

@@ -172,8 +172,7 @@ class Explainer:
         request, its last parameters are all that is known.
         """
         journal = getattr(self._engine, "journal", None)
-        index = position - request.num_prompt_tokens
-        params = None if journal is None else journal.params_of(request, index)
+        params = None if journal is None else journal.changed_params(request, position)
         if params is None:
             return request, False
         return replace(request, params=params), True
