@@ -207,17 +207,6 @@ def test_a_rewound_record_goes_on_as_if_nothing_had_been():
     assert_alike(past, engine.record)
 
 
-def test_whoever_still_waits_after_going_back_is_told_of_once():
-    engine = make_engine(recorder=Record(), num_blocks=40, max_num_batched_tokens=3)
-    engine.add([*range(12)], params(2, n=3))
-    engine.run_until_idle()
-    past = engine.rewind(2)  # in the middle of the prompt that two siblings wait for
-    engine.run_until_idle()
-    waited = engine.record.events.query("kind == 'waited'")
-    assert [*waited["detail"]] == ["sibling", "sibling"]
-    assert_alike(past, engine.record)
-
-
 @pytest.mark.parametrize(("seed", "step"), [(3, 7), (10, 18), (14, 3)])
 def test_a_run_that_went_back_and_on_is_replayed_in_every_column(seed: int, step: int):
     run = recorded_run(seed, 20)
