@@ -59,7 +59,8 @@ def timeline_html(
     names = "".join([*rows, label("tokens", _LANE, _GAP), label("KV in %", _LANE, _GAP)])
     shares = [index / (_NUM_TICKS - 1) for index in range(_NUM_TICKS)]
     ticks = "".join(
-        f'<span style="position:absolute;left:{share:.0%};transform:translateX(-{share:.0%})">'
+        f'<span style="position:absolute;white-space:nowrap;left:{share:.0%};'
+        f'transform:translateX(-{share:.0%})">'
         f"{low + share * (high - low):.3g}{' ' + unit if share in (0, 1) else ''}</span>"
         for share in shares
     )
