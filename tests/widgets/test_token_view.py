@@ -226,7 +226,7 @@ def test_sources_are_coloured_with_a_key_and_one_alone_is_not() -> None:
     engine = make_engine(recorder=Record(level="blocks"))
     engine.add([1, 2], params(3))
     engine.run_until_idle()
-    view = TokenView(engine.record.freeze(), tokenizer=Words())
+    view = TokenView(engine.record.freeze())
     assert view.colour_by == "plain"
     view.colour_by = "source"
     assert "</i>sampled" in view.static_html()
