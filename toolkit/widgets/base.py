@@ -164,7 +164,8 @@ class Widget(anywidget.AnyWidget):
             with self._work:
                 action()
         except Exception as error:
-            logger.warning("%r could not do what was asked:", self, exc_info=True)
+            # Its name alone: describing itself can need what has just failed.
+            logger.warning("%s could not do what was asked:", type(self).__name__, exc_info=True)
             self.send_frame("error", {"message": f"{type(error).__name__}: {error}"})
 
     def _send_message(self, content: dict[str, Any], buffers: list[bytes]) -> None:
