@@ -124,8 +124,8 @@ class LedgerRunner:
                 pooled.update(range(chunk.start, chunk.end))
         self.tables = {name: list(table) for name, table in restoration.tables.items()}
 
-    def detached(self, explains_all: Any = None) -> LedgerRunner:
-        return LedgerRunner(self.block_size)
+    def detached(self, config: EngineConfig, explains_all: Any = None) -> LedgerRunner:
+        return LedgerRunner(config.cache.block_size)
 
     def release(self, request_id: str) -> None:
         self.requests.pop(request_id, None)

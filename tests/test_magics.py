@@ -10,6 +10,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from tests.builders import make_engine, params
+from toolkit import LLM
 from toolkit.record import Record
 
 
@@ -76,6 +77,11 @@ def test_a_cell_that_fails_binds_nothing(shell: InteractiveShell, engine: Any, c
         ("record", "mine", "await thing", "top-level await"),
         ("bench", "--slo fast", "pass", "name=value"),
         ("bench", "--slo latency=1", ASK, "itl_max_s"),
+        ("bench", "--slo ttft=0.5", "1 / 0", "itl_max_s"),
+        ("bench", "--slo ttft_s=abc", "1 / 0", "number of seconds"),
+        ("bench", "--warmup -1", "1 / 0", "0 or more"),
+        ("bench", "--by nope", "1 / 0", r"tags\.nope"),
+        ("record", "class", "1 / 0", "name of a variable"),
         ("compare", "nothing", "pass", "%%record nothing"),
     ],
 )
@@ -102,6 +108,47 @@ def test_serve_refuses_to_replace_a_variable_of_yours(shell: InteractiveShell):
     shell.push({"server": 3})
     with pytest.raises(UsageError, match="--name"):
         shell.run_line_magic("serve", "--port 0")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "MODEL --port 0 max_num_seqs=8",
+        "--port 0 MODEL max_num_seqs=8",
+        "max_num_seqs=8 --port 0 MODEL",
+        "MODEL max_num_seqs=8 --port 0",
+    ],
+)
+def test_serve_takes_its_words_in_any_order(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, line: str
+):
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "toolkit.serve", lambda model, **options: asked.append((model, options)) or Record()
+    )
+    shell.run_line_magic("serve", line)
+    ((model, options),) = asked
+    assert (model, options["port"], options["max_num_seqs"]) == ("MODEL", 0, 8)
+
+
+@pytest.mark.slow
+def test_serve_takes_the_llm_of_the_notebook_so_that_the_other_magics_find_one_engine(
+    shell: InteractiveShell,
+):
+    with LLM(num_kv_blocks=64, max_model_len=256) as llm:
+        shell.push({"llm": llm})
+        server = shell.run_line_magic("serve", "--port 0")
+        try:
+            assert server.engine is llm.engine
+            cell = "llm.generate('Hi', progress=False)"
+            assert len(shell.run_cell_magic("record", "mine", cell).requests) == 1
+            with LLM(num_kv_blocks=64, max_model_len=256) as other:
+                shell.push({"other": other})
+                with pytest.raises(UsageError, match="%serve llm or %serve other"):
+                    shell.run_line_magic("serve", "--port 0")
+            assert server.is_running
+        finally:
+            server.stop()
 
 
 @pytest.mark.slow

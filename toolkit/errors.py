@@ -9,7 +9,7 @@
     |   +-- UnsupportedModel            nothing here can run this architecture
     |   +-- CheckpointError             tensors are missing, unexpected or of the wrong shape
     +-- EngineError                     the engine is not in the state the call needs
-    |   +-- EngineIsRunning             the loop thread drives it: pause it first
+    |   +-- EngineIsRunning             it is at work: pause it, or do not wait in it
     |   +-- EngineClosed                close() was called
     +-- RecordError                     a file is no record, or a record lacks what the call needs
     +-- RequestFailed                   a request ended with an error; .__cause__ is that error
@@ -88,7 +88,7 @@ class EngineError(ToolkitError):
 
 
 class EngineIsRunning(EngineError):
-    """The loop thread drives the engine; pause it before stepping by hand."""
+    """The engine is at work: pause it before stepping by hand; what it calls cannot wait for it."""
 
 
 class EngineClosed(EngineError):

@@ -15,13 +15,17 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
+from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from toolkit.errors import ToolkitError
+from toolkit.record.schema import column_names
+from toolkit.record.summary import check_limits, check_warmup
 
 __all__ = ["ToolkitMagics", "register"]
 
@@ -40,23 +44,33 @@ class ToolkitMagics(Magics):
     shell: Any
 
     @magic_arguments()
-    @argument("model", nargs="?", help="a folder, a hub id, or a variable that holds an LLM")
     @argument("--port", type=int, default=8000, help="0 takes a free one")
     @argument("--host", default="127.0.0.1")
     @argument("--name", default=_SERVER_NAME, help="the variable to bind")
     @argument("--process", action="store_true", help="serve from a process of its own")
     @argument("--dev", action="store_true", help="serve the endpoints for development too")
-    @argument("settings", nargs="*", help="more of serve()'s, as max_num_seqs=8")
+    @argument(
+        "words",
+        nargs="*",
+        help="a folder, a hub id, or a variable that holds an LLM; and more of serve()'s, as "
+        "max_num_seqs=8",
+    )
     @line_magic
     def serve(self, line: str) -> Any:
-        """Serve a model with OpenAI's API and bind the server; a second %serve replaces it."""
+        """Serve a model with OpenAI's API and bind the server; a second %serve replaces it.
+
+        Without a model and settings of one, the LLM that a variable holds is served, if there is
+        one.
+        """
         asked = _parsed(self.serve, line)
-        words = [*([asked.model] if asked.model else []), *asked.settings]
-        settings = dict(_setting(word) for word in words if "=" in word)
-        models = [word for word in words if "=" not in word]
+        settings = dict(_setting(word) for word in asked.words if "=" in word)
+        models = [word for word in asked.words if "=" not in word]
         if len(models) > 1:
             raise UsageError(f"%serve takes one model, not {' and '.join(models)}")
         _checked_name(asked.name)
+        model = self._model(models[0]) if models else None
+        if model is None and not settings and not asked.process:
+            model = self._only_llm()
         before = self._variables.get(asked.name)
         if before is not None and not hasattr(before, "stop"):
             raise UsageError(f"{asked.name} is a variable of yours: choose another --name")
@@ -64,7 +78,7 @@ class ToolkitMagics(Magics):
             before.stop()
         server = _told(
             lambda: import_module("toolkit").serve(
-                self._model(models[0]) if models else None,
+                model,
                 host=asked.host,
                 port=asked.port,
                 process=asked.process,
@@ -102,6 +116,7 @@ class ToolkitMagics(Magics):
         if asked.name is not None:
             _checked_name(asked.name)
         slo = dict(_setting(word) for part in asked.slo for word in part.split(","))
+        self._check_bench(slo, asked)  # before the cell, which may run for minutes
         record = self._recorded(cell, asked.on, asked.name or "bench")
         if record is None:
             return None
@@ -134,6 +149,17 @@ class ToolkitMagics(Magics):
 
     # ---- inside
 
+    def _check_bench(self, slo: dict[str, Any], asked: Any) -> None:
+        _told(lambda: check_limits(slo))
+        _told(lambda: check_warmup(asked.warmup))
+        columns = column_names("requests")
+        for name in asked.by or ():
+            # Which tags there will be, nobody knows yet.
+            if name not in columns and not name.startswith("tags."):
+                raise UsageError(
+                    f"--by {name} is no column of record.requests; a tag is written as tags.{name}"
+                )
+
     @property
     def _variables(self) -> dict[str, Any]:
         return dict(self.shell.user_ns)
@@ -142,6 +168,18 @@ class ToolkitMagics(Magics):
         """Return the LLM that a variable holds, else the word: a folder or a hub id."""
         value = self._variables.get(word)
         return value if hasattr(value, "engine") else word
+
+    def _only_llm(self) -> Any:
+        """Return the open LLM that the variables hold, None if they hold none."""
+        kind = import_module("toolkit").LLM
+        found: dict[int, tuple[str, Any]] = {}
+        for name, value in self._variables.items():
+            if isinstance(value, kind) and not name.startswith("_") and _engine_of(value):
+                found.setdefault(id(value), (name, value))
+        if len(found) > 1:
+            names = " or ".join(f"%serve {name}" for name, _ in found.values())
+            raise UsageError(f"there are several LLMs: say {names}")
+        return next((llm for _, llm in found.values()), None)
 
     def _recorded(self, cell: str, on: str | None, name: str, *, level: str | None = None) -> Any:
         """Run a cell under recording; None where it failed, which IPython has shown."""
@@ -188,7 +226,8 @@ class ToolkitMagics(Magics):
 
 
 def _parsed(magic: Any, line: str) -> Any:
-    return parse_argstring(magic, line)
+    # Not IPython's parse_argstring: words may stand on both sides of an option.
+    return magic.parser.parse_intermixed_args(arg_split(line))
 
 
 def _engine_of(value: Any) -> Any:
@@ -222,7 +261,7 @@ def _at_level(record: Any, level: str | None) -> Iterator[None]:
 
 
 def _checked_name(name: str) -> None:
-    if not name.isidentifier():
+    if not name.isidentifier() or iskeyword(name):
         raise UsageError(f"{name!r} cannot be the name of a variable")
 
 

@@ -284,6 +284,7 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     error: BaseException | None = None
+    is_taken_back: bool = False  # the engine went back to before it was added
     beam_score: float | None = None
     block_sharing: BlockSharing | None = None
     num_pooled_tokens: int = 0  # of the prompt's first: the runner has pooled their hidden states

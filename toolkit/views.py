@@ -36,7 +36,7 @@ def replay(record: Any, llm: Any = None) -> Any:
 
 
 def diff(record: Any, other: Any, llm: Any = None) -> Any:
-    """Return where another run comes out differently first (`toolkit.simulate.diff`)."""
+    """Return the first token that differs in another run, or None (`toolkit.simulate.diff`)."""
     return import_module("toolkit.simulate").diff(record, other, llm)
 
 

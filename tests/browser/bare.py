@@ -9,6 +9,8 @@ import time
 from base64 import b64encode
 from typing import Any
 
+_LONG_ENOUGH_S = 1.0
+
 _PAGE = """<!doctype html><meta charset="utf-8"><title>a widget</title>
 <style>body { margin: 8px; background: %(background)s }</style><style>%(css)s</style>
 <div id="widget"></div>
@@ -71,9 +73,11 @@ class BarePage:
         self.widget._on_custom(self.widget, content, [])
 
     def settle(self, seconds: float = 0.25) -> None:
-        """Carry messages until none has come for so long."""
-        quiet_since = time.monotonic()
+        """Carry messages until none has come for so long; a live widget never falls silent."""
+        started = quiet_since = time.monotonic()
         while time.monotonic() - quiet_since < seconds:
+            if time.monotonic() - started > _LONG_ENOUGH_S + seconds:
+                return
             self.widget._frames.flush()
             messages = self.widget.comm.messages[self._num_read :]
             self._num_read += len(messages)

@@ -149,3 +149,59 @@ def test_a_page_without_a_kernel_shows_what_was_there(bare):
     assert "No answer from the kernel yet" in shown.root.inner_text()
     assert "After step 59: 256 blocks of 16 tokens" in shown.root.inner_text()
     assert shown.root.locator("img").is_visible()
+
+
+def _holders(run, step):
+    return {name for names in run.record.blocks_at(step)["request_ids"] for name in names}
+
+
+def test_all_owners_of_a_shared_block_stand_out(bare):
+    shown = bare(lambda: BlockMap(SyntheticRun(num_requests=30, num_steps=60), step=30))
+    frame = shown.widget.data
+    block = int(frame[frame["ref_count"] > 1]["block_id"].iloc[0])
+    _choose(shown, block)
+    told = caption(shown).split("standing out: ")[1]
+    assert told == ", ".join(frame["request_ids"][block])
+
+
+def test_who_stands_out_but_holds_nothing_makes_no_block_pale(bare):
+    record = Record()
+    record.level = "blocks"
+    engine = make_engine(recorder=record)
+    for start, max_tokens in ((1, 2), (2, 12)):
+        engine.add([start] * 5, params(max_tokens=max_tokens))
+    engine.run_until(lambda report: report.step == 6)
+    shown = bare(lambda: BlockMap(engine, step=0))
+    held = [names == ("req-0",) for names in shown.widget.data["request_ids"]]
+    _choose(shown, held.index(True))
+    assert caption(shown).endswith("standing out: req-0")
+    shown.root.locator("input[type=range]").fill("6")
+    shown.settle()
+    assert caption(shown).endswith("(holds nothing at this step)")
+    shown.page.mouse.move(5, 650)
+    pale = shown.picture()
+    shown.root.locator("canvas").focus()
+    shown.page.keyboard.press("Escape")
+    assert shown.picture() == pale
+
+
+def _choose(shown, block):
+    columns = int(shown.root.locator("canvas").bounding_box()["width"] // 24)
+    at = {"x": 24 * (block % columns) + 9, "y": 24 * (block // columns) + 9}
+    shown.root.locator("canvas").click(position=at)
+    shown.settle()
+
+
+def test_a_tip_reaches_out_of_an_output_that_is_cut_off(shown):
+    shown.page.evaluate(
+        "() => (document.getElementById('widget').style = 'height: 90px; overflow: hidden')"
+    )
+    shown.root.locator("canvas").hover(position={"x": 9, "y": 9})
+    shown.settle(0.4)
+    box = shown.root.locator(".tk-tip").bounding_box()
+    x, y = box["x"] + 12, box["y"] + box["height"] - 6
+    assert y > 98, "its end lies below the output"
+    pixels = shown.page.screenshot(clip={"x": x - 8, "y": y - 8, "width": 60, "height": 12})
+    shown.page.mouse.move(5, 650)
+    shown.settle()
+    assert pixels != shown.page.screenshot(clip={"x": x - 8, "y": y - 8, "width": 60, "height": 12})

@@ -17,7 +17,8 @@ from tests.builders import LedgerRunner, expected_output, make_engine, params
 from tests.engine.deadline import eventually, within_deadline
 from tests.engine.scenarios import kept_by
 from toolkit.engine import Engine, StepPlan, StepResult
-from toolkit.engine.events import RequestAdded, StepFinished, StepStarted, TokenSampled
+from toolkit.engine.completion import Completion
+from toolkit.engine.events import Event, RequestAdded, StepFinished, StepStarted, TokenSampled
 from toolkit.engine.rewind import base_of
 from toolkit.engine.streams import Stream
 from toolkit.errors import EngineClosed, EngineError, EngineIsRunning
@@ -739,3 +740,37 @@ def test_a_closed_engine_is_garbage():
     engine.close()
     del engine
     assert (num_alive(Engine), num_alive(LedgerRunner)) == (engines, runners)
+
+
+@within_deadline
+@pytest.mark.parametrize("kind", [RequestAdded, StepFinished])
+@pytest.mark.parametrize("is_threaded", [True, False])
+def test_what_the_engine_calls_cannot_wait_for_it(
+    engine: Engine, kind: type[Event], is_threaded: bool
+):
+    told: list[BaseException] = []
+
+    def drive() -> None:
+        with engine.driving():
+            pass
+
+    def complete() -> None:
+        with Completion(engine) as completion:
+            list(completion.wait_for([], interval_s=0.1))
+
+    def wait(event: Event) -> None:
+        for act in (drive, complete):
+            try:
+                act()
+            except EngineIsRunning as error:
+                told.append(error)
+
+    engine.on(kind, wait)
+    if is_threaded:
+        engine.start()
+    request = engine.add([1], params(2))
+    if not is_threaded:
+        engine.run_until_idle()
+    eventually(lambda: request.is_finished and len(told) >= 2)
+    assert "cannot wait for the engine's next step" in str(told[0])
+    drive()  # others may, as before

@@ -27,7 +27,7 @@ def test_a_report_prints_what_ran_and_why(engine: Engine):
     assert "a part of its known tokens" in repr(first)
     assert "up to its last known token" in repr(second)
     assert "its newest token" in repr(third)
-    assert "blocks used 0 -> 3, free 5 -> 2" in repr(first)
+    assert "blocks used 0 -> 3, cached 0 -> 0, empty 5 -> 2" in repr(first)
 
 
 def test_a_report_names_what_waited_and_for_what(engine: Engine):
@@ -39,6 +39,23 @@ def test_a_report_names_what_waited_and_for_what(engine: Engine):
     (line,) = [line for line in repr(report).splitlines() if "req-1" in line]
     assert "blocks" in line
     assert "limited by blocks" in report.summary()
+
+
+def test_a_report_names_ten_of_the_line_in_its_order_and_counts_the_rest():
+    engine = make_engine(max_num_seqs=2, policy="priority")
+    for index in range(16):
+        engine.add([index, 7], params(3), priority=-index)
+    report = engine.step()
+    waiting = [request.id for request in engine.scheduler.waiting]
+    assert report.num_waiting == len(waiting) == 14
+    *named, more = repr(report).splitlines()[-11:]
+    assert [line.split()[0] for line in named] == waiting[:10]
+    assert more.split() == ["and", "4", "more", "wait"]
+    assert "and 4 more" in report._repr_html_()
+    engine.run_until(lambda report: report.num_waiting == 2)
+    last = engine.step()
+    assert "more" not in repr(last)
+    assert repr(last).count("waits: ") == last.num_waiting
 
 
 def test_a_report_names_the_preempted(engine: Engine):

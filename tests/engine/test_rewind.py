@@ -232,3 +232,48 @@ def test_run_until_an_event_then_back_to_it():
     again = engine.step()
     assert again.plan == report.plan
     assert again.blocks_after == report.blocks_after
+
+
+def test_what_follows_a_rewind_belongs_to_the_last_step_that_counts():
+    engine = make_engine()
+    engine.add([1, 2, 3], params(6))
+    engine.run_until_idle()
+    for _ in range(2):
+        engine.rewind(3)
+        assert engine.step_number == 2
+    engine.rewind(0)
+    assert engine.step_number == 0
+
+
+def test_a_finished_request_that_is_taken_back_is_marked():
+    engine = make_engine()
+    kept = engine.add([1, 2, 3], params(1))
+    engine.run_until_idle()
+    step = engine.scheduler.next_step
+    gone = engine.add([4, 5], params(1))
+    engine.run_until_idle()
+    assert gone.status is Status.FINISHED
+    engine.rewind(step - 1)
+    engine.rewind(0)
+    assert gone.status is Status.ABORTED
+    assert gone.is_taken_back
+    assert not kept.is_taken_back
+
+
+def test_the_time_that_going_back_takes_is_nobodys_wait(monkeypatch):
+    engine = make_engine(max_num_seqs=1)
+    engine.add([1, 2, 3], params(4))
+    late = engine.add([4, 5, 6], params(2))
+    engine.run_until_idle()
+    first_token_s = late.first_token_s
+    runner: Any = engine.runner
+    restore = runner.restore
+
+    def restore_slowly(restoration: Any) -> None:
+        restore(restoration)
+        runner.clock.advance(60.0)
+
+    monkeypatch.setattr(runner, "restore", restore_slowly)
+    engine.rewind(2)
+    engine.run_until_idle()
+    assert late.first_token_s == pytest.approx(first_token_s)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.builders import make_engine, params
-from toolkit.errors import UnlikeRuns
+from toolkit.engine import StepPlan, StepResult
+from toolkit.errors import InvalidParameter, UnlikeRuns
 from toolkit.record import Record
 
 
@@ -74,6 +77,11 @@ def test_other_work_is_refused():
         run().compare(run(length=7))
 
 
+def test_what_is_no_record_is_refused():
+    with pytest.raises(InvalidParameter, match="NoneType"):
+        Record().compare(None)  # type: ignore[arg-type]
+
+
 def test_it_renders_as_text_and_as_a_table():
     found = run(max_num_seqs=4).compare(run(max_num_seqs=1))
     assert repr(found).startswith("4 requests: 0 faster, 3 slower, +")
@@ -86,3 +94,31 @@ def test_it_can_be_drawn():
     matplotlib.use("Agg")
     axes = run(max_num_seqs=4).compare(run(max_num_seqs=1)).plot("ttft_s")
     assert len(axes.patches) == 4
+
+
+def test_a_slower_run_of_the_same_schedule_says_where_the_time_went():
+    def slowed(*, in_steps: float = 0.0, between: float = 0.0) -> Record:
+        engine = make_engine(recorder=Record())
+        engine.add([1, 2, 3], params(5))
+        runner: Any = engine.runner
+        run_step = runner.run
+
+        def run_slowly(plan: StepPlan) -> StepResult:
+            runner.clock.advance(in_steps)
+            return run_step(plan)
+
+        runner.run = run_slowly
+        while engine.scheduler.has_work:
+            engine.step()
+            runner.clock.advance(between)
+        record: Record = engine.record
+        return record
+
+    before = slowed()
+    found = before.compare(slowed(in_steps=0.05))
+    assert list(found.table["why"]) == ["same schedule, more time in the steps themselves"]
+    assert found.changed.empty
+    found = before.compare(slowed(between=0.05))
+    assert list(found.table["why"]) == ["same schedule, more time between the steps"]
+    found = slowed(between=0.05).compare(slowed(in_steps=0.0))
+    assert list(found.table["why"]) == ["same schedule, less time between the steps"]

@@ -84,3 +84,18 @@ def test_facts_go_with_their_tokens():
     for (name, position), is_kept in known.items():
         assert (past.facts(name, position) is not None) == is_kept
         assert engine.record.facts(name, position) == {"at": position}
+
+
+def test_what_was_added_after_going_back_stays_when_going_back_there_once_more():
+    engine = some_run(0)
+    engine.run_until_idle()
+    engine.rewind(3)
+    first, second = engine.add([1, 2], params(3)), engine.add([3, 4], params(3))
+    engine.abort(second)
+    engine.run_until_idle()
+    engine.rewind(3)
+    events = engine.record.events
+    for request in (first, second):
+        added = events[(events["request_id"] == request.id) & (events["kind"] == "added")]
+        assert added["step"].tolist() == [2]
+    assert second.id in engine.record.requests["request_id"].tolist()

@@ -100,6 +100,10 @@ def test_nothing_recorded_is_no_error():
         ({"slo": {"ttft_s": 0}}, "above 0"),
         ({"by": "tags.nobody"}, "tags.tenant"),
         ({"warmup_s": -1}, "0 or more"),
+        ({"warmup_s": "x"}, "number of seconds"),
+        ({"slo": {"ttft_s": "x"}}, "number of seconds"),
+        ({"slo": ["ttft_s"]}, "limits by name"),
+        ({"by": 3}, "no column"),
     ],
 )
 def test_wrong_wishes_are_named(options: dict, says: str):
@@ -139,3 +143,18 @@ def test_gaps_of_one_answer_count_as_one_draw():
     owners = np.repeat([0, 1], 10_000)
     [(low, high)] = grouped_percentile_intervals(values, owners, [50])
     assert (low, high) == (0.1, 0.2)
+
+
+def test_a_notebook_shows_units_and_intervals_and_no_empty_columns():
+    requests, tokens = answers([1.0, 2.0], [0.5, 1.5], [[0.1, 0.3], [0.2]])
+    found = summarise(requests, tokens, slo={"ttft_s": 1.0})
+    html = found._repr_html_()
+    assert "NaN" not in html
+    assert "_low" not in html
+    assert "1.00 s (" in html
+    assert "0.7407 requests/s" in html
+    assert "50.0 %" in html
+    nothing = summarise(requests.head(0), None)._repr_html_()
+    assert "p99" not in nothing
+    requests["tags.who"] = ["a", "b"]
+    assert ">tags.who</th>" in summarise(requests, tokens, by="tags.who")._repr_html_()

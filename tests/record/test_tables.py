@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from tests.builders import make_engine, params
 from toolkit.engine import Engine
-from toolkit.errors import InvalidConfig, RecordError
+from toolkit.errors import InvalidConfig, InvalidParameter, RecordError
 from toolkit.record import Record
 from toolkit.record.log import Log
 from toolkit.record.schema import SCHEMA, TAGS
@@ -223,6 +224,37 @@ def test_parts_are_frozen_and_hold_what_belongs_together(record: Record):
     assert set(middle.chunks["step"]) == {3, 4, 5}
     assert not middle.is_live
     assert middle.config == record.config
+
+
+def test_a_tag_does_not_hide_the_column_of_its_name():
+    engine = make_engine(recorder=Record())
+    engine.add([1, 2], params(2))
+    engine.add([3, 4], params(2), tags={"status": "open", "added_step": "mine"})
+    engine.run_until_idle()
+    record = engine.record
+    assert len(record.where(status="finished").requests) == 2
+    assert record.where(**{"tags.status": "open"}).requests["request_id"].tolist() == ["req-1"]
+    assert len(record.where(added_step="mine").requests) == 1  # not a column of the table
+    with pytest.raises(RecordError, match="no such column"):
+        record.where(**{"tags.*": "open"})
+
+
+def test_arguments_that_cannot_be_meant_are_named(record: Record):
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: record.between("a", "b"), "start_s"),  # type: ignore[arg-type]
+        (lambda: record.between(float("nan"), 3), "start_s"),
+        (lambda: record.between(0, None), "end_s"),  # type: ignore[arg-type]
+        (lambda: record.blocks_at("x"), "step's number"),  # type: ignore[arg-type]
+        (lambda: record.tail("steps", "x"), "whole one"),  # type: ignore[arg-type]
+        (lambda: record.tail("requests", -1), "whole one"),
+    ]
+    for call, says in calls:
+        with pytest.raises(InvalidParameter, match=says):
+            call()
+    with pytest.raises(InvalidParameter, match="status"):
+        record.where(status=pd.DataFrame([[1, 2]]))
+    seeds = record.requests["seed"].to_numpy()
+    assert len(record.where(seed=seeds).requests) == len(record.requests)
 
 
 def test_a_frozen_copy_does_not_change_when_the_engine_goes_on():

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.runtime.hooked_models import (
     GREEDY,
     HIDDEN,
+    NUM_LAYERS,
     Reference,
     checkpoint,
     computed_tokens,
@@ -20,8 +21,9 @@ from tests.runtime.hooked_models import (
     prompts,
     run,
 )
-from toolkit import LLM, BeamSearchParams, Hook, PoolingParams, SamplingParams
+from toolkit import LLM, BeamSearchParams, Hook, Patch, PoolingParams, SamplingParams, Steer
 from toolkit.errors import InvalidParameter, InvalidRequest, ToolkitError
+from toolkit.runtime.hooks.captured import Rows
 
 FAMILIES = ["llama", "qwen3", "gpt_neox"]
 EVERYWHERE = ["embed", "layers.*.resid_post", "final_norm"]
@@ -215,6 +217,40 @@ def test_a_function_of_the_users_that_raises_ends_the_capture_and_no_request(llm
     assert not cap.is_open
 
 
+@pytest.mark.parametrize("points", ["embed", "logits"])
+@pytest.mark.parametrize("place", ["keep", "move"])
+def test_rows_that_cannot_be_kept_end_the_capture_and_no_request(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, points: str, place: str
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    plain = llm.generate(prompts(2), GREEDY, progress=False)
+    monkeypatch.setattr(Rows, place, fail)
+    cap = llm.hooks.capture(points)
+    with pytest.raises(ToolkitError, match="no memory is left"), cap:
+        outputs = llm.generate(prompts(2), GREEDY, progress=False)
+    assert [o.outputs[0].token_ids for o in outputs] == [o.outputs[0].token_ids for o in plain]
+    assert not cap.is_open
+
+
+@pytest.mark.parametrize("dtype", ["float16", "torch.float16", torch.float16])
+def test_a_dtype_may_be_named(llm: LLM, dtype: object):
+    with llm.hooks.capture("embed", dtype=dtype, max_gb=float("inf")) as cap:
+        (output,) = llm.generate(prompts(1), GREEDY, progress=False)
+    assert cap[output]["embed"].dtype is torch.float16
+
+
+def test_a_captured_layer_may_count_from_the_end(llm: LLM):
+    with llm.hooks.capture("layers.*.resid_post") as cap:
+        (output,) = llm.generate(prompts(1), GREEDY, progress=False)
+    found = cap[output]["layers.-1.resid_post"]
+    assert found.point == f"layers.{NUM_LAYERS - 1}.resid_post"
+    assert torch.equal(cap[output]["blocks.-2.hook_resid_post"], cap[output]["layers.0.resid_post"])
+    with pytest.raises(KeyError, match="was not captured"):
+        cap[output]["layers.-3.resid_post"]
+
+
 def test_what_finds_no_room_is_said(llm: LLM):
     with llm.hooks.capture("embed", max_gb=4 * HIDDEN * 10 / 2**30) as cap:
         llm.generate(prompts(3), GREEDY, progress=False)
@@ -296,7 +332,17 @@ def test_beam_searches_are_left_out(llm: LLM):
         ({"points": "embed", "positions": "first"}, "positions are"),
         ({"points": "embed", "positions": 1.5}, "positions are"),
         ({"points": "embed", "positions": slice(0, 9, -1)}, "step above 0"),
-        ({"points": "embed", "max_gb": 0}, "max_gb must be above 0"),
+        ({"points": "embed", "positions": slice("a", 2)}, "slice of positions has whole numbers"),
+        ({"points": None}, "name of a point, or several, not None"),
+        ({"points": "embed", "max_gb": 0}, "max_gb must be a number above 0"),
+        ({"points": "embed", "max_gb": "x"}, "max_gb must be a number above 0"),
+        ({"points": "embed", "max_gb": float("nan")}, "max_gb must be a number above 0"),
+        ({"points": "embed", "dtype": "float61"}, "dtype must be a floating-point dtype"),
+        ({"points": "embed", "dtype": torch.int64}, "dtype must be a floating-point dtype"),
+        ({"points": "embed", "device": "nope"}, "device='nope' cannot keep"),
+        ({"points": "embed", "device": "meta"}, "keeps no numbers"),
+        ({"points": "embed", "sink": 3}, "sink is a function"),
+        ({"points": "embed", "requests": ["req-0"]}, "requests is a function"),
     ],
 )
 def test_a_capture_that_cannot_be_is_refused_at_once(llm: LLM, arguments: dict, says: str):
@@ -309,3 +355,27 @@ def test_a_closed_llm_captures_nothing(folder: Path):
         pass
     with pytest.raises(ToolkitError, match="closed"):
         llm.hooks.capture("embed")
+
+
+def test_a_number_counts_the_captured_requests(llm: LLM):
+    with llm.hooks.capture("embed") as cap:
+        outputs = llm.generate([[5, 6, 7], [8, 9]], SamplingParams(max_tokens=2), progress=False)
+    assert [cap[i].request_id for i in (0, 1, -1)] == [outputs[i].request_id for i in (0, 1, 1)]
+    with pytest.raises(KeyError, match="no request number 2: 2 were captured"):
+        cap[2]
+
+
+def test_the_points_are_listed_and_completion_shows_what_a_user_calls(llm: LLM):
+    assert llm.hooks.points[0] == "embed"
+    assert "layers.1.resid_post" in llm.hooks.points
+    for value in (llm.hooks, llm.hooks.capture("embed")):
+        assert all(getattr(value, name) is not Ellipsis for name in dir(value))
+    assert not {"start", "step", "clear"} & {*dir(llm.hooks)}
+
+
+def test_hooks_print_shapes_and_not_numbers():
+    assert repr(Steer(torch.ones(256), layer=3)) == (
+        "Steer(<numbers [256]>, layer=3, scale=1, positions='all')"
+    )
+    assert repr(Patch("embed", 0.5)) == "Patch('embed', 0.5, positions='all')"
+    assert repr(Patch("embed", [1.0, 2.0])) == "Patch('embed', <numbers [2]>, positions='all')"

@@ -327,6 +327,25 @@ def test_a_prompt_that_was_left_half_changed_serves_no_other_sample(llm: LLM):
     assert llm.engine.cache.pool.num_used == 0
 
 
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        (Hook("logits", lambda x, at: x - torch.inf), "returned logits that forbid every token"),
+        (
+            Steer(torch.full((48,), 3e38), point="layers.*.resid_post"),
+            "this request's hooks made activations too",
+        ),
+    ],
+)
+def test_logits_that_a_hook_spoiled_are_blamed_on_the_hook(llm: LLM, hook: Any, says: str):
+    mate = llm.engine.add([*range(9)], GREEDY)
+    request = llm.engine.add([*range(9)], GREEDY, hooks=[hook])
+    run(llm)
+    assert isinstance(request.error, RequestFailed)
+    assert says in str(request.error)
+    assert mate.error is None
+
+
 def test_a_sample_that_fails_in_its_output_leaves_the_others(llm: LLM):
     def fail(x: Tensor, at: HookAt) -> Tensor | None:
         if at.is_output[0] and at.request_id.endswith(".1"):
@@ -353,6 +372,11 @@ def test_a_sample_that_fails_in_its_output_leaves_the_others(llm: LLM):
         ([Steer(VECTOR, layer=0, point="embed")], "a layer or a point"),
         ([Steer(VECTOR[:5], layer=0)], r"shape \(5,\); a row of layers.0.resid_post has \(48,\)"),
         ([Steer(VECTOR / 0, layer=0)], "not finite"),
+        ([Steer(VECTOR, layer=0, scale=float("nan"))], "Steer's scale is a finite number, not nan"),
+        ([Steer(VECTOR, layer=0, scale="x")], "Steer's scale is a finite number, not 'x'"),
+        ([Steer(VECTOR + 1, layer=0, scale=1e300)], "too large for torch.float32"),
+        ([Patch("embed", 1e300)], "not finite"),
+        ([Hook("embed", flip, slice("a", 2))], "slice of positions has whole numbers"),
         ([Steer(["x"], layer=0)], "no tensor"),
         ([Patch("layers.0.attn_probs", 0.0)], "use a Hook"),
         ([Patch("layers.0.[kq]", 0.0)], "use a Hook"),

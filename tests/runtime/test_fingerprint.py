@@ -47,3 +47,12 @@ def test_packed_weights_are_seen_too(quantization: str | None):
 
     assert fingerprint(packed(is_tuned=False)) == fingerprint(packed(is_tuned=False))
     assert fingerprint(packed(is_tuned=False)) != fingerprint(packed(is_tuned=True))
+
+
+def test_a_weight_with_more_numbers_than_float32_can_count_has_one_too():
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Parameter(torch.zeros(24_576_000, dtype=torch.bfloat16))
+
+    assert fingerprint(Wide())

@@ -17,7 +17,7 @@ from tests.runtime.hooked_models import (
     prompts,
     run,
 )
-from toolkit.errors import ToolkitError
+from toolkit.errors import InvalidParameter, ToolkitError
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "opt"])
@@ -48,3 +48,6 @@ def test_a_lens_needs_residual_sums(tmp_path: Path):
             (output,) = llm.generate(prompts(1), GREEDY, progress=False)
         with pytest.raises(ToolkitError, match=r"capture layers\.\*\.resid_post"):
             cap.lens(output)
+        for top in ("x", 0, True):
+            with pytest.raises(InvalidParameter, match="top is a number of tokens"):
+                cap.lens(output, top=top)

@@ -207,6 +207,14 @@ def test_a_rewound_record_goes_on_as_if_nothing_had_been():
     assert_alike(past, engine.record)
 
 
+@pytest.mark.parametrize(("seed", "step"), [(3, 7), (10, 18), (14, 3)])
+def test_a_run_that_went_back_and_on_is_replayed_in_every_column(seed: int, step: int):
+    run = recorded_run(seed, 20)
+    run.go_back(step)  # in a step that somebody waits in, as in the one before
+    run.repeat(step)
+    assert_alike(run.engine.record, replay(run.engine.record))
+
+
 def test_a_run_whose_journal_began_later_is_replayed_from_there(monkeypatch):
     monkeypatch.setattr(journal_module, "MAX_TOKENS", 30)
     engine = make_engine(num_blocks=40, max_model_len=40, recorder=Record())
@@ -246,6 +254,26 @@ class TestDivergence:
         assert found.first_input.what == "prompt"
         assert "req-1 differs first at output token 0" in repr(found)
         assert "<table" in found._repr_html_()
+
+    def test_a_request_that_failed_in_one_run_is_said_to_have(self):
+        engine, other = (make_engine(recorder=Record()) for _ in range(2))
+        for each in (engine, other):
+            each.add([1, 2, 3], params(5))
+            each.step()
+        other.runner.fail_requests.add("req-0")
+        for each in (engine, other):
+            each.run_until_idle()
+        for found in (diff(engine.record, other.record), diff(other.record, engine.record)):
+            assert found is not None
+            assert "no token (the request failed: " in repr(found)
+            assert "step None" not in repr(found)
+            assert "arithmetic" not in repr(found) + found._repr_html_()
+
+    def test_what_is_no_record_is_refused(self):
+        with pytest.raises(EngineError, match="NoneType is no record"):
+            diff(Record(), None)
+        with pytest.raises(EngineError, match="int is no record"):
+            replay(3)
 
     def test_runs_without_a_common_request_are_refused(self):
         engine = make_engine(recorder=Record())

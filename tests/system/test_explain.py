@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from toolkit import LLM, Request, SamplingParams
+from toolkit import LLM, Hook, Request, SamplingParams
 from toolkit.engine.events import StepFinished
 from toolkit.errors import EngineClosed, InvalidRequest
 from toolkit.sampling import Explanation
@@ -225,6 +226,70 @@ def test_a_request_says_which_sample_is_meant(llm: LLM):
         llm.explain(request, token=0, sample=2)
 
 
+def test_the_parameters_of_that_step_are_taken(llm: LLM):
+    request = llm.engine.add("Hello", SamplingParams(seed=3, max_tokens=9, ignore_eos=True))
+    llm.engine.run_until(lambda report: request.num_output_tokens == 3)
+    for temperature, until in ((3.0, 6), (0.0, 9)):
+        params = replace(request.params, temperature=temperature)
+        llm.engine.change(request, params=params)
+        llm.engine.run_until(lambda report, until=until: request.num_output_tokens == until)
+    for token in range(9):
+        explanation = llm.explain(request, token)
+        assert explanation.reproduced
+        assert explanation.reproduce() == explanation.token_id
+        assert explanation.is_greedy == (token >= 6)
+        assert "parameters were changed" in explanation.notes[0]
+
+
+def test_a_token_that_a_recomputation_does_not_give_is_said_to_be_that(llm: LLM):
+    def reverse(x: torch.Tensor, at: Any) -> torch.Tensor:
+        return -x
+
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    (output,) = llm.generate("Hello", params, hooks=[Hook("logits", reverse)], progress=False)
+    explanation = llm.explain(output, 0)
+    assert not explanation.reproduced
+    assert explanation.reproduce() != explanation.token_id
+    assert "does not reproduce this token" in explanation.sentence
+    assert "the request's hooks did not run" in explanation.sentence
+    assert "grammar" not in str(explanation)
+
+
+def test_a_request_that_was_taken_back_is_not_explained():
+    with LLM(max_model_len=64, max_num_seqs=2) as llm:
+        request = llm.engine.add("Hello", SamplingParams(max_tokens=2, ignore_eos=True))
+        llm.engine.run_until_idle()
+        step = llm.engine.scheduler.next_step
+        gone = llm.engine.add("Hi", SamplingParams(max_tokens=2, ignore_eos=True))
+        llm.engine.run_until_idle()
+        llm.engine.rewind(step - 1)
+        assert llm.engine.add("Ho", SamplingParams(max_tokens=2)).id == gone.id
+        llm.engine.run_until_idle()
+        with pytest.raises(InvalidRequest, match="went back to before"):
+            llm.explain(gone, 0)
+        assert llm.explain(request, 0).reproduced
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"token": 1.0}, "token is a whole number"),
+        ({"token": None}, "token is a whole number"),
+        ({"token": "0"}, "token is a whole number"),
+        ({"token": 0, "sample": "0"}, "sample is a whole number"),
+    ],
+)
+def test_places_that_are_no_numbers_are_refused(llm: LLM, arguments: dict[str, Any], says: str):
+    request = llm.engine.add("Hello", SamplingParams(max_tokens=2))
+    llm.engine.run_until_idle()
+    with pytest.raises(InvalidRequest, match=says):
+        llm.explain(request, **arguments)
+    with pytest.raises(InvalidRequest, match="a request or its id, not NoneType"):
+        llm.engine.sampler.explain(None, 3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="position is a whole number"):
+        llm.engine.sampler.explain(request.id, 1.5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("token", [3, -4])
 def test_a_token_that_is_not_there_is_refused(llm: LLM, token: int):
     request = llm.engine.add("Hello", SamplingParams(max_tokens=3, ignore_eos=True, seed=1))
@@ -279,3 +344,15 @@ def test_after_close_nothing_can_be_recomputed():
         closed.engine.run_until_idle()
     with pytest.raises(EngineClosed, match="not recorded"):
         closed.explain(request, token=0)
+
+
+def test_an_answer_or_its_id_is_enough_after_the_request_ended(llm: LLM):
+    params = SamplingParams(seed=1, max_tokens=5, n=2, temperature=1.2, ignore_eos=True)
+    (output,) = llm.generate(["Hello"], params)
+    for sample in output.outputs:
+        found = llm.explain(output, token=3, sample=sample.index)
+        assert found.source == "recomputed"
+        assert found.token_id == found.reproduce() == sample.token_ids[3]
+    position = len(output.prompt_token_ids) + 3
+    by_id = llm.engine.sampler.explain(output.request_id, position)
+    assert by_id.token_id == output.outputs[0].token_ids[3]

@@ -16,6 +16,7 @@ import torch
 from tests.engine.pasts import Act, Run, pick
 from toolkit import LLM, PoolingParams, Record, SamplingParams
 from toolkit.engine import POLICIES, Engine
+from toolkit.errors import EngineError
 
 FORM = "[a-z ]{4,20}[.]"
 TEXTS = ["The red dog", "The red dog is in the garden. It", "A bird", "Numbers: 1, 2,"]
@@ -219,3 +220,33 @@ def test_where_two_runs_part_the_margin_is_recomputed(llm: LLM):
     assert found.index >= 3
     assert found.margin_source == "recomputed"
     assert found.margin_nats is not None
+
+
+def test_a_record_goes_on_under_its_own_settings_whatever_those_of_the_model_are(
+    llm: LLM, tmp_path: Path
+):
+    start = llm.engine.scheduler.next_step
+    with llm.engine.record.during("crowd") as record:
+        params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+        llm.generate([f"{text} {i}" for text in TEXTS for i in range(2)], params)
+    loaded = Record.load(record.save(tmp_path / "run"))
+    small: dict[str, Any] = {"num_kv_blocks": 8, "block_size": 16, "max_num_seqs": 1}
+    with LLM(batch_invariant=True, max_model_len=96, **small) as other:
+        engine = loaded.engine_at(start + 4, other)
+        assert engine.scheduler.num_running > 1
+        engine.run_until_idle()
+        found = engine.record.where(request_id=list(record.requests["request_id"])).tokens
+        engine.close()
+    wanted = ["request_id", "index", "token_id"]
+    pd.testing.assert_frame_equal(found[wanted], record.tokens[wanted])
+
+
+def test_a_model_that_was_loaded_for_shorter_sequences_is_refused(llm: LLM, tmp_path: Path):
+    start = llm.engine.scheduler.next_step
+    llm.generate("A", SamplingParams(max_tokens=2))
+    loaded = Record.load(llm.engine.record.save(tmp_path / "run"))
+    with (
+        LLM(batch_invariant=True, max_model_len=32, num_kv_blocks=8) as other,
+        pytest.raises(EngineError, match=r"LLM\(max_model_len=96\)"),
+    ):
+        loaded.engine_at(start, other)

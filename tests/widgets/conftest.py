@@ -74,7 +74,7 @@ class Page:
         self.read()
         return next(frame for frame in reversed(self.frames) if frame.kind == kind)
 
-    def wait(self, kind: str, timeout_s: float = 5.0) -> Frame:
+    def wait(self, kind: str, timeout_s: float = 30.0) -> Frame:
         """Return the next frame of a kind, as the ticker sends it."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -84,7 +84,7 @@ class Page:
             time.sleep(0.01)
         raise AssertionError(f"no frame of kind {kind!r} in {timeout_s} s")
 
-    def until(self, kind: str, holds: Callable[[Frame], bool], timeout_s: float = 10.0) -> Frame:
+    def until(self, kind: str, holds: Callable[[Frame], bool], timeout_s: float = 30.0) -> Frame:
         """Return the first frame of a kind for which the condition holds."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -195,9 +195,10 @@ def test_a_notebook_that_is_run_unattended_keeps_the_fallback_alone(
 
 def test_pictures_and_pages_stand_alone(tmp_path: Any):
     counter = Counter()
-    assert counter.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
+    assert counter.to_png(tmp_path / "a.png") == tmp_path / "a.png"
     assert (tmp_path / "a.png").read_bytes() == counter.to_png()
-    html = counter.to_html(tmp_path / "a.html")
+    html = counter.to_html()
+    assert counter.to_html(tmp_path / "a.html") == tmp_path / "a.html"
     assert (tmp_path / "a.html").read_text() == html
     assert html.startswith("<!doctype html>")
     assert References(html).found == []

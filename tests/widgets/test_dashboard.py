@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.image import imread
+from matplotlib.patches import Rectangle
 
 from tests.builders import make_engine, params
 from toolkit.engine import Engine
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
 from toolkit.widgets import Dashboard
+from toolkit.widgets.fallback import new_figure, small_png
 from toolkit.widgets.lanes import LANES
 from toolkit.widgets.load_switch import LoadSwitch
 
@@ -151,8 +158,8 @@ def test_what_a_load_raises_is_said() -> None:
 def test_without_a_page_it_is_a_picture(engine: Engine, tmp_path: Path) -> None:
     dashboard = Dashboard(engine, window_s=1000.0)
     dashboard.select(0, 1)
-    assert dashboard.to_png(tmp_path / "d.png").startswith(b"\x89PNG")
-    html = dashboard.to_html(tmp_path / "d.html")
+    assert dashboard.to_png(tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    html = dashboard.to_html(tmp_path / "d.html").read_text()
     assert "<img" in html
     assert "http" not in html
     assert len(repr(dashboard)) < 300
@@ -175,6 +182,42 @@ def test_saved_state_is_small(engine: Engine) -> None:
     dashboard = Dashboard(engine, window_s=1000.0)
     dashboard._repr_mimebundle_()
     assert sum(len(str(value)) for value in dashboard.get_state().values()) < 100_000
+
+
+@pytest.mark.slow
+def test_a_busy_minute_is_saved_with_its_picture(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    lanes = {name: random.random(240) / 2 for name in LANES}  # nothing compresses worse than noise
+    busy = pd.DataFrame({"time_s": np.arange(240) / 4, **lanes})
+    dashboard = Dashboard(engine)
+    monkeypatch.setattr(dashboard, "snapshot", lambda: busy)
+    dashboard._repr_mimebundle_()
+    assert "<img" in dashboard._fallback
+    assert sum(len(str(value)) for value in dashboard.get_state().values()) < 100_000
+
+
+def test_a_picture_in_few_colours_keeps_the_flat_ones() -> None:
+    figure = new_figure(2, 1)
+    figure.patches.append(
+        Rectangle((0.5, 0), 0.5, 1, color="#2f6fde", transform=figure.transFigure)
+    )
+    pixels = imread(BytesIO(small_png(figure)))
+    assert pixels.shape[:2] == (80, 160)
+    np.testing.assert_allclose(255 * pixels[40, 120, :3], (0x2F, 0x6F, 0xDE), atol=0.5)
+    np.testing.assert_allclose(pixels[40, 40, :3], 1)
+
+
+def test_what_is_refused_leaves_nothing_to_be_complained_about(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(InvalidConfig):
+        Dashboard(3)
+    gc.collect()
+    assert not complaints
 
 
 def test_a_long_record_gets_longer_bins(tmp_path: Path) -> None:

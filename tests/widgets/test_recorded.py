@@ -107,4 +107,4 @@ def test_pictures_of_a_real_run(tmp_path: Path):
     engine = crowded()
     engine.run_until_idle()
     assert Timeline(engine, sort="tenant").to_png().startswith(b"\x89PNG")
-    assert "After step 3: 16 blocks" in BlockMap(engine, step=3).to_html(tmp_path / "a.html")
+    assert "After step 3: 16 blocks" in BlockMap(engine, step=3).to_html()

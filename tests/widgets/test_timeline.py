@@ -77,11 +77,26 @@ def test_an_unknown_x_axis_is_refused(run: SyntheticRun):
         Timeline(run, x="hours")
 
 
-@pytest.mark.parametrize("sort", ["arrival", "ttft", "tenant", "nothing"])
+@pytest.mark.parametrize("sort", ["arrival", "ttft", "tenant"])
 def test_pictures_show_the_rows_in_any_order(run: SyntheticRun, sort: str):
     timeline = Timeline(run, sort=sort)
     assert timeline.to_png().startswith(b"\x89PNG")
     assert len(timeline._ordered()) == 12
+
+
+def test_an_order_that_no_request_has_is_refused(run: SyntheticRun):
+    with pytest.raises(InvalidParameter, match=r"'nothing': no request .* 'tenant'"):
+        Timeline(run, sort="nothing")
+
+
+def test_pictures_over_steps_leave_out_the_time_between_steps(run: SyntheticRun):
+    html = Timeline(run, x="steps").static_html()
+    assert " step</span>" in html
+    assert "tokenize" not in html
+    assert ">req-3</div>" in html
+    spans = Timeline(run, x="steps")._spans(["req-3"])
+    assert set(spans["kind"]).isdisjoint({"tokenize", "emit"})
+    assert (spans["end_s"] - spans["start_s"] >= 1).all()
 
 
 def test_a_record_of_nothing_says_so():
@@ -97,6 +112,14 @@ def test_the_picture_of_a_cell_is_made_quickly_and_small():
     assert time.process_time() - start_s < 1
     assert len(html) < 40_000
     assert "200 of 2000 requests by arrival" in html
+
+
+def test_the_picture_of_a_cell_names_its_rows_and_has_an_axis():
+    run = SyntheticRun(num_requests=3)
+    html = Timeline(run).static_html()
+    assert all(f">{name}</div>" in html for name in run.record.requests["request_id"])
+    assert "KV in %" in html
+    assert html.count(" s</span>") == 5
 
 
 def test_pixels_stand_where_the_spans_are():

@@ -38,7 +38,9 @@ class Completion:
 
         Raises:
             EngineError: the engine's thread is gone while some are unfinished.
+            EngineIsRunning: the engine itself called the caller, so they would never end.
         """
+        self._engine.refuse_to_wait()
         open_ids = {request.id for request in requests}
         while open_ids:
             self._changed.wait(timeout=interval_s)

@@ -32,7 +32,7 @@ from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
 from toolkit.engine.policy import Policy
 from toolkit.engine.protocols import RecordsEvents, Runner, TextPort
-from toolkit.engine.report import BlockCounts, RequestUpdate, StepReport
+from toolkit.engine.report import MOST_NAMED, BlockCounts, RequestUpdate, StepReport
 from toolkit.engine.rewind import base_of, require_changeable, rewind
 from toolkit.engine.scheduler import Progress, Scheduler
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
@@ -221,7 +221,12 @@ class Engine:
         if self._loop.is_inside_step:
             raise EngineIsRunning("a step is in progress: an observer cannot run another one")
         with interrupts_held(), self._loop.stepping():
-            return self._step()
+            report = self._step()
+            if report.num_waiting <= len(report.waiting):
+                return report
+            # Only for who looks at the report: the loop's thread goes without.
+            line = self.scheduler.first_waiting(MOST_NAMED + len(report.waiting))
+            return replace(report, in_line=tuple(request.id for request in line))
 
     def run_until_idle(self) -> StepReport | None:
         """Step until every request has ended; return the last report, None if there was no work."""
@@ -251,7 +256,8 @@ class Engine:
         """Go back to just before an earlier step; return the record of what had happened.
 
         Requests, line, cache and sampler are as they were then, and the same objects; the tables
-        go on from there. Requests that had not been added yet are aborted. In float32 or with
+        go on from there. Requests that had not been added yet are aborted, those that had finished
+        too, and their ids are given out again. In float32 or with
         ``batch_invariant=True`` the same steps give the same tokens again; first change a policy, a
         priority or a parameter (``engine.change``) and they show what it does.
 
@@ -270,10 +276,15 @@ class Engine:
             return self._loop.call(lambda: rewind(self, step))
 
     def vanish(self, samples: Sequence[Request]) -> None:
-        """Abort requests of a future that is gone; whoever streams hears of it."""
+        """Abort requests of a future that is gone; whoever streams hears of it.
+
+        One that had finished is aborted too: what it answered never was, and its id is free again.
+        """
         for sample in samples:
-            if not sample.is_finished:
-                sample.status, sample.finish_reason = Status.ABORTED, FinishReason.ABORT
+            was_finished = sample.is_finished
+            sample.status, sample.finish_reason = Status.ABORTED, FinishReason.ABORT
+            sample.is_taken_back = True
+            if not was_finished:
                 sink = self._sinks.get(samples[0].id)
                 if sink is not None:
                     self._outbox.append((samples[0].id, sink, _piece(sample, 0, (), "")))
@@ -341,8 +352,10 @@ class Engine:
 
         Raises:
             EngineError: the engine is paused, so waiting for it would never end.
+            EngineIsRunning: the caller is what the engine itself called.
         """
         self._require_open()
+        self.refuse_to_wait()
         with self._drivers_lock:
             if self._loop.is_paused:
                 raise EngineError(
@@ -362,6 +375,15 @@ class Engine:
         """Hold the thread between two steps."""
         self._loop.pause()
         self.emit(events.EnginePaused)
+
+    def refuse_to_wait(self) -> None:
+        """Raise EngineIsRunning for what the engine itself called: it would wait for itself."""
+        if self._loop.is_caller:
+            raise EngineIsRunning(
+                "this is called by the engine, from a hook, a sink, a processor, a policy or a "
+                "listener: it cannot wait for the engine's next step; use engine.add() and "
+                "engine.abort(), or act from another thread"
+            )
 
     def resume(self) -> None:
         """Let a paused thread go on."""

@@ -33,7 +33,7 @@ from toolkit.engine.journal_json import (
 )
 from toolkit.engine.plan import SampledToken, StepPlan, StepResult
 from toolkit.errors import EngineError
-from toolkit.request import Request
+from toolkit.request import Request, SamplingParams
 
 __all__ = ["Journal"]
 
@@ -181,6 +181,29 @@ class Journal:
         if step == self.next_step:
             return list(self._entries)
         return self._entries[: self._places[step - self.base.step]]
+
+    def changed_params(self, request: Request, position: int) -> SamplingParams | None:
+        """Return what was in force when a token was drawn, None if nothing was ever changed.
+
+        Args:
+            request: One of the journal's own objects.
+            position: Of the token, from the prompt's first on.
+        """
+        names = (request.id, request.samples[0].id)
+        entries = list(self._entries)
+        if not any(isinstance(e, Changed) and e.params and e.request_id in names for e in entries):
+            return None
+        params, num_tokens = request.params, request.num_prompt_tokens
+        for entry in entries:
+            if isinstance(entry, Added) and request in entry.samples:
+                params = entry.params[entry.samples.index(request)]
+            elif isinstance(entry, Stepped):
+                num_tokens += request.id in entry.sampled_ids or request.id in entry.others
+            elif isinstance(entry, Changed) and entry.request_id in names:
+                if num_tokens > position:
+                    break
+                params = entry.params or params
+        return params
 
     def frozen(self, step: int | None = None) -> Journal:
         """Return a copy that ends before ``step``, or that goes on no more."""

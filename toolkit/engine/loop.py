@@ -51,6 +51,7 @@ class EngineLoop:
         self._inbox: deque[Callable[[], object]] = deque()
         self._lock = threading.RLock()  # held while the engine's state changes
         self._stepper: threading.Thread | None = None  # who is inside a step
+        self._actor: threading.Thread | None = None  # who acts between two
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -83,6 +84,12 @@ class EngineLoop:
     def is_inside_step(self) -> bool:
         """Whether the caller was called from inside a step, as observers and sinks are."""
         return threading.current_thread() is self._stepper
+
+    @property
+    def is_caller(self) -> bool:
+        """Whether the caller was called by the engine: no step can run before it returns."""
+        this = threading.current_thread()
+        return this is self._thread or this is self._stepper or this is self._actor
 
     # ---- who drives
 
@@ -153,7 +160,7 @@ class EngineLoop:
         From inside a step it runs at once, so it must only read then: see ``is_inside_step``.
         """
         if not self.is_running or self.is_own_thread:
-            with self._lock:
+            with self._lock, self._acting():
                 return action()
         future: Future[T] = Future()
 
@@ -184,9 +191,19 @@ class EngineLoop:
             while self._inbox and self._stepper is None:
                 action = self._inbox.popleft()
                 try:
-                    action()
+                    with self._acting():
+                        action()
                 except Exception:
                     logger.exception("an action between two steps raised")
+
+    @contextmanager
+    def _acting(self) -> Iterator[None]:
+        """Note who acts; whoever enters holds the lock."""
+        outer, self._actor = self._actor, threading.current_thread()
+        try:
+            yield
+        finally:
+            self._actor = outer
 
     def _run(self) -> None:
         with quick_switching():

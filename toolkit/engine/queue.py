@@ -38,6 +38,18 @@ class WaitingQueue:
         members = self._members
         return iter([entry[2] for entry in sorted(self._heap) if entry[2].id in members])
 
+    def first(self, count: int) -> list[Request]:
+        """Return that many from the front, in rank order, without sorting all."""
+        found: dict[str, Request] = {}
+        frontier = [(entry, 0) for entry in self._heap[:1]]
+        while frontier and len(found) < count:
+            entry, place = heapq.heappop(frontier)
+            if entry[2].id in self._members:
+                found[entry[2].id] = entry[2]
+            for child in range(2 * place + 1, min(2 * place + 3, len(self._heap))):
+                heapq.heappush(frontier, (self._heap[child], child))
+        return [*found.values()]
+
     def push(self, request: Request, policy: Policy, view: SchedulerView) -> None:
         """Add a request at its rank."""
         self._members[request.id] = request

@@ -10,7 +10,9 @@ from toolkit.engine.beam_groups import BeamMove
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.report_html import report_html
 
-__all__ = ["BlockCounts", "RequestUpdate", "StepReport"]
+__all__ = ["MOST_NAMED", "BlockCounts", "RequestUpdate", "StepReport"]
+
+MOST_NAMED = 10  # of a line
 
 
 class RequestUpdate(NamedTuple):
@@ -42,7 +44,8 @@ class StepReport:
     plan: StepPlan
     result: StepResult
     updates: tuple[RequestUpdate, ...]
-    waiting: tuple[tuple[str, str], ...]  # (request id, cause) of those that were refused
+    # (request id, cause) of those that were refused; who stands behind them was not asked
+    waiting: tuple[tuple[str, str], ...]
     num_running: int
     num_waiting: int
     num_cached_tokens: int
@@ -60,6 +63,7 @@ class StepReport:
     stalled: tuple[tuple[str, str], ...] = ()
     preempted: tuple[tuple[str, str], ...] = ()  # who lost its blocks, and for whom
     beam_moves: tuple[BeamMove, ...] = ()  # how the beams go on whose group was complete
+    in_line: tuple[str, ...] = ()  # the first that wait after it; only step() names them
 
     @property
     def step(self) -> int:
@@ -109,14 +113,26 @@ class StepReport:
             for name in self.plan.preempted_ids
         ]
 
+    def line(self) -> list[tuple[str, str]]:
+        """Return (request, cause) of those that wait: the refused, then those behind them."""
+        refused = {name for name, _ in self.waiting}
+        behind = [name for name in self.in_line if name not in refused]
+        named = [*self.waiting, *((name, "behind them") for name in behind)]
+        return named[: max(MOST_NAMED, len(self.waiting))]
+
+    @property
+    def num_unnamed(self) -> int:
+        """How many wait beside those of ``line()``."""
+        return max(0, self.num_waiting - len(self.line()))
+
     def summary(self) -> str:
         """Return the step in one line."""
         before, after = self.blocks_before, self.blocks_after
         return (
             f"step {self.step}: {len(self.plan.chunks)} requests, {self.plan.num_tokens} of "
             f"{self.plan.token_budget} tokens, {1e3 * self.duration_s:.1f} ms; "
-            f"blocks used {before.used} -> {after.used}, free {before.cached + before.empty} -> "
-            f"{after.cached + after.empty}; waiting {self.num_waiting}"
+            f"blocks used {before.used} -> {after.used}, cached {before.cached} -> "
+            f"{after.cached}, empty {before.empty} -> {after.empty}; waiting {self.num_waiting}"
             + (f", limited by {self.plan.limited_by}" if self.plan.limited_by != "none" else "")
         )
 
@@ -126,7 +142,9 @@ class StepReport:
             f"  {name:<12} {what:<18} {why:<28} {got}" for name, what, why, got in self.rows()
         ]
         lines += [f"  {name:<12} {what}" for name, what in self.losses()]
-        lines += [f"  {name:<12} waits: {cause}" for name, cause in self.waiting]
+        lines += [f"  {name:<12} waits: {cause}" for name, cause in self.line()]
+        if self.num_unnamed:
+            lines.append(f"  and {self.num_unnamed} more wait")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

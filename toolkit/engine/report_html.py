@@ -22,6 +22,7 @@ _CAUSES = {
     "policy": "the policy",
     "grammar": "its grammar",
     "sibling": "a sibling that computes their prompt",
+    "behind them": "those before it in the line",
 }
 
 
@@ -31,8 +32,10 @@ def report_html(report: Any) -> str:
     rows += [(name, "nothing", what, "-") for name, what in report.losses()]
     rows += [
         (name, "nothing", f"waits for {_CAUSES.get(cause, cause)}", "-")
-        for name, cause in report.waiting
+        for name, cause in report.line()
     ]
+    if report.num_unnamed:
+        rows.append((f"and {report.num_unnamed} more", "nothing", "in the line", "-"))
     table = rows_html(("request", "computed", "why", "got"), rows)
     return (
         f"<div><b>{escape(report.summary())}</b>{_budget(report)}"

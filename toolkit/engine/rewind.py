@@ -51,7 +51,8 @@ def rewind(engine: Any, step: int) -> Any:
         record = recorder.freeze()
     present = _groups(journal)
     player = played(engine.blank, journal, step, restarted)
-    _take_over(engine, player, now_s=now_of(journal, step))
+    now_s = now_of(journal, step)
+    _take_over(engine, player, now_s=now_s)
     engine.intake.numbers = _numbers(journal, step, engine.intake.numbers)
     # Another one: what was frozen before keeps the one that it has.
     engine.journal = journal.frozen(step)
@@ -62,7 +63,11 @@ def rewind(engine: Any, step: int) -> Any:
         recorder.truncate(step)
         recorder.journal = engine.journal
     engine.step_number = step
+    # Once more, last: computing the cache again takes long, and nobody waited meanwhile.
+    engine.use_clock(ShiftedClock(engine.clock, now_s))
     engine.emit(Rewound, from_step=journal.next_step)
+    # What happens from now on happens after the last step that still counts, as everywhere.
+    engine.step_number = max(0, step - 1)
     return record
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
@@ -101,6 +102,10 @@ class Scheduler:
     def waiting(self) -> tuple[Request, ...]:
         """Requests that wait, in the order they would start; then beams that wait for siblings."""
         return (*self._queue, *self._beams.parked.values())
+
+    def first_waiting(self, count: int) -> tuple[Request, ...]:
+        """Return that many of ``waiting``; what it costs does not depend on the line's length."""
+        return (*self._queue.first(count), *islice(self._beams.parked.values(), count))[:count]
 
     @property
     def running(self) -> tuple[Request, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.errors import UnlikeRuns
+from toolkit.errors import InvalidParameter, UnlikeRuns
 from toolkit.html_table import rows_html
 from toolkit.record.batch_mates import Tables
 from toolkit.record.sentences import duration
@@ -36,15 +36,15 @@ class Comparison:
     ``table`` has a row per request: request_id, other_id, then ``_before``, ``_after`` and
     ``_difference`` (after - before) of ttft_s, e2e_s, num_steps, waited_s, waited_steps and
     num_preemptions, the waits being those before the first token; and ``why``, the change of its
-    waits in steps.
+    waits in steps, or what else took longer.
     """
 
     table: pd.DataFrame
 
     @property
     def changed(self) -> pd.DataFrame:
-        """The rows whose ``why`` tells of a change."""
-        return self.table[self.table["why"] != _SAME]
+        """The rows of which ``why`` tells that the schedule changed."""
+        return self.table[~self.table["why"].str.startswith((_SAME, _SAME_STEPS))]
 
     def plot(self, measure: str = "e2e_s") -> Any:
         """Draw the difference of a measure as a bar per request; return matplotlib's axes."""
@@ -86,6 +86,8 @@ class Comparison:
 
 
 _SAME = "as before"
+_SAME_STEPS = "same schedule"
+_NOTICEABLE = 0.05  # of a request's time
 
 
 def compare_records(before: SpanTables, after: SpanTables) -> Comparison:
@@ -95,13 +97,22 @@ def compare_records(before: SpanTables, after: SpanTables) -> Comparison:
 
     Raises:
         UnlikeRuns: the runs did not have the same work: other prompts' lengths or limits.
+        InvalidParameter: one of them is no record.
     """
+    for run in (before, after):
+        if not hasattr(run, "requests"):
+            raise InvalidParameter(
+                f"compare() takes a record, not {type(run).__name__}: give run.record, or "
+                "Record.load(path)",
+                param="other",
+            )
     first, second = _Run(before), _Run(after)
     pairs = _paired(first.requests, second.requests)
     table = _table(first, second, pairs)
     table["why"] = [
-        _why(first.waits_of(one), second.waits_of(other))
-        for one, other in zip(table["request_id"], table["other_id"], strict=True)
+        _why(first.waits_of(row.request_id), second.waits_of(row.other_id))
+        or _pace(row, second.between_s(row.other_id) - first.between_s(row.request_id))
+        for row in table.itertuples()
     ]
     size = table["e2e_s_difference"].abs().fillna(table["ttft_s_difference"].abs()).fillna(-1.0)
     order = np.argsort(-size.to_numpy("float64"), kind="stable")
@@ -116,6 +127,9 @@ class _Run:
         self.requests = tables.requests.sort_values("arrival_s", kind="stable", ignore_index=True)
         spans = make_spans(tables)
         inside = spans[(spans["start_step"] >= 0) & spans["kind"].isin(("wait", "preempted"))]
+        between = spans[spans["cause"] == "host"]
+        lengths = (between["end_s"] - between["start_s"]).groupby(between["request_id"]).sum()
+        self._between_s: dict[str, float] = lengths.to_dict()
         inside = inside[inside["cause"] != "host"]
         first_s = dict(
             zip(self.requests["request_id"], self.requests["first_token_s"], strict=True)
@@ -133,6 +147,10 @@ class _Run:
     def waits_of(self, request_id: str) -> dict[str, int]:
         """Return the steps by cause; "preempted" is one of the causes."""
         return self._waits.get(request_id, {})
+
+    def between_s(self, request_id: str) -> float:
+        """Return for how long no step ran though the request was there."""
+        return self._between_s.get(request_id, 0.0)
 
     def measures(self) -> dict[str, Array]:
         """Return each measure in the order of ``requests``."""
@@ -205,7 +223,25 @@ def _why(before: dict[str, int], after: dict[str, int]) -> str:
             texts.append(f"waited {_steps(sum(found.values()))} {word}: {causes}")
     if lost:
         texts.append(f"preempted for {_steps(abs(lost))} {'more' if lost > 0 else 'less'}")
-    return "; ".join(texts) or _SAME
+    return "; ".join(texts)
+
+
+def _pace(row: Any, between_s: float) -> str:
+    """Say of a request that waited as before what else made it slower or faster.
+
+    Args:
+        row: Its row of the table.
+        between_s: By how much longer no step ran though it was there.
+    """
+    if row.num_steps_difference:
+        more = "more" if row.num_steps_difference > 0 else "fewer"
+        return f"computed in {_steps(abs(row.num_steps_difference))} {more}"
+    change_s = row.e2e_s_difference
+    if not abs(change_s) > _NOTICEABLE * row.e2e_s_before:
+        return _SAME
+    more = "more" if change_s > 0 else "less"
+    where = "between the steps" if abs(between_s) > abs(change_s) / 2 else "in the steps themselves"
+    return f"{_SAME_STEPS}, {more} time {where}"
 
 
 def _steps(count: int) -> str:

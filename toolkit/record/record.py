@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.errors import InvalidConfig, RecordError
+from toolkit.errors import InvalidConfig, InvalidParameter, RecordError
 from toolkit.record.block_states import block_states
 from toolkit.record.environment import config_values, environment
 from toolkit.record.facts import Facts
@@ -126,7 +127,10 @@ class Record(Tables, Readings):
 
         Raises:
             RecordError: blocks were not recorded from the start, or rows of them were dropped.
+            InvalidParameter: the step is no whole number.
         """
+        if not isinstance(step, Integral):
+            raise InvalidParameter(f"blocks_at({step!r}): give a step's number", param="step")
         since = self._first_blocks_step()
         if since is None or self.num_blocks is None:
             raise RecordError(
@@ -149,13 +153,22 @@ class Record(Tables, Readings):
         return self._part(self.all_rows())
 
     def between(self, start_s: float, end_s: float) -> Record:
-        """Return a frozen part: steps that began in [start_s, end_s), requests alive in it."""
+        """Return a frozen part: steps that began in [start_s, end_s), requests alive in it.
+
+        Raises:
+            InvalidParameter: a bound is no number of seconds.
+        """
         return self._part(between(self.all_rows(), start_s, end_s))
 
     def where(self, **wanted: Any) -> Record:
-        """Return a frozen part: requests whose tags or columns have these values.
+        """Return a frozen part: requests whose columns or tags have these values.
 
-        A list or a set stands for any of its values. Steps stay, because they are the engine's.
+        A list, a set or an array stands for any of its values. A tag with the name of a column is
+        ``where(**{"tags.status": "open"})``. Steps stay, because they are the engine's.
+
+        Raises:
+            RecordError: there is no such column, and no request has such a tag.
+            InvalidParameter: a value cannot be compared with those of the column.
         """
         rows = self.all_rows()
         return self._part(of_requests(rows, matching(rows["requests"], wanted)))
@@ -202,7 +215,8 @@ class Record(Tables, Readings):
         """Read what ``save`` wrote.
 
         Raises:
-            RecordError: it is not such a file, is damaged, or was written by a newer version.
+            RecordError: it is not such a file, is damaged, was written by a newer version, or
+                unpacks to more than a record can be (`saved.MAX_MEMBER_BYTES`).
         """
         record = cls()
         record._restore(load_record(Path(path)))

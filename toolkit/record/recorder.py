@@ -113,12 +113,15 @@ class Recorder:
     def reload(self, unfinished: Iterable[Request], added_steps: Mapping[str, int]) -> None:
         """Go on from rows of which the last were taken back, with these requests unfinished."""
         self._ended.clear()
-        self._own_causes.clear()
         self._computed = self._answered = _NOBODY
         self.live = {
             request.id: LiveRequest(request, added_steps.get(request.id, 0))
             for request in unfinished
         }
+        # What the step before was planned by: whoever still waits for the same is no news.
+        last = self._engine.scheduler.last_decision
+        own = _own_causes(last.refused, last.stalled, limited_by=last.limited_by)
+        self._own_causes = {name: cause for name, cause in own.items() if name in self.live}
         tokens = self.logs["tokens"].read()
         for name, sent_s in zip(tokens["request_id"], tokens["sent_s"].tolist(), strict=True):
             if name in self.live:
@@ -216,13 +219,7 @@ class Recorder:
 
     def _keep_causes(self, report: StepReport, computed: Iterable[str]) -> None:
         """Write down whose cause of waiting changed, where it is not that of the whole line."""
-        # Of the line's causes too, where the engine insisted on a chunk and so changed the step's.
-        own = {
-            name: cause
-            for name, cause in report.waiting
-            if cause in _OWN_CAUSES or cause != report.plan.limited_by
-        }
-        own.update(report.stalled)
+        own = _own_causes(report.waiting, report.stalled, limited_by=report.plan.limited_by)
         before, self._own_causes = self._own_causes, own
         for name, cause in own.items():
             if before.get(name) != cause:
@@ -260,3 +257,13 @@ class Recorder:
     ) -> None:
         row = (time_s - self.origin_s, step, kind, request_id, -1, detail)
         self.logs["events"].append(row)
+
+
+def _own_causes(
+    waiting: Iterable[tuple[str, str]], stalled: Iterable[tuple[str, str]], *, limited_by: str
+) -> dict[str, str]:
+    """Return who waits for something that is not the whole line's cause, and for what."""
+    # Of the line's causes too, where the engine insisted on a chunk and so changed the step's.
+    own = {n: cause for n, cause in waiting if cause in _OWN_CAUSES or cause != limited_by}
+    own.update(stalled)
+    return own

@@ -4,6 +4,9 @@ record.json     version, configuration, environment, the texts of the tokens
 {table}.npz     the table's columns; text as numbers of distinct strings, and those as UTF-8
 facts.jsonl     what the sampler did, a token a line
 journal.json    what the engine needs to replay the run
+
+A file may come from anybody: what it holds is checked, and none of its members may unpack to more
+than ``MAX_MEMBER_BYTES``.
 """
 
 from __future__ import annotations
@@ -15,21 +18,35 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import RecordError
-from toolkit.record.layout import TABLE_KINDS
+from toolkit.record.layout import LEVELS, TABLE_KINDS
 from toolkit.record.log import NAME, OBJECT, Codes, Rows
 
-__all__ = ["VERSION", "Saved", "load_record", "save_record"]
+__all__ = ["MAX_MEMBER_BYTES", "VERSION", "Saved", "load_record", "save_record"]
 
 FORMAT = "toolkit-record"
 VERSION = 1
 # Fast: a record of 200,000 tokens is read in well under a second.
 _COMPRESSION_LEVEL = 1
+# The largest table that a record keeps takes 224 MB (`layout.MAX_ROWS`), its facts less.
+MAX_MEMBER_BYTES = 256_000_000
+# What the header must have, and of which type.
+_HEADER_TYPES: dict[str, tuple[type, ...]] = {
+    "started_at": (str,),
+    "level": (str,),
+    "name": (str,),
+    "config": (dict,),
+    "environment": (dict,),
+    "num_dropped": (dict,),
+    "blocks_since": (int, type(None)),
+    "token_texts": (dict,),
+}
 # Values that are no text: kept as JSON, each distinct one once.
 _JSON_COLUMNS = frozenset(("tags", "priority", "seed"))
 
@@ -86,24 +103,63 @@ def load_record(path: Path) -> Saved:
 
 
 def _read(archive: zipfile.ZipFile, path: Path) -> Saved:
-    header = json.loads(archive.read("record.json"))
-    if header.get("format") != FORMAT:
-        raise RecordError(f"{path} is no record: format={header.get('format')!r}")
+    header = json.loads(_member(archive, "record.json"))
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        form = header.get("format") if isinstance(header, dict) else header
+        raise RecordError(f"{path} is no record: format={form!r:.80}")
     if header["version"] > VERSION:
         raise RecordError(
             f"{path} was written by a newer version (format {header['version']}; this one reads "
             f"up to {VERSION}): update the toolkit"
         )
+    _check_header(header)
     facts = []
-    for line in archive.read("facts.jsonl").decode().splitlines():
+    for line in _member(archive, "facts.jsonl").decode().splitlines():
         request_id, position, text = json.loads(line)
+        if not isinstance(json.loads(text), dict):
+            raise ValueError(f"the facts of {request_id!r:.80} are no object")
         facts.append((str(request_id), int(position), str(text)))
+    journal = json.loads(_member(archive, "journal.json"))
+    if not isinstance(journal, dict | None):
+        raise ValueError(f"its journal is a {type(journal).__name__}, no object")
     return Saved(
         header=header,
-        tables={table: _rows(table, archive.read(f"{table}.npz")) for table in TABLE_KINDS},
+        tables={table: _rows(table, _member(archive, f"{table}.npz")) for table in TABLE_KINDS},
         facts=facts,
-        journal=json.loads(archive.read("journal.json")),
+        journal=journal,
     )
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return what a member holds; raise RecordError where that would be too much."""
+    size = archive.getinfo(name).file_size
+    if size > MAX_MEMBER_BYTES:
+        raise RecordError(
+            f"{archive.filename} is no record, or a harmful one: its {name} unpacks to {size:,} "
+            f"bytes, and no record holds more than {MAX_MEMBER_BYTES:,}"
+        )
+    with archive.open(name) as file:
+        return file.read(size)  # with a size, for the one that is declared may be a lie
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """Raise ValueError where an entry is missing or of another type."""
+    for name, kinds in _HEADER_TYPES.items():
+        if name not in header or not isinstance(header[name], kinds):
+            raise ValueError(f"{name}={header.get(name)!r:.80} in its record.json")
+    datetime.fromisoformat(header["started_at"])
+    if header["level"] not in LEVELS:
+        raise ValueError(f"level={header['level']!r:.80} in its record.json")
+    counts = header["num_dropped"]
+    if not all(isinstance(counts.get(table), int) for table in TABLE_KINDS):
+        raise ValueError(f"num_dropped={counts!r:.80} in its record.json")
+    for token_id, text in header["token_texts"].items():
+        int(token_id)
+        if not isinstance(text, str | None):
+            raise ValueError(f"token_texts: {text!r:.80} in its record.json")
+    for name in ("num_blocks", "block_size"):
+        if not isinstance(header["config"].get(name), int | None):
+            raise ValueError(f"{name}={header['config'][name]!r:.80} in its record.json")
 
 
 def _fact_lines(facts: list[tuple[str, int, str]]) -> Iterator[str]:
@@ -142,10 +198,17 @@ def _npz(table: str, rows: Rows) -> bytes:
 def _rows(table: str, content: bytes) -> Rows:
     rows: Rows = {}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        size = sum(member.file_size for member in arrays.zip.infolist())
+        if size > MAX_MEMBER_BYTES:  # packed twice
+            raise ValueError(f"{table} unpacks to {size:,} bytes")
         for name, kind in TABLE_KINDS[table].items():
-            values = arrays[name]
-            if kind in (NAME, OBJECT):
-                texts = _texts(arrays[f"{name}.sizes"], arrays[f"{name}.bytes"].tobytes())
+            is_coded = kind in (NAME, OBJECT)
+            values = _column(arrays, name, np.int32 if is_coded else kind)
+            if is_coded:
+                sizes = _column(arrays, f"{name}.sizes", np.int64)
+                texts: list[Any] = _texts(sizes, _column(arrays, f"{name}.bytes", np.uint8))
+                if len(values) and not -1 <= values.min() <= values.max() < len(texts):
+                    raise ValueError(f"{table}.{name} names texts that are not there")
                 if name in _JSON_COLUMNS:
                     texts = [json.loads(text) for text in texts]
                 distinct = np.fromiter([*texts, None], object, len(texts) + 1)
@@ -156,8 +219,17 @@ def _rows(table: str, content: bytes) -> Rows:
     return rows
 
 
-def _texts(sizes: np.ndarray, joined: bytes) -> list[Any]:
-    texts, start = [], 0
+def _column(arrays: Any, name: str, dtype: Any) -> np.ndarray:
+    values: np.ndarray = arrays[name]
+    if values.ndim != 1 or values.dtype != np.dtype(dtype):
+        raise ValueError(f"{name} is {values.dtype} of {values.ndim} dimensions")
+    return values
+
+
+def _texts(sizes: np.ndarray, coded: np.ndarray) -> list[Any]:
+    if (len(sizes) and sizes.min() < 0) or sizes.sum() != len(coded):
+        raise ValueError("texts and their lengths do not agree")
+    joined, texts, start = coded.tobytes(), [], 0
     for size in sizes.tolist():
         texts.append(joined[start : start + size].decode("utf-8", "surrogatepass"))
         start += size

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from toolkit.errors import RecordError
+from toolkit.errors import InvalidParameter, RecordError
 from toolkit.record.log import Rows, select
+from toolkit.record.schema import TAGS, column_names
 
 __all__ = ["between", "matching", "of_requests"]
 
@@ -16,7 +18,14 @@ Tables = dict[str, Rows]
 
 
 def between(tables: Tables, start_s: float, end_s: float) -> Tables:
-    """Keep what happened in [start_s, end_s): steps by their start, requests alive in it."""
+    """Keep what happened in [start_s, end_s): steps by their start, requests alive in it.
+
+    Raises:
+        InvalidParameter: a bound is no number of seconds.
+    """
+    for name, value in (("start_s", start_s), ("end_s", end_s)):
+        if not isinstance(value, Real) or value != value:
+            raise InvalidParameter(f"{name}={value!r} is no number of seconds", param=name)
     steps = select(tables["steps"], _within(tables["steps"]["start_s"], start_s, end_s))
     requests, blocks = tables["requests"], tables["blocks"]
     lives = (requests["arrival_s"] < end_s) & ~(requests["finished_s"] < start_s)
@@ -33,26 +42,44 @@ def between(tables: Tables, start_s: float, end_s: float) -> Tables:
 
 
 def matching(requests: Rows, wanted: Mapping[str, Any]) -> np.ndarray:
-    """Return a mask [requests]: those whose tags or columns have these values.
+    """Return a mask [requests]: those whose columns or tags have these values.
+
+    A column comes before a tag of its name, which is chosen as ``tags.name``: whoever sends
+    requests sets their tags, and must not change what a column's name means.
 
     Raises:
-        RecordError: no request has such a tag, and no column has the name.
+        RecordError: no column has the name, and no request such a tag.
+        InvalidParameter: a value cannot be compared with those of the column.
     """
     keep: np.ndarray = np.ones(len(requests["request_id"]), bool)
     for name, value in wanted.items():
-        own = requests["tags"]
-        if any(tags and name in tags for tags in own):
-            values = [(tags or {}).get(name) for tags in own]
-        elif name in requests and name != "tags":
-            values = requests[name].tolist()
-        else:
-            raise RecordError(
-                f"where({name}=...): no request has such a tag, and the requests table no such "
-                "column; see record.schema()"
-            )
-        several = isinstance(value, (list, tuple, set, frozenset))
-        keep &= np.array([v in value if several else v == value for v in values], bool)
+        values = _values(requests, name)
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        several = isinstance(plain, (list, tuple, set, frozenset, range))
+        try:
+            keep &= np.array([v in plain if several else bool(v == plain) for v in values], bool)
+        except (TypeError, ValueError) as error:
+            raise InvalidParameter(
+                f"where({name}=...): a {type(value).__name__} cannot be compared with the values "
+                f"there ({error}); give one value, or a list of them",
+                param=name,
+            ) from error
     return keep
+
+
+def _values(requests: Rows, name: str) -> list[Any]:
+    """Return the values of a column, or of a tag, by request."""
+    if name in column_names("requests") and name != TAGS:
+        values: list[Any] = requests[name].tolist()
+        return values
+    tag = name.removeprefix("tags.")
+    own = [tags or {} for tags in requests["tags"]]
+    if not any(tag in tags for tags in own):
+        raise RecordError(
+            f"where({name}=...): the requests table has no such column, and no request such a "
+            "tag; see record.schema()"
+        )
+    return [tags.get(tag) for tags in own]
 
 
 def of_requests(tables: Tables, keep: np.ndarray) -> Tables:

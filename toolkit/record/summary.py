@@ -8,7 +8,8 @@ what was completed, divided by the time from the first arrival to the last token
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from toolkit.record.intervals import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SLO_NAMES", "summarise"]
+__all__ = ["SLO_NAMES", "check_limits", "check_warmup", "summarise"]
 
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
@@ -66,17 +67,11 @@ def summarise(
     """
     import pandas as pd
 
-    limits = _checked_limits(slo or {})
-    if not warmup_s >= 0:
-        raise InvalidParameter(f"warmup_s={warmup_s!r} must be 0 or more", param="warmup_s")
-    names = [by] if isinstance(by, str) else list(by or ())
-    for name in names:
-        if name not in requests.columns:
-            tags = [column for column in requests.columns if column.startswith("tags.")]
-            raise InvalidParameter(
-                f"by={name!r} is no column of record.requests; its tags: {', '.join(tags) or '-'}",
-                param="by",
-            )
+    from toolkit.record.summary_frame import SummaryFrame
+
+    limits = check_limits({} if slo is None else slo)
+    check_warmup(warmup_s)
+    names = _checked_names(by, requests)
     start_s = float(requests["arrival_s"].min()) + warmup_s if len(requests) else 0.0
     if not names:
         return _table(_rows(requests, tokens, start_s, limits))
@@ -84,24 +79,53 @@ def summarise(
     tables = {key: _table(_rows(group, tokens, start_s, limits)) for key, group in groups}
     if not tables:
         return _table({})
-    return pd.concat(tables, names=[*names, "metric"])
+    return SummaryFrame(pd.concat(tables, names=[*names, "metric"]))
 
 
-def _checked_limits(slo: Mapping[str, float]) -> dict[str, float]:
+def check_warmup(warmup_s: float) -> None:
+    """Refuse what is no number of seconds from 0, with InvalidParameter."""
+    if not isinstance(warmup_s, Real) or not warmup_s >= 0:
+        raise InvalidParameter(
+            f"warmup_s={warmup_s!r} must be a number of seconds, 0 or more", param="warmup_s"
+        )
+
+
+def _checked_names(by: str | Sequence[str] | None, requests: pd.DataFrame) -> list[str]:
+    if isinstance(by, str):
+        by = [by]
+    names = [] if by is None else list(by) if isinstance(by, Iterable) else [by]
+    for name in names:
+        if not isinstance(name, str) or name not in requests.columns:
+            tags = [column for column in requests.columns if column.startswith("tags.")]
+            raise InvalidParameter(
+                f"by={name!r} is no column of record.requests; its tags: {', '.join(tags) or '-'}",
+                param="by",
+            )
+    return names
+
+
+def check_limits(slo: Mapping[str, float]) -> dict[str, float]:
+    """Return limits as they came; raise InvalidParameter if one is unknown or no number above 0."""
+    if not isinstance(slo, Mapping):
+        raise InvalidParameter(
+            f"slo={slo!r} must give limits by name, as {{'ttft_s': 0.5}}", param="slo"
+        )
     for name, limit in slo.items():
         if name not in SLO_NAMES:
             raise InvalidParameter(
                 f"slo={name!r} is not one of {', '.join(SLO_NAMES)}", param="slo"
             )
-        if not limit > 0:
-            raise InvalidParameter(f"slo: {name}={limit!r} must be above 0", param="slo")
+        if not isinstance(limit, Real) or not limit > 0:
+            raise InvalidParameter(
+                f"slo: {name}={limit!r} must be a number of seconds above 0", param="slo"
+            )
     return dict(slo)
 
 
 def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
-    import pandas as pd
+    from toolkit.record.summary_frame import SummaryFrame
 
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
+    frame = SummaryFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype="float64")
     frame.index.name = "metric"
     frame["num"] = frame["num"].astype("int64")
     return frame

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from numbers import Integral
 from typing import TYPE_CHECKING
 
-from toolkit.errors import RecordError
+from toolkit.errors import InvalidParameter, RecordError
 from toolkit.record.frames import frame, request_rows, schema_frame
 from toolkit.record.layout import Logs
 from toolkit.record.log import Log, Rows
@@ -79,7 +80,17 @@ class Tables:
         return self._log(table).num_rows + live
 
     def tail(self, table: str, count: int) -> pd.DataFrame:
-        """Return a table's last rows; of all but ``requests`` at a cost that only they have."""
+        """Return a table's last rows; of all but ``requests`` at a cost that only they have.
+
+        Raises:
+            RecordError: there is no such table.
+            InvalidParameter: the count is no whole number from 0.
+        """
+        if not isinstance(count, Integral) or count < 0:
+            raise InvalidParameter(
+                f"tail({table!r}, {count!r}): the number of rows must be a whole one, 0 or more",
+                param="count",
+            )
         if table == "requests":
             return self.requests.tail(count) if count else self.requests.head(0)
         return self._frame(table, max(0, self._log(table).end - count))

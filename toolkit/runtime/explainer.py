@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import index
 from typing import Any, Protocol
 
 import torch
@@ -71,6 +72,14 @@ class Explainer:
             InvalidRequest: there is no such request or token, or nothing was drawn for it.
             EngineClosed: it was not recorded, and the model is gone.
         """
+        if not isinstance(request, (str, Request)):
+            raise InvalidRequest(f"explain takes a request or its id, not {type(request).__name__}")
+        position = _whole("position", position)
+        if isinstance(request, Request) and request.is_taken_back:
+            raise InvalidRequest(
+                f"the engine went back to before {request.id} was added: its tokens are gone, and "
+                "another request may have its id now"
+            )
         request_id = request if isinstance(request, str) else request.id
         record = self._engine.record
         recorded = record.facts(request_id, position) if hasattr(record, "facts") else None
@@ -89,7 +98,8 @@ class Explainer:
                 "the model that could compute it again is gone"
             )
         token_id = known.token_ids[position]
-        stages, is_forced = self._engine.between_steps(lambda: self._stages(known, position))
+        then, has_changed = self._as_it_was(known, position)
+        stages, is_forced = self._engine.between_steps(lambda: self._stages(then, position))
         source = "greedy" if stages.is_greedy else "sampled"
         if is_forced or (_is_formed(known) and stages.token_id != token_id):
             source = "grammar"
@@ -101,7 +111,8 @@ class Explainer:
         )
         facts |= self._surroundings(known, position)
         difference = None if recorded is None else _difference(recorded, stages)
-        return Explanation(facts, "recomputed", difference, tuple(_notes(known)))
+        notes = tuple(_notes(then, has_changed=has_changed))
+        return Explanation(facts, "recomputed", difference, notes)
 
     def explain_output(
         self,
@@ -115,6 +126,7 @@ class Explainer:
         request = self._sample_of(output, sample)
         _require_drawn(request)
         count = request.num_output_tokens
+        token = _whole("token", token)
         if not -count <= token < count:
             raise InvalidRequest(f"token={token}: {request.id} has {count} output tokens")
         position = request.num_prompt_tokens + token % count
@@ -133,6 +145,7 @@ class Explainer:
             )
         if sample is None:
             return named
+        sample = _whole("sample", sample)
         if not 0 <= sample < len(named.samples):
             raise InvalidRequest(f"sample={sample}: {named.id} has {len(named.samples)} samples")
         return named.samples[sample]
@@ -151,6 +164,18 @@ class Explainer:
             f"no request {request_id!r} is known here: its id is wrong, or it ended so long ago "
             "that it was forgotten; explain(request) takes the request itself"
         )
+
+    def _as_it_was(self, request: Request, position: int) -> tuple[Request, bool]:
+        """Return the request with the parameters in force when a token was drawn.
+
+        The second says whether they were changed while it ran. Where the journal has forgotten the
+        request, its last parameters are all that is known.
+        """
+        journal = getattr(self._engine, "journal", None)
+        params = None if journal is None else journal.changed_params(request, position)
+        if params is None:
+            return request, False
+        return replace(request, params=params), True
 
     @torch.inference_mode()
     def _stages(self, request: Request, position: int) -> tuple[Stages, bool]:
@@ -258,8 +283,17 @@ def _difference(recorded: Facts, stages: Stages) -> float:
     return float((now - then).abs().max())
 
 
-def _notes(request: Request) -> Iterable[str]:
+def _whole(name: str, number: object) -> int:
+    """Return a whole number; raise InvalidRequest for anything else."""
+    if isinstance(number, bool) or not hasattr(type(number), "__index__"):
+        raise InvalidRequest(f"{name} is a whole number, not {number!r:.80}", param=name)
+    return index(number)  # type: ignore[arg-type]
+
+
+def _notes(request: Request, *, has_changed: bool) -> Iterable[str]:
     """Yield what a recomputation may have done otherwise than the engine did."""
+    if has_changed:
+        yield "its parameters were changed while it ran: those of that step were taken"
     if request.params.logits_processors:
         yield "the logits processors ran once more: what they keep between calls may differ"
     if request.hooks:

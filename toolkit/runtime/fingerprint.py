@@ -52,5 +52,6 @@ def _sampled(values: torch.Tensor) -> bytes:
     values = values.flatten()
     if not len(values):
         return b""
-    places = torch.linspace(0, len(values) - 1, min(_NUM_SAMPLED, len(values)))
+    # float32 cannot count beyond 2**24.
+    places = torch.linspace(0, len(values) - 1, min(_NUM_SAMPLED, len(values)), dtype=torch.float64)
     return bytes(values[places.long().to(values.device)].to("cpu", torch.float64).numpy().tobytes())

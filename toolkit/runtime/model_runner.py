@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
+from toolkit.config import EngineConfig
 from toolkit.engine.plan import (
     PromptScores,
     Restoration,
@@ -23,7 +24,7 @@ from toolkit.engine.plan import (
     StepResult,
     StepTimes,
 )
-from toolkit.errors import InvalidParameter, InvalidRequest
+from toolkit.errors import EngineError, InvalidParameter, InvalidRequest
 from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Logprob, Request
 from toolkit.runtime.hooks import ActiveHooks, HookedStep
@@ -308,18 +309,31 @@ class ModelRunner:
             [copy.source_id for copy in plan.copies], [copy.target_id for copy in plan.copies]
         )
 
-    def detached(self, explains_all: Callable[[], bool] | None = None) -> ModelRunner:
+    def detached(
+        self, config: EngineConfig, explains_all: Callable[[], bool] | None = None
+    ) -> ModelRunner:
         """Return a runner of the same weights, with a KV cache and requests of its own.
 
-        ``explains_all`` says whether its sampler is to explain every token.
+        Args:
+            config: What the cache and the rows are made for; it may differ from this runner's.
+            explains_all: Whether its sampler is to explain every token.
+
+        Raises:
+            EngineError: the model was loaded for shorter sequences.
         """
-        storage = KVStorage(self.storage.layout, self.storage.num_blocks, self.storage.device)
+        longest, wanted = self.decoder.spec.max_model_len, config.scheduler.max_model_len
+        if wanted > longest:
+            raise EngineError(
+                f"the run was recorded with max_model_len={wanted}, and this model was loaded for "
+                f"{longest} tokens: make it with LLM(max_model_len={wanted})"
+            )
+        layout = replace(self.storage.layout, block_size=config.cache.block_size)
         return ModelRunner(
             self.decoder,
-            storage,
+            KVStorage(layout, config.cache.num_blocks, self.storage.device),
             self.sampler.detached(explains_all),
-            max_num_seqs=self._rows.num_rows,
-            max_model_len=self._rows.max_blocks * storage.layout.block_size,
+            max_num_seqs=config.scheduler.max_num_seqs,
+            max_model_len=wanted,
             token_text=self._token_text,
         )
 

@@ -124,6 +124,15 @@ class Explanation:
         sums = self.race["sum"].tolist()
         return float(sums[0] - sums[1]) if len(sums) > 1 else None
 
+    @property
+    def reproduced(self) -> bool:
+        """Whether the facts give this token: always where they were recorded.
+
+        A recomputation cannot know what hooks and processors did; a grammar may have put a token
+        in the place of the drawn one, which counts as reproduced.
+        """
+        return self.chosen_by == "grammar" or self.token_id == self.facts["drawn_token_id"]
+
     def reproduce(self) -> int:
         """Choose once more from the facts alone; return the token.
 
@@ -218,6 +227,12 @@ class Explanation:
             f"The model gave {self._name(self.token_id)} {self.probability_raw:.1%} "
             f"(rank {self.rank_raw} of {facts['vocab_size']})"
         )
+        if not self.reproduced:
+            drawn = self._name(facts["drawn_token_id"])
+            return (
+                f"{model}, but the recomputation draws {drawn}: it does not reproduce this token, "
+                f"so what follows is not why it came out. {self._difference_in_words()}"
+            )
         if self.token_id != facts["drawn_token_id"]:
             drawn = self._name(facts["drawn_token_id"])
             return f"{model}; the draw gave {drawn}, and the grammar put this in its place to end."
@@ -232,6 +247,13 @@ class Explanation:
         if self.is_greedy:
             return f"{chain}; its logit was the largest, by {self.margin:.3g} over {other}."
         return f"{chain}; it won the draw with {_sum(winner)} against {_sum(second)} of {other}."
+
+    def _difference_in_words(self) -> str:
+        why = "; ".join(self.notes) or (
+            "the engine's logits may have differed a little, or its parameters were changed so "
+            "long ago that it was forgotten"
+        )
+        return f'What can be the reason: {why}. Recorded tokens (record.level = "explain") tell.'
 
     def _text_of(self, token_id: int) -> str | None:
         candidates = self.facts["candidates"]

@@ -108,7 +108,7 @@ class Sampler:
         watched = None if trace is not None else self.explained.watch(logits, batch.requests)
         trace = watched if trace is None else trace
         largest, is_sound = self.ops.argmax(logits)
-        errors |= clear_broken(logits, largest, is_sound)
+        errors |= clear_broken(logits, largest, is_sound, batch.requests)
         logits = self._process(logits, rows, batch, "raw", errors, trace)
         logits = run_steps(SHAPING, logits, state, trace)
         errors |= {**find_emptied(logits, batch), **errors}  # a row's first error counts

@@ -47,22 +47,31 @@ class Divergence:
     margin_nats: float | None
     margin_source: str  # "recorded", "recomputed" or "unknown"
     inputs: tuple[Difference, ...]  # what differed in that step, in the order of cause
+    end: str | None = None  # how the request ended where this run has no token
+    other_end: str | None = None
 
     @property
     def first_input(self) -> Difference | None:
         """The first thing that went into the step and differed; None if all was alike."""
         return self.inputs[0] if self.inputs else None
 
+    @property
+    def is_end(self) -> bool:
+        """Whether one run has no token there, because the request had ended or stood still."""
+        return self.token_id is None or self.other_token_id is None
+
     def __repr__(self) -> str:
         margin = "unknown" if self.margin_nats is None else f"{self.margin_nats:.4g} nats"
         lines = [
             f"{self.request_id} differs first at output token {self.index}: "
-            f"{_shown(self.token_id, self.text)} in step {self.step}, "
-            f"{_shown(self.other_token_id, self.other_text)} in step {self.other_step} of the other"
-            f" run; margin {margin} ({self.margin_source})"
+            f"{_shown(self.token_id, self.text, self.step, self.end)}, "
+            f"{_shown(self.other_token_id, self.other_text, self.other_step, self.other_end)} "
+            f"of the other run; margin {margin} ({self.margin_source})"
         ]
         lines += [f"  {each.what}: {each.here} / {each.there}" for each in self.inputs]
-        if not self.inputs:
+        if self.is_end:
+            lines.append("  one run ended there, so no step of it can be compared")
+        elif not self.inputs:
             lines.append("  all that went into that step is alike: the arithmetic differs")
         return "\n".join(lines)
 
@@ -70,6 +79,8 @@ class Divergence:
         first, *_ = repr(self).split("\n")
         rows = [(each.what, str(each.here), str(each.there)) for each in self.inputs]
         none = [("nothing", "the arithmetic differs", "")]
+        if self.is_end:
+            none = [("end", self.end or "-", self.other_end or "-")]
         return rows_html(("what differed in that step", "here", "there"), rows or none, note=first)
 
 
@@ -84,8 +95,13 @@ def diff(record: Record, other: Record, llm: Any = None) -> Divergence | None:
         llm: Recomputes the margin where it was not recorded.
 
     Raises:
-        EngineError: the runs have no request in common.
+        EngineError: the runs have no request in common, or one of them is no record.
     """
+    for run in (record, other):
+        if not isinstance(run, Record):
+            raise EngineError(
+                f"{type(run).__name__} is no record: give run.record, or Record.load(path)"
+            )
     here, there = _tokens(record), _tokens(other)
     names, others = (set(r.requests["request_id"]) for r in (record, other))
     if (names or others) and not names & others:
@@ -143,7 +159,18 @@ def _divergence(
         margin_nats=margin,
         margin_source=source,
         inputs=tuple(inputs),
+        end=None if here is not None else _end(record, name),
+        other_end=None if there is not None else _end(other, name),
     )
+
+
+def _end(record: Record, name: str) -> str:
+    """Say how a request ended: "failed: ValueError(...)", "finished (stop)", or "running"."""
+    row = record.requests.set_index("request_id").loc[name]
+    if row["status"] == "failed":
+        return f"failed: {row['error']}"
+    reason = row["finish_reason"]
+    return f"{row['status']} ({reason})" if row["status"] == "finished" else str(row["status"])
 
 
 def _margin(
@@ -184,8 +211,14 @@ def _prompt(record: Record, name: str) -> tuple[int, ...] | None:
     return None
 
 
-def _shown(token_id: int | None, text: str | None) -> str:
-    return "nothing" if token_id is None else f"token {token_id}" + (f" {text!r}" if text else "")
+def _shown(token_id: int | None, text: str | None, step: int | None, end: str | None) -> str:
+    if token_id is None:
+        return f"no token (the request {_verb(end)})"
+    return f"token {token_id}" + (f" {text!r}" if text else "") + f" in step {step}"
+
+
+def _verb(end: str | None) -> str:
+    return f"is {end}" if end in ("waiting", "running", "preempted") else f"{end}"
 
 
 def _asked(record: Record, other: Record, name: str) -> list[Difference]:

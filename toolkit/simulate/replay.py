@@ -64,12 +64,13 @@ def engine_at(record: Record, step: int, llm: Any = None) -> Engine:
     Args:
         record: Live, frozen or loaded.
         step: Where it stands: just before that step.
-        llm: Whose model goes on from there. By default the one that recorded the run, if it still
-            lives; else there is no model, and the engine shows the recorded steps.
+        llm: Whose model goes on from there; the settings are the record's. By default the one that
+            recorded the run, if it still lives; else there is no model, and the engine shows the
+            recorded steps.
 
     Raises:
-        EngineError: the step is out of reach, the model is another one, or the record has no
-            journal.
+        EngineError: the step is out of reach, the model is another one or was loaded for shorter
+            sequences, or the record has no journal.
     """
     journal = journal_of(record)
     model = _model(record, journal, llm)
@@ -79,7 +80,7 @@ def engine_at(record: Record, step: int, llm: Any = None) -> Engine:
     own = _history(record, journal)
     prepare = _attach(own, journal)
     player = played(_blank(record, journal, llm), journal, step, _restart(record, journal), prepare)
-    runner = model.detached(lambda: own.level == "explain")
+    runner = model.detached(_config(record, journal), lambda: own.level == "explain")
     runner.restore(player.restoration())
     engine: Engine = player.engine
     engine.runner, engine.sampler = runner, getattr(runner, "sampler", None)
@@ -116,7 +117,7 @@ def replay(record: Record, llm: Any = None) -> Record:
         raise EngineError("the engine that recorded this run is gone: give llm=")
     _refuse_lost_code(journal)
     own = _history(record, journal)
-    runner = model.detached(lambda: own.level == "explain")
+    runner = model.detached(_config(record, journal), lambda: own.level == "explain")
     clock = RecordedClock()
     engine = _blank(record, journal, llm)(runner, clock)
     try:
@@ -134,7 +135,15 @@ def replay(record: Record, llm: Any = None) -> Record:
 
 
 def journal_of(record: Record) -> Journal:
-    """Return a copy of a record's journal; raises EngineError if it has none."""
+    """Return a copy of a record's journal.
+
+    Raises:
+        EngineError: it has none, or one that is damaged or of another version.
+    """
+    if not isinstance(record, Record):
+        raise EngineError(
+            f"{type(record).__name__} is no record: give run.record, or Record.load(path)"
+        )
     journal = record.journal
     if isinstance(journal, Journal):
         engine = journal.engine()
@@ -142,7 +151,10 @@ def journal_of(record: Record) -> Journal:
         return engine.frozen_journal() if is_current else journal.frozen()
     if not journal:
         raise EngineError("this record has no journal, so its run cannot be played again")
-    return Journal.from_json(journal)
+    try:
+        return Journal.from_json(journal)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise EngineError(f"the journal of this record is damaged: {error!r}") from error
 
 
 def _model(record: Record, journal: Journal, llm: Any) -> Any:
@@ -171,26 +183,9 @@ def _blank(record: Record, journal: Journal, llm: Any) -> Callable[[Any, Clock],
     source = journal.engine() if llm is None else llm.engine
     text = None if source is None else source.intake.text
     eos_token_ids = () if source is None else source.intake.eos_token_ids
-    values = record.config
+    config = _config(record, journal)
 
     def blank(runner: Any, clock: Clock) -> RecordedEngine:
-        cache = CacheConfig(
-            num_blocks=values["num_blocks"],
-            block_size=values["block_size"],
-            enable_prefix_caching=values["enable_prefix_caching"],
-        )
-        scheduler = SchedulerConfig(
-            max_model_len=values["max_model_len"],
-            max_num_seqs=values["max_num_seqs"],
-            max_num_batched_tokens=values["max_num_batched_tokens"],
-        )
-        config = EngineConfig(
-            cache=cache,
-            scheduler=scheduler,
-            policy=pristine(journal.base.policy),
-            seed=values["seed"],
-            check_every_step=values["check_every_step"],
-        )
         return RecordedEngine(
             runner,
             config,
@@ -202,6 +197,28 @@ def _blank(record: Record, journal: Journal, llm: Any) -> Callable[[Any, Clock],
         )
 
     return blank
+
+
+def _config(record: Record, journal: Journal) -> EngineConfig:
+    """Return the settings of the engine that was recorded, whatever those of the LLM are."""
+    values = record.config
+    cache = CacheConfig(
+        num_blocks=values["num_blocks"],
+        block_size=values["block_size"],
+        enable_prefix_caching=values["enable_prefix_caching"],
+    )
+    scheduler = SchedulerConfig(
+        max_model_len=values["max_model_len"],
+        max_num_seqs=values["max_num_seqs"],
+        max_num_batched_tokens=values["max_num_batched_tokens"],
+    )
+    return EngineConfig(
+        cache=cache,
+        scheduler=scheduler,
+        policy=pristine(journal.base.policy),
+        seed=values["seed"],
+        check_every_step=values["check_every_step"],
+    )
 
 
 def _history(record: Record, journal: Journal) -> Record:

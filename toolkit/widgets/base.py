@@ -11,13 +11,14 @@ import logging
 import threading
 from collections.abc import Callable
 from hashlib import blake2b
+from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import anywidget
 import traitlets
 
-from toolkit.widgets.fallback import page, picture, png_bytes
+from toolkit.widgets.fallback import page, picture, png_bytes, written
 from toolkit.widgets.frames import Frames
 from toolkit.widgets.front_end import can_show_widgets
 from toolkit.widgets.palette import css
@@ -163,7 +164,8 @@ class Widget(anywidget.AnyWidget):
             with self._work:
                 action()
         except Exception as error:
-            logger.warning("%r could not do what was asked:", self, exc_info=True)
+            # Its name alone: describing itself can need what has just failed.
+            logger.warning("%s could not do what was asked:", type(self).__name__, exc_info=True)
             self.send_frame("error", {"message": f"{type(error).__name__}: {error}"})
 
     def _send_message(self, content: dict[str, Any], buffers: list[bytes]) -> None:
@@ -171,21 +173,34 @@ class Widget(anywidget.AnyWidget):
         # from the kernel's loop, a cell that blocks would hold up its own live view.
         self.send(content, buffers)
 
+    def close(self) -> None:
+        """Take the widget off every page, and its layout with it."""
+        layout = self._trait_values.get("layout")  # none where the widget was never finished
+        super().close()
+        if layout is not None:
+            layout.close()
+
     # ---- without a page
 
-    def to_png(self, path: Any = None) -> bytes:
-        """Return the view as a PNG picture, and write it to ``path`` if one is given."""
-        data = png_bytes(self.figure())
-        if path is not None:
-            Path(path).write_bytes(data)
-        return data
+    @overload
+    def to_png(self, path: None = None) -> bytes: ...
 
-    def to_html(self, path: Any = None) -> str:
-        """Return the view as an HTML page that stands alone, and write it to ``path``."""
-        html = page(type(self).__name__, self._static())
-        if path is not None:
-            Path(path).write_text(html, encoding="utf-8")
-        return html
+    @overload
+    def to_png(self, path: str | PathLike[str]) -> Path: ...
+
+    def to_png(self, path: str | PathLike[str] | None = None) -> bytes | Path:
+        """Return the view as a PNG picture; with a path, write it there and return the path."""
+        return written(png_bytes(self.figure()), path)
+
+    @overload
+    def to_html(self, path: None = None) -> str: ...
+
+    @overload
+    def to_html(self, path: str | PathLike[str]) -> Path: ...
+
+    def to_html(self, path: str | PathLike[str] | None = None) -> str | Path:
+        """Return the view as a page that stands alone; with a path, write it and return that."""
+        return written(page(type(self).__name__, self._static()), path)
 
     def _static(self) -> str:
         return f'<div class="tk-static">{self.static_html()}</div>'
@@ -195,11 +210,15 @@ class Widget(anywidget.AnyWidget):
         data = {"text/plain": repr(self), "text/html": self._static()}
         if not can_show_widgets():
             return data, {}
-        if len(data["text/html"]) <= _MAX_FALLBACK_CHARS:
-            self._fallback = data["text/html"]
+        self.keep_fallback(data["text/html"])
         bundle: Any = super()._repr_mimebundle_(**kwargs)
         live, metadata = bundle
         return {**live, **data}, metadata
+
+    def keep_fallback(self, html: str) -> None:
+        """Let a page draw this while no kernel answers, unless it is too large to be saved."""
+        if len(html) <= _MAX_FALLBACK_CHARS:
+            self._fallback = html
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

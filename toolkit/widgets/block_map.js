@@ -1,6 +1,6 @@
 const [EMPTY, CACHED, HELD] = [0, 1, 2];
 const STATE_NAMES = ["empty", "cached", "held"];
-const [MAX_HEIGHT, MAX_CELL] = [420, 24];
+const MAX_CELL = 24;
 const HISTORY_AFTER_MS = 120;
 
 export default {
@@ -11,7 +11,7 @@ export default {
     let first = null; // index in owners of each block's first holder
     let grid = { size: 12, columns: 1, rows: 1 };
     let cursor = -1;
-    let chosen = null; // a request id whose blocks stand out
+    let chosen = []; // the ids of requests whose blocks stand out
     let told = { block: -1, rows: [] };
     let pointer = null;
     let historyTimer = 0;
@@ -75,7 +75,7 @@ export default {
     function layout(width) {
       const count = cells.state.length;
       let size = MAX_CELL;
-      while (size > 3 && Math.ceil(count / Math.floor(width / size)) * size > MAX_HEIGHT) size -= 1;
+      while (size > 3 && Math.ceil(count / Math.floor(width / size)) * size > meta.max_height_px) size -= 1;
       const columns = Math.max(1, Math.min(count, Math.floor(width / size)));
       return { size, columns, rows: Math.ceil(count / columns) };
     }
@@ -104,10 +104,11 @@ export default {
           pixels.fill(paint, row * wide + x, row * wide + x + width_);
         }
       };
-      const rest = chosen === null ? 1 : 0.35;
+      const isChosen = meta.owners.map((name) => chosen.includes(name));
+      const isPicked = isChosen.includes(true); // else who was chosen holds nothing at this step
+      const rest = isPicked ? 0.35 : 1;
       const [empty, cached] = [palette.free, palette.cached].map((colour) => pixel(colour, rest));
       const paints = meta.paints.map((index) => palette.owners[index]);
-      const isChosen = meta.owners.map((name) => chosen === null || name === chosen);
       for (let block = 0; block < cells.state.length; block += 1) {
         const x = (block % columns) * size;
         const y = Math.floor(block / columns) * size;
@@ -117,7 +118,7 @@ export default {
           if (cells.state[block] === CACHED && side > 6) fill(x + 2, y + 2, side - 4, side - 4, empty);
           continue;
         }
-        const strength = stands(block, isChosen) ? 1 : 0.12;
+        const strength = !isPicked || stands(block, isChosen) ? 1 : 0.12;
         // New blocks are strong; one that is held for 50 steps or more keeps 60 % of its colour.
         const age = cells.age[block];
         const shade = age < 0 ? 1 : 1 - 0.4 * Math.min(age / 50, 1);
@@ -154,7 +155,6 @@ export default {
     }
 
     function stands(block, isChosen) {
-      if (chosen === null) return true;
       for (let index = start(block); index < cells.ends[block]; index += 1) {
         if (isChosen[cells.holders[index]]) return true;
       }
@@ -211,8 +211,8 @@ export default {
     }
 
     function choose(block) {
-      const owner = block >= 0 && cells?.state[block] === HELD ? meta.owners[first[block]] : null;
-      chosen = owner === chosen ? null : owner;
+      const names = block >= 0 && cells ? holders(block).map((owner) => meta.owners[owner]) : [];
+      chosen = names.join() === chosen.join() ? [] : names;
       showText();
       surface.redraw();
     }
@@ -229,6 +229,8 @@ export default {
 
     // ---- frames
 
+    const known = (name) => (meta.owners.includes(name) ? name : `${name} (holds nothing at this step)`);
+
     function showText() {
       note.textContent = meta.note ?? "";
       slider.disabled = back.disabled = next.disabled = Boolean(meta.note) || !cells;
@@ -243,7 +245,7 @@ export default {
       const { held, shared, cached, empty } = meta.counts;
       caption.textContent = `After step ${meta.step} of ${meta.newest}: ${held} held `
         + `(${shared} shared), ${cached} cached, ${empty} empty; ${cells.state.length} blocks of `
-        + `${meta.block_size} tokens` + (chosen === null ? "" : `; standing out: ${chosen}`);
+        + `${meta.block_size} tokens` + (chosen.length ? `; standing out: ${chosen.map(known).join(", ")}` : "");
       const palette = colours(el);
       const named = meta.owners.slice(0, 12);
       legend(key, [

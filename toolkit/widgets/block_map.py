@@ -22,6 +22,7 @@ _NO_HISTORY = (
     "Earlier steps need the record's level to be 'blocks' from the start: "
     "engine.record.level = 'blocks'"
 )
+_MAX_HEIGHT_PX = 420
 _MAX_HISTORY_ROWS = 8  # what fits beside a pointer
 _LARGE_POOL = 4096  # from here on cells are small, and the picture stays below 40 kB
 _NUM_NAMED = 12  # owners in the legend of a picture
@@ -30,22 +31,26 @@ _NUM_NAMED = 12  # owners in the legend of a picture
 class BlockMap(Widget):
     """The blocks of a KV cache, at one step or as they change.
 
-    Colours are owners, a dot marks a shared block, green is free but reusable, grey is empty; the
-    filled part of a block is its tokens, and a block fades as it grows old. The slider and the
-    arrow keys go through the steps of a record whose level is "blocks"; without one, a live
+    Colours are owners, a small square marks a shared block, green is free but reusable, grey is
+    empty; the filled part of a block is its tokens, and a block fades as it grows old. The slider
+    and the arrow keys go through the steps of a record whose level is "blocks"; without one, a live
     engine is shown as it is now.
 
     Args:
         source: An LLM, Engine, Server, Run, Record, or the path of a saved record.
         step: The step to show first; the newest when None.
+        max_height_px: Cells shrink to fit in it.
     """
 
     _esm = Path(__file__).parent / "block_map.js"
 
-    def __init__(self, source: Any, *, step: int | None = None) -> None:
+    def __init__(
+        self, source: Any, *, step: int | None = None, max_height_px: int = _MAX_HEIGHT_PX
+    ) -> None:
         self.source = open_source(source)
         self._record = self.source.record
         self._follows = step is None
+        self._max_height_px = max_height_px
         self._cells: BlockCells | None = None
         self._seen: tuple[int, ...] = ()  # what tells that the engine has moved on
         super().__init__()
@@ -144,6 +149,7 @@ class BlockMap(Widget):
             "follows": self._follows,
             "live": self.is_live,
             "note": "" if self._has_history else _NO_HISTORY,
+            "max_height_px": self._max_height_px,
         }
         if self._cells is None:
             self.send_frame("cells", meta)
@@ -198,7 +204,8 @@ class BlockMap(Widget):
         image = picture(
             raster_png(_raster(cells)),
             alt=self._caption(cells),
-            style="width:100%;max-width:900px;image-rendering:pixelated;background:white",
+            style=f"width:100%;max-width:900px;max-height:{self._max_height_px}px;"
+            "object-fit:contain;object-position:left;image-rendering:pixelated;background:white",
         )
         return f"<div><b>{escape(self._caption(cells))}</b></div>{image}{legend(_legend(cells))}"
 

@@ -19,11 +19,12 @@ const VIEWS = [
     parts: [["ttft_p50_s", "prefill", "TTFT p50"], ["ttft_p99_s", "prefill", "TTFT p99", true],
       ["itl_p50_s", "decode", "ITL p50"], ["itl_p99_s", "decode", "ITL p99", true]] },
   { title: "KV cache", height: 50, kind: "stack", format: percent, top: 1,
-    parts: [["kv_held", "decode", "held"], ["kv_cached", "cached", "cached, free to take"]] },
+    parts: [["kv_held", "decode", "held"], ["kv_cached", "cached", "cached"]] },
   { title: "Prefix hits", height: 36, kind: "stack", format: percent, top: 1,
     parts: [["prefix_hit_rate", "cached", "of prompt tokens"]] },
   { title: "Kernel busy", height: 36, kind: "stack", format: percent, top: 1,
-    parts: [["host_busy", "wait_host", "of the time, work stood still"]] },
+    tells: "There were requests, but the interpreter did something else than steps",
+    parts: [["host_busy", "wait_host", "of the time"]] },
 ];
 const HEIGHT = VIEWS.reduce((sum, view) => sum + view.height + GAP, 0) + AXIS;
 
@@ -83,7 +84,7 @@ function render({ model, el }) {
         : `background:var(--tk-${colour})`;
       return { lane, value, node: make("div", {}, swatch, value, ` ${name}`) };
     });
-    const head = make("div", { class: "tk-muted" }, view.title);
+    const head = make("div", { class: "tk-muted", title: view.tells ?? "" }, view.title);
     const node = make("div", { style: `position:absolute;top:${top}px` }, head,
       ...values.map((value) => value.node));
     top += view.height + GAP;

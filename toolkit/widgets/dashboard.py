@@ -12,6 +12,7 @@ import pandas as pd
 
 from toolkit.widgets import dashboard_figure
 from toolkit.widgets.base import Widget
+from toolkit.widgets.fallback import picture, small_png
 from toolkit.widgets.lane_reader import LaneReader, as_matrix
 from toolkit.widgets.lanes import LANES
 from toolkit.widgets.load_switch import LoadSwitch
@@ -90,7 +91,13 @@ class Dashboard(Widget):
     # ---- actions
 
     def select(self, a_s: float, b_s: float) -> pd.DataFrame:
-        """Mark the time between two moments of the record; return its requests."""
+        """Mark the time between two moments; return its requests.
+
+        Args:
+            a_s: Seconds since the record began, as in its tables. The axis of a live view counts
+                back from now instead; ``data.time_s.max()`` is about now.
+            b_s: The other end, likewise.
+        """
         self._brush = (min(a_s, b_s), max(a_s, b_s))
         self._send_selection()
         return self.selection
@@ -189,6 +196,10 @@ class Dashboard(Widget):
     def figure(self) -> Any:
         """Return the lanes as a matplotlib Figure."""
         return dashboard_figure.draw(self.snapshot(), self._reader.lanes.bin_s, self._brush)
+
+    def static_html(self) -> str:
+        """Return the lanes as a picture that is small enough to be saved with the widget."""
+        return picture(small_png(self.figure()), alt=repr(self))
 
     def __repr__(self) -> str:
         state = "live" if self._source.is_live else "recorded"

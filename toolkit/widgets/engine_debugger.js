@@ -7,7 +7,7 @@ function render({ model, el }) {
   const bar = element("div", "tk-bar", root);
   const button = (label, title, kind, fields = () => ({})) => {
     const made = element("button", "tk-button", bar, label);
-    made.title = title;
+    made.title = made.dataset.title = title;
     made.onclick = () => frames.send(kind, fields());
     return made;
   };
@@ -26,6 +26,7 @@ function render({ model, el }) {
   const policyLabel = element("label", "tk-muted", bar, "policy ");
   const policy = element("select", "", policyLabel);
   policy.onchange = () => frames.send("policy", { policy: policy.value });
+  const hint = element("span", "tk-muted", bar);
   const status = element("div", "tk-status", root);
   status.setAttribute("role", "status");
   const plan = element("div", "tk-plan", root);
@@ -47,7 +48,8 @@ function render({ model, el }) {
       const select = old?.tagName === "SELECT" ? old : null;
       const choice = select ?? make("select", { "aria-label": "request" });
       if (!select) argument.replaceChildren(choice);
-      fill(choice, meta.requests.map((name) => [name, name]));
+      fill(choice, meta.requests.length ? meta.requests.map((name) => [name, name]) : [["", "no request yet"]]);
+      choice.disabled = !meta.requests.length;
     } else if (kind === "number") {
       if (old?.tagName !== "INPUT")
         argument.replaceChildren(
@@ -63,8 +65,17 @@ function render({ model, el }) {
     fill(policy, meta.policies.map((name) => [name, name]), meta.policy);
     drawArgument();
     const held = meta.is_busy || meta.is_running || meta.is_closed;
-    step.disabled = run.disabled = held || !meta.has_work;
-    back.disabled = held || !meta.can_go_back;
+    const reason = meta.is_closed ? "the engine is closed"
+      : meta.is_busy ? "a run is in progress"
+      : meta.is_running ? "the engine's thread runs the steps: pause it first" : "";
+    const idle = meta.has_work ? "" : "nothing to run: add a request";
+    const allow = (made, why) => {
+      made.disabled = Boolean(why);
+      made.title = why || made.dataset.title;
+    };
+    for (const made of [step, run]) allow(made, reason || idle);
+    allow(back, reason || (meta.can_go_back ? "" : "no step has run yet"));
+    hint.textContent = reason ? "" : idle;
     back.hidden = !meta.has_rewind;
     policy.disabled = meta.is_busy || meta.is_closed;
     stop.hidden = !meta.is_busy;

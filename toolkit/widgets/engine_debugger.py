@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from toolkit.engine import StepReport
 from toolkit.errors import InvalidConfig
 from toolkit.widgets.block_map import BlockMap
 from toolkit.widgets.debugger_controls import DebuggerControls
-from toolkit.widgets.fallback import page
+from toolkit.widgets.fallback import page, written
 from toolkit.widgets.front_end import can_show_widgets
 from toolkit.widgets.source import open_source
 from toolkit.widgets.timeline import Timeline
 
 __all__ = ["EngineDebugger"]
+
+_MAP_HEIGHT_PX = 240  # all three views fit on a screen
 
 
 class EngineDebugger(ipywidgets.VBox):
@@ -40,8 +43,9 @@ class EngineDebugger(ipywidgets.VBox):
             )
         self.engine = opened.engine
         self.controls = DebuggerControls(opened, self._refresh)
-        self.timeline = Timeline(opened)
-        self.block_map = BlockMap(opened)
+        # In seconds the time that a person thinks would fill the picture.
+        self.timeline = Timeline(opened, x="steps")
+        self.block_map = BlockMap(opened, max_height_px=_MAP_HEIGHT_PX)
         super().__init__([self.controls, self.timeline, self.block_map])
 
     def step(self) -> StepReport | None:
@@ -65,6 +69,14 @@ class EngineDebugger(ipywidgets.VBox):
         """The steps that have run."""
         return self.controls.data
 
+    def close(self) -> None:
+        """Take the debugger and its views off every page."""
+        parts = [*self._trait_values.get("children", ()), self._trait_values.get("layout")]
+        super().close()
+        for part in parts:
+            if part is not None:
+                part.close()
+
     def _refresh(self) -> None:
         for view in (self.timeline, self.block_map):
             if view.is_displayed:
@@ -72,26 +84,26 @@ class EngineDebugger(ipywidgets.VBox):
 
     # ---- without a page
 
-    def to_png(self, path: Any = None) -> bytes:
-        """Return the timeline as a PNG picture, and write it to ``path`` if one is given."""
-        return self.timeline.to_png(path)
+    def to_png(self, path: str | PathLike[str] | None = None) -> bytes | Path:
+        """Return the timeline as a PNG picture; with a path, write it there and return the path."""
+        return written(self.timeline.to_png(), path)
 
-    def to_html(self, path: Any = None) -> str:
-        """Return all views as an HTML page that stands alone, and write it to ``path``."""
-        html = page("EngineDebugger", self._static())
-        if path is not None:
-            Path(path).write_text(html, encoding="utf-8")
-        return html
+    def to_html(self, path: str | PathLike[str] | None = None) -> str | Path:
+        """Return all views as a page that stands alone; with a path, write it and return that."""
+        return written(page("EngineDebugger", "".join(self._static())), path)
 
-    def _static(self) -> str:
+    def _static(self) -> list[str]:
         parts = (self.controls, self.timeline, self.block_map)
-        return "".join(f"<div>{part.static_html()}</div>" for part in parts)
+        return [f"<div>{part.static_html()}</div>" for part in parts]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """Offer the live view and, for whatever cannot show it, the view as it is now."""
-        data = {"text/plain": repr(self), "text/html": self._static()}
+        static = self._static()
+        data = {"text/plain": repr(self), "text/html": "".join(static)}
         if not can_show_widgets():
             return data
+        for part, html in zip((self.controls, self.timeline, self.block_map), static, strict=True):
+            part.keep_fallback(html)
         live: Any = super()._repr_mimebundle_(**kwargs)
         return {**live, **data}
 

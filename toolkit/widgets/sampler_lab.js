@@ -15,6 +15,7 @@ function render({ model, el }) {
   list.setAttribute("aria-label", "tokens, likeliest first; up and down pick one to bias");
   let frame = null;
   let stage = null; // the step that is shown; null is the whole chain
+  let showsAll = false; // also the steps that changed nothing
   let picked = -1;
   let waiting = null; // settings that changed while Python was at work
   let isBusy = false;
@@ -87,7 +88,12 @@ function render({ model, el }) {
     const count = meta.tokens.length;
     strip.replaceChildren();
     const choices = [[null, "whole chain", true], ...meta.stages.map((s, i) => [i, s.name, s.changed])];
+    let numFolded = 0;
     for (const [index, name, changed] of choices) {
+      if (!changed && index !== 0 && index !== stage && !showsAll) {
+        numFolded += 1;
+        continue;
+      }
       const button = element("button", "tk-stage", strip);
       button.setAttribute("role", "tab");
       button.setAttribute("aria-selected", stage === index);
@@ -102,6 +108,15 @@ function render({ model, el }) {
         draw();
       };
     }
+    if (!numFolded && !showsAll) return;
+    const fold = element("button", "tk-stage tk-fold", strip,
+      showsAll ? "only what changed something" : `${numFolded} changed nothing`);
+    fold.title = "steps of the chain that left every probability as it was";
+    fold.setAttribute("aria-expanded", showsAll);
+    fold.onclick = () => {
+      showsAll = !showsAll;
+      draw();
+    };
   }
 
   function miniature(values) {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidConfig, ToolkitError
+from toolkit.record import Record
 from toolkit.request import Request, RequestOutput, SamplingParams
 from toolkit.sampling import Stages
 from toolkit.widgets.answers import vocabulary_of
 from toolkit.widgets.base import Widget
-from toolkit.widgets.fallback import new_figure
+from toolkit.widgets.fallback import PALE, bar_row, legend, new_figure
 from toolkit.widgets.lab import CONTROLS, Lab, Place, raw_logits
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import Source, open_source
@@ -51,7 +54,7 @@ class SamplerLab(Widget):
         tokenizer: Gives tokens their texts where the source has none.
 
     Raises:
-        InvalidConfig: ``source`` and ``prompt`` do not go together.
+        InvalidConfig: ``source`` and ``prompt`` do not go together, or there are no logits.
         InvalidParameter: the logits are no single row.
         InvalidRequest: the prompt cannot be served, or there is no such token.
     """
@@ -70,6 +73,12 @@ class SamplerLab(Widget):
         tokenizer: Any = None,
     ) -> None:
         is_engine = any(hasattr(source, name) for name in ("engine", "step"))
+        if isinstance(source, str | PathLike | Record) or source is None:
+            raise InvalidConfig(
+                f"{type(source).__name__}: a record holds no logits. Give a row of them, or the "
+                "LLM that computes them: SamplerLab(llm, 'Once upon a'), or SamplerLab(llm, "
+                "output, token=3) for a token of an answer"
+            )
         opened = open_source(source) if is_engine or isinstance(source, Source) else None
         self._vocabulary = vocabulary_of(opened, tokenizer)
         if opened is None:
@@ -215,7 +224,7 @@ class SamplerLab(Widget):
         places = np.arange(len(table))
         figure = new_figure(6.0, 0.2 * len(table) + 1.2)
         axes = figure.add_subplot()
-        axes.barh(places, table["probability_raw"], 0.8, color="#c9ced4", label="before the chain")
+        axes.barh(places, table["probability_raw"], 0.8, color=PALE, label="before the chain")
         colours = np.where(table["is_chosen"], LIGHT["prefill"], LIGHT["decode"])
         axes.barh(places, table["probability_final"], 0.4, color=colours, label="after it")
         if self._lab.num_draws:
@@ -228,6 +237,34 @@ class SamplerLab(Widget):
         axes.set_title(self._draw_text(), fontsize=9, loc="left", parse_math=False)
         axes.legend(fontsize=8, loc="lower right")
         return figure
+
+    def static_html(self) -> str:
+        """Return the first and the last distribution as bars that need no script."""
+        table = self.data.head(_NUM_DRAWN)
+        most = max(table["probability_raw"].max(), table["probability_final"].max(), 1e-9)
+        rows = "".join(
+            bar_row(
+                visible(row.text),
+                before=row.probability_raw / most,
+                after=row.probability_final / most,
+                number=f"{row.probability_final:.1%}" if row.is_kept else "cut",
+                colour=LIGHT["prefill"] if row.is_chosen else LIGHT["decode"],
+            )
+            for row in table.itertuples()
+        )
+        key = legend(
+            [
+                ("before the chain", PALE),
+                ("after it", LIGHT["decode"]),
+                ("chosen", LIGHT["prefill"]),
+            ]
+        )
+        more = len(self._lab.logits) - len(table)
+        rest = f"<div>{more:,} more tokens</div>" if more else ""
+        return (
+            f"<div><b>{escape(self._draw_text())}</b></div>"
+            f'<div style="max-width:600px">{rows}{rest}</div>{key}'
+        )
 
     def __repr__(self) -> str:
         kept = self.stages.stages[-1].kept

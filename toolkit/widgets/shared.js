@@ -129,8 +129,9 @@ function onFrame(model, handler, el) {
     if (isComplete || stale) return;
     stale = make("div", { class: "tk-fallback" });
     stale.innerHTML = model.get("_fallback") ?? "";
-    stale.append(make("div", { class: "tk-note" },
-      "No answer from the kernel yet: this is the view as it was when the cell ran."));
+    stale.append(make("div", { class: "tk-note" }, "No answer from the kernel yet: " + (stale.innerHTML
+      ? "this is the view as it was when the cell ran."
+      : "the view appears as soon as the kernel is done with what it runs now.")));
     hidden = Array.from(el.children).filter((child) => !child.hidden);
     for (const child of hidden) child.hidden = true;
     el.append(stale);
@@ -277,25 +278,37 @@ function axis(ctx, side, { box, low, high, scale, unit = "", palette, count, for
   ctx.restore();
 }
 
-/** A tip beside the pointer: show(event, content) with text, a node, or rows [[name, value]]. */
+/**
+ * A tip beside the pointer: show(event, content) with text, a node, or rows [[name, value]].
+ * It lies above the page, so that the end of a cell's output does not cut it off.
+ */
 function tooltip(el) {
-  const node = make("div", { class: "tk-tip", role: "tooltip" });
+  const node = make("div", { class: "tk-tip", role: "tooltip", popover: "manual" });
   node.hidden = true;
   el.append(node);
+  const hide = () => {
+    if (!node.hidden) node.hidePopover?.();
+    node.hidden = true;
+  };
   const show = (event, content) => {
     if (Array.isArray(content)) {
       const rows = content.filter((row) => row != null);
       node.replaceChildren(make("table", {}, ...rows.map(([name, value]) =>
         make("tr", {}, make("td", {}, String(name)), make("td", {}, String(value))))));
     } else node.replaceChildren(content);
-    node.hidden = false;
-    const box = el.getBoundingClientRect();
-    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const flips = x + 16 + node.offsetWidth > el.clientWidth;
-    node.style.left = `${Math.max(0, flips ? x - 12 - node.offsetWidth : x + 16)}px`;
-    node.style.top = `${y + 14}px`;
+    if (node.hidden) {
+      node.hidden = false;
+      node.showPopover?.();
+      addEventListener("scroll", hide, { capture: true, once: true, passive: true });
+    }
+    const { clientX: x, clientY: y } = event;
+    const [wide, tall] = [node.offsetWidth, node.offsetHeight];
+    const left = x + 16 + wide > innerWidth ? x - 12 - wide : x + 16;
+    const top = y + 14 + tall > innerHeight ? y - 10 - tall : y + 14;
+    node.style.left = `${Math.max(0, Math.min(left, innerWidth - wide))}px`;
+    node.style.top = `${Math.max(0, Math.min(top, innerHeight - tall))}px`;
   };
-  return { node, show, hide: () => (node.hidden = true) };
+  return { node, show, hide };
 }
 
 /** Call map[event.key]() for keys pressed inside `el`, with "Shift+" before the name if held. */

@@ -12,7 +12,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.request import Request, RequestOutput
-from toolkit.widgets.answers import vocabulary_of
+from toolkit.widgets.answers import is_answer, vocabulary_of
 from toolkit.widgets.base import Widget
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import open_source
@@ -36,7 +36,7 @@ class SideBySide(Widget):
             have texts only where their log-probabilities were asked for.
 
     Raises:
-        InvalidConfig: there are fewer than two answers, or not as many names.
+        InvalidConfig: they are no answers or fewer than two, or there are not as many names.
     """
 
     _esm = _HERE / "side_by_side.js"
@@ -56,6 +56,7 @@ class SideBySide(Widget):
         if len(self.names) != len(answers):
             raise InvalidConfig(f"{len(self.names)} names for {len(answers)} answers")
         vocabulary = _vocabulary(source)
+        self._has_vocabulary = vocabulary is not None
         tables = [token_table(answer, vocabulary=vocabulary) for answer in answers]
         self._token_ids = [answer.token_ids for answer in answers]
         self._shown = [
@@ -101,19 +102,26 @@ class SideBySide(Widget):
             padded[row, : len(ids)] = ids
         return padded != padded[:1]
 
+    @property
+    def _hint(self) -> str:
+        """How numbers become words, where none of the tokens has a text."""
+        has_words = any(token.kind != "special" for shown in self._shown for token in shown)
+        return "" if has_words or self._has_vocabulary else "; source=llm gives words for numbers"
+
     def _summary(self) -> str:
         first = self.first_difference
         if first is None:
-            return f"all {self._width} tokens are the same"
+            return f"all {self._width} tokens are the same{self._hint}"
         said = [
             f"{name} {shown[first].text!r}" if first < len(shown) else f"{name} has ended"
             for name, shown in zip(self.names, self._shown, strict=True)
         ]
         same = int((~self._differs().any(axis=0)).sum())
-        return (
-            f"the first {first} tokens are the same, then: {', '.join(said)}; "
-            f"{same} of {self._width} places agree"
-        )
+        begins = {
+            0: "different from the first token on",
+            1: "the first token is the same, then",
+        }.get(first, f"the first {first} tokens are the same, then")
+        return f"{begins}: {', '.join(said)}; {same} of {self._width} places agree{self._hint}"
 
     # ---- shown
 
@@ -177,6 +185,11 @@ def _answers(outputs: Any) -> list[Answer]:
     if isinstance(outputs, RequestOutput | Request):
         count = len(outputs.samples if isinstance(outputs, Request) else outputs.outputs)
         return [Answer.of(outputs, sample) for sample in range(count)]
+    if not is_answer(outputs):
+        raise InvalidConfig(
+            f"{type(outputs).__name__}: answers can be compared, as [llm.generate(a)[0], "
+            "llm.generate(b)[0]]; a record has their tables, which record.diff(other) compares"
+        )
     # A request that is one of several samples stands for itself.
     return [
         Answer.of(output, output.sample_index if isinstance(output, Request) else 0)

@@ -7,20 +7,23 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import InvalidParameter, ToolkitError
 from toolkit.widgets.base import Widget
-from toolkit.widgets.fallback import legend, new_figure, picture, raster_png
+from toolkit.widgets.fallback import legend, new_figure
 from toolkit.widgets.palette import LIGHT
 from toolkit.widgets.source import open_source
-from toolkit.widgets.timeline_picture import timeline_pixels
+from toolkit.widgets.timeline_picture import timeline_html
 from toolkit.widgets.timeline_rows import (
     KINDS,
     lane_arrays,
+    over_steps,
     request_arrays,
     span_arrays,
     span_kinds,
+    span_name,
     tag_codes,
 )
 
@@ -46,6 +49,9 @@ class Timeline(Widget):
         sort: "arrival", "ttft" or the name of a tag.
         x: "seconds" or "steps".
         max_requests: The newest that many are shown.
+
+    Raises:
+        InvalidParameter: there is no such ``x``, or no request has a tag of the name ``sort``.
     """
 
     _esm = Path(__file__).parent / "timeline.js"
@@ -59,9 +65,10 @@ class Timeline(Widget):
         max_requests: int = _MAX_REQUESTS,
     ) -> None:
         if x not in ("seconds", "steps"):
-            raise ToolkitError(f"x={x!r}: a timeline runs over 'seconds' or 'steps'")
+            raise InvalidParameter(f"x={x!r}: a timeline runs over 'seconds' or 'steps'")
         self.source = open_source(source)
         self._record = self.source.whole_record
+        self._require_sort(sort)
         self._sort, self._x, self._max_requests = sort, x, max_requests
         self._selected: list[str] = []
         self._open: set[str] = set()  # requests that had not ended when they were last sent
@@ -73,6 +80,16 @@ class Timeline(Widget):
         super().__init__()
         self.on_message("why", lambda message: self._explain(str(message["request_id"])))
         self.on_message("select", lambda message: self._select(message["request_ids"]))
+
+    def _require_sort(self, sort: str) -> None:
+        if sort in ("arrival", "ttft"):
+            return
+        requests = self._record.requests
+        tags = [name[5:] for name in requests.columns if name.startswith("tags.")]
+        # Before the first request nobody knows what tags there will be.
+        if sort not in tags and len(requests):
+            known = ", ".join(map(repr, ["arrival", "ttft", *tags]))
+            raise InvalidParameter(f"sort={sort!r}: no request has such a tag; there are {known}")
 
     # ---- what is shown
 
@@ -178,7 +195,7 @@ class Timeline(Widget):
         from matplotlib.patches import Patch
 
         requests = self._ordered().tail(_MAX_FIGURE_ROWS).reset_index(drop=True)
-        spans = self._record.spans(list(requests["request_id"]))
+        spans = self._spans(list(requests["request_id"]))
         num_rows = len(requests)
         figure = new_figure(8, 2.6 + min(6.0, 0.2 * num_rows))
         rows, tokens, blocks = figure.subplots(
@@ -200,9 +217,9 @@ class Timeline(Widget):
         if 0 < num_rows <= 25:
             rows.set_yticks(range(num_rows), list(requests["request_id"]), fontsize=7)
         self._draw_lanes(tokens, blocks)
-        blocks.set_xlabel("seconds since the record began")
+        blocks.set_xlabel("step" if self._x == "steps" else "seconds since the record began")
         handles = [
-            Patch(color=LIGHT[KINDS[place]], label=KINDS[place].replace("wait_", "waits for "))
+            Patch(color=LIGHT[KINDS[place]], label=span_name(KINDS[place]))
             for place in sorted(set(kinds))
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=6, fontsize=7, frameon=False)
@@ -216,8 +233,7 @@ class Timeline(Widget):
         return requests.sort_values(by, kind="stable", key=_sortable)
 
     def _draw_lanes(self, tokens: Any, blocks: Any) -> None:
-        steps = self._record.steps.tail(_MAX_STEPS)
-        lanes = lane_arrays(steps, self._record.num_blocks or 0)
+        lanes = self._lanes()
         where = {"x": lanes["step_start"], "step": "post", "linewidth": 0}
         tokens.fill_between(y1=lanes["step_tokens"], color=LIGHT["prefill"], **where)
         tokens.step(lanes["step_start"], lanes["budget"], where="post", color=LIGHT["muted"], lw=1)
@@ -236,23 +252,34 @@ class Timeline(Widget):
             return f"<p>{escape(str(error))}</p>"
 
     def _picture(self, request_ids: list[str]) -> str:
-        spans = self._record.spans(request_ids)
-        steps = self._record.steps.tail(_MAX_STEPS)
-        low_s, high_s = float(spans["start_s"].min()), float(spans["end_s"].max())
-        steps = steps[
-            (steps["start_s"] <= high_s) & (steps["start_s"] + steps["duration_s"] >= low_s)
-        ]
-        lanes = lane_arrays(steps, self._record.num_blocks or 0)
-        pixels = timeline_pixels(request_ids, spans, lanes, low_s=low_s, high_s=high_s)
+        spans = self._spans(request_ids)
+        if spans.empty:
+            return "<p>No step yet.</p>"
+        low, high = float(spans["start_s"].min()), float(spans["end_s"].max())
+        lanes = self._lanes()
+        inside = (lanes["step_start"] <= high) & (lanes["step_start"] + lanes["step_s"] >= low)
+        lanes = {name: values[inside] for name, values in lanes.items()}
+        unit = "step" if self._x == "steps" else "s"
+        image = timeline_html(request_ids, spans, lanes, low=low, high=high, unit=unit)
         caption = (
-            f"{len(request_ids)} of {self._record.num_rows('requests')} requests by {self._sort}, "
-            f"from {low_s:.3g} s to {high_s:.3g} s; below, tokens against the budget, and KV in %"
+            f"{len(request_ids)} of {self._record.num_rows('requests')} requests by {self._sort}; "
+            "below, tokens against the budget, and KV in %"
         )
         names = [KINDS[place] for place in sorted(set(span_kinds(spans)))]
-        key = legend((name.replace("wait_", "waits for "), LIGHT[name]) for name in names)
-        style = "width:100%;max-width:900px;background:white"
-        image = picture(raster_png(pixels), alt=caption, style=style)
+        key = legend((span_name(name), LIGHT[name]) for name in names)
         return f"<div><b>{escape(caption)}</b></div>{image}{key}"
+
+    def _spans(self, request_ids: list[str]) -> pd.DataFrame:
+        """Return spans over what the columns are: "start_s" is a step where they are steps."""
+        spans: pd.DataFrame = self._record.spans(request_ids)
+        return over_steps(spans) if self._x == "steps" else spans
+
+    def _lanes(self) -> dict[str, Any]:
+        lanes = lane_arrays(self._record.steps.tail(_MAX_STEPS), self._record.num_blocks or 0)
+        if self._x == "steps":
+            lanes["step_start"] = lanes["step"].astype(float)
+            lanes["step_s"] = np.ones_like(lanes["step_s"])
+        return lanes
 
     def __repr__(self) -> str:
         return f"Timeline({self._record.num_rows('requests')} requests)"

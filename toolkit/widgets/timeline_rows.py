@@ -9,7 +9,16 @@ import pandas as pd
 
 from toolkit.request import WAIT_CAUSES
 
-__all__ = ["KINDS", "lane_arrays", "request_arrays", "span_arrays", "span_kinds", "tag_codes"]
+__all__ = [
+    "KINDS",
+    "lane_arrays",
+    "over_steps",
+    "request_arrays",
+    "span_arrays",
+    "span_kinds",
+    "span_name",
+    "tag_codes",
+]
 
 # By place, in the page too: the names of the palette's colours.
 KINDS = (
@@ -21,13 +30,25 @@ KINDS = (
     *(f"wait_{cause}" for cause in WAIT_CAUSES),
 )
 _PLACES = {name: place for place, name in enumerate(KINDS)}
+_NAMES = {"prefill": "prefill chunk", "emit": "send"}
 _MAX_TAG_VALUES = 1000  # more would make a long list, and no order that the eye finds
+
+
+def span_name(kind: str) -> str:
+    """Return what a legend calls a kind, as the page does: "waits: blocks" for "wait_blocks"."""
+    return _NAMES.get(kind, kind.replace("wait_", "waits: "))
 
 
 def span_kinds(spans: pd.DataFrame) -> np.ndarray:
     """Return the index in KINDS of each span, [num_spans] uint8."""
     names = spans["kind"].where(spans["kind"] != "wait", "wait_" + spans["cause"].astype(str))
     return names.map(_PLACES).fillna(_PLACES["wait_host"]).to_numpy(np.uint8)
+
+
+def over_steps(spans: pd.DataFrame) -> pd.DataFrame:
+    """Return the spans with steps for seconds; what lies outside steps is left out."""
+    inside = spans[(spans["start_step"] >= 0) & ~spans["kind"].isin(("tokenize", "emit"))]
+    return inside.assign(start_s=inside["start_step"].astype(float), end_s=inside["end_step"] + 1.0)
 
 
 def span_arrays(spans: pd.DataFrame, request_ids: list[str]) -> dict[str, np.ndarray]:

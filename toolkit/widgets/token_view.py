@@ -13,7 +13,15 @@ import pandas as pd
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.widgets.answers import Answers, is_answer
 from toolkit.widgets.base import Widget
-from toolkit.widgets.token_paint import MODES, modes_of, paints, text_figure, text_html
+from toolkit.widgets.fallback import legend
+from toolkit.widgets.token_paint import (
+    MODES,
+    SOURCE_COLOURS,
+    modes_of,
+    paints,
+    text_figure,
+    text_html,
+)
 from toolkit.widgets.token_table import SOURCES, Answer, token_table
 
 __all__ = ["TokenView"]
@@ -236,6 +244,8 @@ class TokenView(Widget):
             notes.append(f"the last {MAX_SHOWN:,} of {len(table):,} tokens")
         if len(table) and not table["logprob_raw"].notna().any():
             notes.append(_NO_NUMBERS)
+        if self._request_id is not None and self._answers.answer(self._request_id).num_hidden:
+            notes.append("a record holds no prompts: TokenView(answer, llm) shows this one's too")
         return "; ".join(notes)
 
     # ---- without a page
@@ -243,14 +253,29 @@ class TokenView(Widget):
     def figure(self) -> Any:
         """Return the text as a matplotlib Figure, in the colours that are shown."""
         table = self._table()
-        return text_figure([paints(table, self.colour_by)], titles=[self._heading(table)])
+        figure = text_figure([paints(table, self.colour_by)], titles=[self._heading(table)])
+        if sources := self._sources(table):
+            from matplotlib.patches import Patch
+
+            handles = [Patch(color=colour, label=name) for name, colour in sources]
+            look: dict[str, Any] = {"fontsize": 7, "frameon": False, "borderaxespad": 0}
+            figure.legend(handles=handles, loc="lower right", ncols=len(handles), **look)
+        return figure
 
     def static_html(self) -> str:
         """Return the text as HTML that needs no script."""
         table = self._table()
         shown = table.iloc[-MAX_SHOWN:]
         text = text_html(paints(shown, self.colour_by))
-        return f"<div><b>{escape(self._heading(table))}</b>{text}</div>"
+        key = legend(self._sources(shown))
+        return f"<div><b>{escape(self._heading(table))}</b>{text}{key}</div>"
+
+    def _sources(self, table: pd.DataFrame) -> list[tuple[str, str]]:
+        """Return what the colours of the sources that are shown mean."""
+        if self.colour_by != "source":
+            return []
+        present = set(table["source"].dropna())
+        return [(name, colour) for name, colour in SOURCE_COLOURS.items() if name in present]
 
     def _heading(self, table: pd.DataFrame) -> str:
         known = len(table) > 0 and self.colour_by != "plain"

@@ -9,9 +9,9 @@ const ORDER = ["tokenize", "wait_grammar", "wait_policy", "wait_seqs", "wait_blo
 const NAMES_SHOWN = { tokenize: "tokenize", prefill: "prefill", decode: "decode", preempted: "preempted",
   emit: "send" };
 const nameOf = (row) => NAMES_SHOWN[row] ?? `wait: ${row.replace("wait_", "")}`;
-const PARTS = [["batch_own_tokens", "accent", "this request"],
+const PARTS = [["batch_own_tokens", "text", "this request"],
   ["batch_mates_prompt_tokens", "prefill", "others' prompts"],
-  ["batch_mates_decode_tokens", "wait_host", "others' decoding"]];
+  ["batch_mates_decode_tokens", "decode", "others' decoding"]];
 
 function render({ model, el }) {
   const page = mount(el);

@@ -19,7 +19,12 @@ __all__ = ["Waterfall"]
 
 _PERIOD_S = 1.0  # while the request runs: each time its whole life is worked out anew
 _NUM_RESPONSIBLE = 6
-_BATCH = {"own_tokens": "accent", "mates_prompt_tokens": "prefill", "mates_decode_tokens": "decode"}
+# The colours of the tokens in a step, as record.why paints them too, and what they are called.
+_BATCH = {
+    "own_tokens": ("text", "this request"),
+    "mates_prompt_tokens": ("prefill", "others' prompts"),
+    "mates_decode_tokens": ("decode", "others' decoding"),
+}
 _COLUMNS = ("start_s", "duration_s", "step", "token_budget", *_BATCH)
 
 
@@ -166,9 +171,8 @@ class Waterfall(Widget):
         bars.invert_yaxis()
         bars.set_title(self.why.sentence, fontsize=8, loc="left", wrap=True)
         below = np.zeros(len(batch))
-        for column, colour in _BATCH.items():
+        for column, (colour, label) in _BATCH.items():
             tokens = batch[column].to_numpy(dtype=float)
-            label = column.removesuffix("_tokens").replace("_", ": ")
             lane.bar(
                 batch.start_s - origin_s, tokens, batch.duration_s, align="edge", bottom=below,
                 color=LIGHT[colour], label=label,

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from toolkit.engine.plan import StepPlan
-from toolkit.errors import EngineClosed, InvalidParameter, InvalidRequest
-from toolkit.models import FlatBatch
+from toolkit.errors import EngineClosed, InvalidRequest
+from toolkit.models import FlatBatch, available_points
 from toolkit.request import Request
 from toolkit.runtime.hooks.capture import Capture, Sink
 from toolkit.runtime.hooks.hooked import HookedRequest
+from toolkit.runtime.hooks.keeping import checked_keeping
 from toolkit.runtime.hooks.kinds import Bound, Hook, Patch, Steer
 from toolkit.runtime.hooks.names import resolve
 from toolkit.runtime.hooks.positions import Positions, Where, check_positions, where
@@ -46,12 +47,17 @@ class ActiveHooks:
 
     # ---- what a user does
 
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The points of this model, in the order in which a forward pass reaches them."""
+        return available_points(self._open_decoder().spec)
+
     def capture(
         self,
         points: str | Iterable[str],
         *,
         positions: Positions = "all",
-        dtype: torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = "cpu",
         sink: Sink | None = None,
         requests: Callable[[Request], bool] | None = None,
@@ -76,7 +82,8 @@ class ActiveHooks:
             positions: "all", "prompt", "output" (sampled tokens), "last" (of the prompt), a
                 function of the position, a number, several, or a slice; negative ones count from
                 the end of the prompt.
-            dtype: What to keep them in; the model's by default.
+            dtype: What to keep them in, of floating point: torch.float16, or "float16"; the model's
+                by default.
             device: Where to keep them; None is where the model is.
             sink: Called on the engine's thread after each step, as ``sink(request_id, point,
                 positions, tensor)``; then nothing is kept. One that raises gets nothing more, and
@@ -86,24 +93,29 @@ class ActiveHooks:
 
         Raises:
             InvalidRequest: the model has no such point, or ``positions`` is none of these.
+            InvalidParameter: another argument is not what it may be.
         """
         decoder = self._open_decoder()
+        if not isinstance(points, Iterable):
+            raise InvalidRequest(
+                f"capture takes the name of a point, or several, not {points!r:.80}", param="hooks"
+            )
         names = [points] if isinstance(points, str) else list(points)
         found = dict.fromkeys(p for name in names for p in resolve(decoder.spec, name))
         if not found:
             raise InvalidRequest("capture takes the name of a point", param="hooks")
         check_positions(positions)
-        if not max_gb > 0:
-            raise InvalidParameter(f"max_gb must be above 0, not {max_gb!r}", param="max_gb")
+        keeping = checked_keeping(
+            dtype=dtype, device=device, max_gb=max_gb, sink=sink, requests=requests
+        )
         return Capture(
             self,
             tuple(found),
             positions=positions,
-            dtype=dtype,
-            device=None if device is None else torch.device(device),
+            keeping=keeping,
             sink=sink,
             requests=requests,
-            max_gb=max_gb,
+            num_layers=decoder.spec.num_layers,
         )
 
     def check(self, hooks: Iterable[Any]) -> None:
@@ -122,6 +134,10 @@ class ActiveHooks:
         with self._lock:
             hooked = tuple(self._hooked.values())
         return {each.request.id: tuple(each.request.hooks) for each in hooked}
+
+    def __dir__(self) -> list[str]:
+        """List what is of use in a notebook; the rest is for the runner."""
+        return ["capture", "captures", "points", "requests"]
 
     def __repr__(self) -> str:
         requests = self.requests

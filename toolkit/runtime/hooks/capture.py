@@ -10,9 +10,10 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import InvalidParameter, ToolkitError
 from toolkit.request import Request, RequestOutput
 from toolkit.runtime.hooks.captured import CapturedRequest, Rows, Span
+from toolkit.runtime.hooks.keeping import Keeping
 from toolkit.runtime.hooks.lens import Lens, read_lens
 from toolkit.runtime.hooks.names import Point
 from toolkit.runtime.hooks.positions import Positions
@@ -59,25 +60,25 @@ class Capture(Mapping[str, CapturedRequest]):
         points: Sequence[Point],
         *,
         positions: Positions,
-        dtype: torch.dtype | None,
-        device: torch.device | None,
+        keeping: Keeping,
         sink: Sink | None,
         requests: Callable[[Request], bool] | None,
-        max_gb: float,
+        num_layers: int,
     ) -> None:
         self.points = tuple(map(str, points))
         self.places = tuple(points)
         self.positions = positions
-        self.dtype = dtype
+        self.dtype = keeping.dtype
         self.wants = requests
         self.is_open = False
         self.is_full = False
         self.num_bytes = 0
-        self.error: BaseException | None = None  # of a function of the user's
+        self.error: BaseException | None = None  # that ended it
         self._keeper = keeper
-        self._device = device
+        self._device = keeping.device
         self._sink = sink
-        self._max_bytes = int(max_gb * _GIB)
+        self._max_bytes = keeping.max_gb * _GIB
+        self._num_layers = num_layers
         self._requests: dict[str, Request] = {}
         self._parts: dict[str, list[tuple[Rows, Span]]] = defaultdict(list)
         self._cut: set[str] = set()
@@ -93,8 +94,7 @@ class Capture(Mapping[str, CapturedRequest]):
         self.close()
         if self.error is not None and kind is None:
             raise ToolkitError(
-                f"a function given to capture raised, and then nothing more was captured: "
-                f"{self.error!r}"
+                f"the capture ended early, and then nothing more was captured: {self.error!r}"
             ) from self.error
 
     def close(self) -> None:
@@ -102,14 +102,14 @@ class Capture(Mapping[str, CapturedRequest]):
         self.is_open = False
         self._keeper.close(self)
 
-    def __getitem__(self, request: str | Request | RequestOutput) -> CapturedRequest:
-        """Return what was captured of a request so far.
+    def __getitem__(self, request: str | int | Request | RequestOutput) -> CapturedRequest:
+        """Return what was captured of a request so far; a number counts the requests from 0.
 
         Raises:
             KeyError: nothing of it was.
             ToolkitError: a part of it was dropped for lack of room.
         """
-        request_id = _id_of(request)
+        request_id = self._nth(request) if isinstance(request, int) else _id_of(request)
         parts = self._parts_of(request_id)
         if request_id in self._cut:
             raise ToolkitError(
@@ -118,7 +118,7 @@ class Capture(Mapping[str, CapturedRequest]):
             )
         if not parts:
             raise KeyError(f"nothing was captured of {request_id!r}; there are {list(self)}")
-        return CapturedRequest(request_id, parts)
+        return CapturedRequest(request_id, parts, self._num_layers)
 
     def __iter__(self) -> Iterator[str]:
         for request_id, request in tuple(self._requests.items()):
@@ -137,12 +137,22 @@ class Capture(Mapping[str, CapturedRequest]):
     def __hash__(self) -> int:
         return id(self)
 
+    def __dir__(self) -> list[str]:
+        """List what is of use in a notebook; the rest is for the engine's thread."""
+        counts = ["dtype", "error", "is_full", "is_open", "num_bytes", "points", "positions"]
+        return [*counts, "close", "items", "keys", "lens", "values"]
+
     def lens(self, request: str | Request | RequestOutput, top: int = 5) -> Lens:
         """Read every captured resid_post (and embed) as if it were the last layer's.
 
         Raises:
             ToolkitError: no residual sum was captured.
+            InvalidParameter: ``top`` is no number of tokens.
         """
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise InvalidParameter(
+                f"top is a number of tokens, from 1 on, not {top!r:.80}", param="top"
+            )
         captured = self[request]
         return read_lens(self._requests[captured.request_id], captured, self._keeper, top)
 
@@ -163,13 +173,20 @@ class Capture(Mapping[str, CapturedRequest]):
         self._parts.pop(request.id, None)
 
     def fail(self, error: BaseException) -> None:
-        """Stop because a function of the user's raised: no request shall suffer for it."""
-        logger.warning("a capture ends because a function given to it raised:", exc_info=error)
+        """Stop because a function of the user's raised, or rows could not be kept.
+
+        No request shall suffer for it.
+        """
+        if self.error is not None:
+            return
+        logger.warning("a capture ends early:", exc_info=error)
         self.error = error
         self.close()
 
     def add(self, rows: Rows) -> None:
         """Take what a step gave."""
+        if self.error is not None:
+            return
         if self._device is not None:
             rows.move(self._device)
         if self._sink is not None:
@@ -198,6 +215,15 @@ class Capture(Mapping[str, CapturedRequest]):
                     self._sink(span.request_id, point, span.positions, own)
                 except BaseException as error:
                     self.fail(error)
+
+    def _nth(self, number: int) -> str:
+        names = list(self)
+        try:
+            return names[number]
+        except IndexError:
+            raise KeyError(
+                f"there is no request number {number}: {len(names)} were captured, {names}"
+            ) from None
 
     def _parts_of(self, request_id: str) -> list[tuple[Rows, Span]]:
         """Return a request's rows: the prompt's, whichever sample computed them, then its own."""

@@ -117,14 +117,20 @@ class Captured(Tensor):
 class CapturedRequest(Mapping[str, Captured]):
     """What was captured of one request, by point."""
 
-    def __init__(self, request_id: str, parts: Sequence[tuple[Rows, Span]]) -> None:
+    def __init__(
+        self, request_id: str, parts: Sequence[tuple[Rows, Span]], num_layers: int
+    ) -> None:
         self.request_id = request_id
+        self._num_layers = num_layers
         self._parts = parts
         self._points = tuple(dict.fromkeys(point for rows, _ in parts for point in rows.values))
 
     def __getitem__(self, point: str) -> Captured:
-        """Return the activations at a point, under our name or TransformerLens'."""
-        name = canonical(point)
+        """Return the activations at a point, under our name or TransformerLens'.
+
+        A layer may count from the end: "layers.-1.resid_post".
+        """
+        name = canonical(point, self._num_layers) if isinstance(point, str) else point
         if name not in self._points:
             raise KeyError(f"{point} was not captured; {self.request_id} has {self._points}")
         parts = [(rows, span) for rows, span in self._parts if name in rows.values]

@@ -9,7 +9,9 @@ A token that is computed again after a preemption passes through the hooks again
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import numbers
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -62,7 +64,8 @@ class Hook:
         point: A point's name, with ``*`` for several; runtime.hooks.names lists other spellings.
         fn: Gets x, a copy of the rows of this request's wanted tokens in this step, and where they
             stand. Returns None to leave them, or a tensor of the same shape and dtype with finite
-            numbers; logits may be -inf. What else it does fails the request, and that one alone.
+            numbers; logits may be -inf, but not all of a row. What else it does fails the
+            request, and that one alone.
         positions: "all", "prompt", "output" (sampled tokens), "last" (of the prompt), a function
             of the position, a number, several, or a slice; negative ones count from the end of the
             prompt. Of the logits, only rows that are sampled from are shown.
@@ -106,13 +109,29 @@ class Steer:
     positions: Positions = "all"
     point: str | None = None
 
+    def __repr__(self) -> str:
+        place = f"layer={self.layer}" if self.point is None else f"point={self.point!r}"
+        return (
+            f"Steer({_shown(self.vector)}, {place}, scale={self.scale:g}, "
+            f"positions={self.positions!r})"
+        )
+
     def bind(self, model: Any, num_prompt_tokens: int | None) -> Bound:
         """Make it ready for a request, or for any (None); raises InvalidRequest if it is no fit."""
         if (self.layer is None) == (self.point is None):
             raise InvalidRequest("Steer takes a layer or a point, one of them", param="hooks")
         point = self.point or f"layers.{self.layer}.resid_post"
         points = resolve(model.spec, point)
+        if not isinstance(self.scale, numbers.Real) or not math.isfinite(self.scale):
+            raise InvalidRequest(
+                f"Steer's scale is a finite number, not {self.scale!r:.80}", param="hooks"
+            )
         added = _numbers(self.vector, "Steer's vector", model) * float(self.scale)
+        if not bool(added.to(model.dtype).isfinite().all()):
+            raise InvalidRequest(
+                f"Steer's vector times scale={self.scale!r:.80} is too large for {model.dtype}",
+                param="hooks",
+            )
         for each in points:
             shape = row_shape(model.spec, str(each))
             if added.shape != shape:
@@ -142,6 +161,9 @@ class Patch:
     point: str
     value: Any
     positions: Positions = "all"
+
+    def __repr__(self) -> str:
+        return f"Patch({self.point!r}, {_shown(self.value)}, positions={self.positions!r})"
 
     def bind(self, model: Any, num_prompt_tokens: int | None) -> Bound:
         """Make it ready for a request, or for any (None); raises InvalidRequest if it is no fit."""
@@ -175,6 +197,12 @@ class Patch:
 AnyHook: TypeAlias = Hook | Steer | Patch
 
 
+def _shown(value: Any) -> str:
+    """Return numbers as their shape, a single one as it is."""
+    shape = getattr(value, "shape", (len(value),) if isinstance(value, Sequence) else ())
+    return f"<numbers {list(shape)}>" if len(shape) else f"{value!r:.40}"
+
+
 def _rule(positions: Positions, num_prompt_tokens: int | None) -> Where:
     """Return the positions; of a prompt that is not known yet, any will do."""
     if num_prompt_tokens is None:
@@ -191,6 +219,8 @@ def _numbers(value: Any, name: str, model: Any) -> Tensor:
         raise InvalidRequest(f"{name} is no tensor: {error}", param="hooks") from error
     if not bool(tensor.isfinite().all()):
         raise InvalidRequest(f"{name} has numbers that are not finite", param="hooks")
+    if not bool(tensor.to(model.dtype).isfinite().all()):
+        raise InvalidRequest(f"{name} has numbers too large for {model.dtype}", param="hooks")
     return tensor
 
 
@@ -201,6 +231,8 @@ def _check(new: Any, x: Tensor, label: str, at: HookAt) -> None:
         got = f"{type(new).__name__}"
     elif new.shape != x.shape or new.dtype != x.dtype or new.device != x.device:
         got = f"a {new.dtype} tensor of shape {tuple(new.shape)} on {new.device}"
+    elif at.point == "logits" and not bool((new > -torch.inf).any(dim=-1).all()):
+        got = "logits that forbid every token"
     elif not bool(_is_usable(new, at.point)):
         got = "numbers that are not finite"
     else:

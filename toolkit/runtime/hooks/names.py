@@ -53,12 +53,18 @@ class Point(NamedTuple):
         return self.name if self.layer is None else f"layers.{self.layer}.{self.name}"
 
 
-def canonical(name: str) -> str:
+def canonical(name: str, num_layers: int | None = None) -> str:
     """Return our name of a point that TransformerLens may have named; others as they are.
+
+    Where ``num_layers`` is given, a layer may count from the end.
 
     >>> canonical("blocks.5.attn.hook_z")
     'layers.5.head_out'
+    >>> canonical("blocks.-1.attn.hook_z", num_layers=6)
+    'layers.5.head_out'
     """
+    if num_layers is not None:
+        return _from_the_end(canonical(name), num_layers)
     if name in _WHOLE:
         return _WHOLE[name]
     if name.startswith("blocks."):
@@ -88,7 +94,7 @@ def resolve(spec: Any, pattern: str) -> tuple[Point, ...]:
             "hooks need a model that one of the toolkit's families describes",
             param="hooks",
         )
-    name = _from_the_end(canonical(pattern), spec.num_layers)
+    name = canonical(pattern, spec.num_layers)
     found = [
         point
         for point in available_points(spec)

@@ -88,6 +88,11 @@ def where(positions: Positions, num_prompt_tokens: int) -> Where:
 def check_positions(positions: Positions) -> None:
     """Raise InvalidRequest unless these are positions for some prompt."""
     if isinstance(positions, slice):
+        for end in (positions.start, positions.stop, positions.step):
+            if end is not None and not hasattr(type(end), "__index__"):
+                raise InvalidRequest(
+                    f"a slice of positions has whole numbers, not {end!r:.80}", param="hooks"
+                )
         if positions.step is not None and positions.step < 1:
             raise InvalidRequest(
                 f"a slice of positions needs a step above 0, not {positions.step}", param="hooks"

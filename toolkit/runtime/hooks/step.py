@@ -7,7 +7,8 @@ requests that have no hook pass through untouched, bit for bit.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,9 +85,9 @@ class HookedStep:
         self._num_rows = batch.num_tokens
         self._parts = parts
         self._changes: defaultdict[Point, list[_Change]] = defaultdict(list)
-        self._takers: defaultdict[Point, list[Rows]] = defaultdict(list)
+        self._takers: defaultdict[Point, list[tuple[Capture, Rows]]] = defaultdict(list)
         self._kept: list[tuple[Capture, Rows]] = []
-        self._prompt_logits: list[Rows] = []
+        self._prompt_logits: list[tuple[Capture, Rows]] = []
         probs = ProbsPlan(batch, parts)
         self.attn_probs = frozenset(probs.layers)
         self.probs_rows = probs.rows() if probs.layers else None
@@ -104,8 +105,9 @@ class HookedStep:
         point = Point(name, layer)
         if point in self._changes:
             x = self._changed(self._changes[point], point, x)
-        for rows in self._takers.get(point, ()):
-            rows.take(str(point), x)
+        for capture, rows in self._takers.get(point, ()):
+            with _ending(capture):
+                rows.take(str(point), x)
         return x
 
     def score_prompts(self, hidden: Tensor, logits: Callable[[Tensor], Tensor]) -> None:
@@ -113,15 +115,17 @@ class HookedStep:
 
         ``hidden`` [num_tokens, width] are all states of the step.
         """
-        for rows in self._prompt_logits:
-            parts = rows.of(hidden).split(_MAX_SCORED_ROWS)
-            rows.keep("logits", torch.cat([logits(part) for part in parts]))
+        for capture, rows in self._prompt_logits:
+            with _ending(capture):
+                parts = rows.of(hidden).split(_MAX_SCORED_ROWS)
+                rows.keep("logits", torch.cat([logits(part) for part in parts]))
 
     def end(self) -> None:
         """Hand what was taken to its captures."""
         for capture, rows in self._kept:
             if rows.values:
-                capture.add(rows)
+                with _ending(capture):
+                    capture.add(rows)
 
     # ---- changes
 
@@ -214,7 +218,7 @@ class HookedStep:
         if sampled.rows:
             self._take(capture, sampled, [Point("logits", None)])
         if early.rows:
-            self._prompt_logits.append(self._take(capture, early, []))
+            self._prompt_logits.append((capture, self._take(capture, early, [])))
 
     def _take(
         self, capture: Capture, draft: _Draft, points: list[Point], *, is_whole: bool = False
@@ -223,7 +227,7 @@ class HookedStep:
         rows = Rows(index, draft.spans, capture.dtype)
         self._kept.append((capture, rows))
         for point in points:
-            self._takers[point].append(rows)
+            self._takers[point].append((capture, rows))
         return rows
 
     def _index(self, offset: int, numbers: Sequence[int]) -> Tensor:
@@ -248,6 +252,15 @@ class _Draft:
             num_in_prompt = sum(p < request.num_prompt_tokens for p in positions)
             self.spans.append(Span(request.id, len(self.rows), tuple(positions), num_in_prompt))
             self.rows += [position + offset for position in positions]
+
+
+@contextmanager
+def _ending(capture: Capture) -> Iterator[None]:
+    """Let what raises inside end the capture, not the step: others compute in it."""
+    try:
+        yield
+    except BaseException as error:  # no memory, or rows that cannot become the wanted dtype
+        capture.fail(error)
 
 
 def _told(error: BaseException, change: _Change, at: HookAt) -> BaseException:
