@@ -222,18 +222,12 @@ def test_an_answer_and_its_llm_may_come_in_either_order(llm: LLM) -> None:
     assert TokenView(llm).request_id == answer.request_id
 
 
-def test_sources_are_coloured_with_a_key_and_one_alone_is_not() -> None:
+def test_sources_are_coloured_with_a_key() -> None:
     engine = make_engine(recorder=Record(level="blocks"))
     engine.add([1, 2], params(3))
     engine.run_until_idle()
     view = TokenView(engine.record.freeze())
-    assert view.colour_by == "plain"
-    view.colour_by = "source"
+    assert view.colour_by == "source"
     assert "</i>sampled" in view.static_html()
     (legend,) = view.figure().legends
     assert [text.get_text() for text in legend.get_texts()] == ["sampled"]
-
-
-def test_a_heading_says_what_a_strong_colour_means() -> None:
-    view = TokenView(answer_of([3, 8, 9, 0]), tokenizer=Words())
-    assert "the stronger, the less likely" in view.static_html()
