@@ -9,7 +9,7 @@ import time
 from base64 import b64encode
 from typing import Any
 
-_LONG_ENOUGH_S = 1.0
+_LONG_ENOUGH_S = 1.0  # four frames of the busiest widget
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>a widget</title>
 <style>body { margin: 8px; background: %(background)s }</style><style>%(css)s</style>
