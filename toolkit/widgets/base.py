@@ -135,9 +135,13 @@ class Widget(anywidget.AnyWidget):
         """Whether the ticker is to call this widget."""
         return self.is_displayed and (self.is_live or self._frames.has_pending)
 
+    def send_waiting(self) -> None:
+        """Send frames that wait for their turn."""
+        self._frames.flush()
+
     def on_tick(self) -> None:
         """Send what waits, or what is new."""
-        self._frames.flush()
+        self.send_waiting()
         if not (self.is_live and self._frames.is_ready):
             return
         self._guarded(self.tick)

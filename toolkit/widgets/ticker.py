@@ -21,6 +21,10 @@ class _Ticked(Protocol):
         """Do what is due; must not raise."""
         ...
 
+    def send_waiting(self) -> None:
+        """Send frames that wait, and read nothing; must not raise."""
+        ...
+
     @property
     def wants_ticks(self) -> bool:
         """Whether any page shows it and more may happen."""
@@ -64,6 +68,7 @@ class Ticker:
             return
         start_s = time.monotonic()
         if start_s < due_s:
+            widget.send_waiting()  # an answer to a click is not to wait for a rest to end
             return
         # The thread's own time: waiting for the step in progress costs the engine nothing.
         worked_s = time.thread_time()
