@@ -21,7 +21,6 @@ from toolkit.record import Record
 from toolkit.record.waterfall import COLOURS
 from toolkit.record.why_parts import why_from_json, why_to_json
 from toolkit.request import Request, RequestOrigin
-from toolkit.widgets import palette
 
 
 class TokenRunner(LedgerRunner):
@@ -223,10 +222,6 @@ def test_it_is_drawn_in_text_and_in_html_without_what_users_wrote_as_markup():
     assert COLOURS["wait_seqs"] in html
     assert "currentColor" in html
     assert "background:white" not in html
-
-
-def test_the_colours_are_those_of_the_widgets():
-    assert {name: palette.LIGHT[name] for name in COLOURS} == COLOURS
 
 
 def test_it_goes_to_another_process_and_back():

@@ -1,7 +1,7 @@
 """One request's spans as a picture: inline SVG for a cell, a bar of letters for a terminal.
 
-The SVG takes the page's own colour for text and lines, so that it reads on light and on dark; the
-colours of spans are those of ``toolkit.widgets.palette``, whose room this one must not know.
+The SVG takes the page's own colour for text and lines, so that it reads on light and on dark;
+``toolkit.widgets.palette`` takes the colours of spans from here.
 """
 
 from __future__ import annotations

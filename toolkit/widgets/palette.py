@@ -10,24 +10,14 @@ import re
 from hashlib import blake2b
 from typing import Literal
 
+from toolkit.record.waterfall import COLOURS
+
 __all__ = ["DARK", "LIGHT", "NUM_OWNERS", "Theme", "css", "owner_colour", "owner_index", "rgb"]
 
 Theme = Literal["light", "dark"]
 
 LIGHT = {
-    # what a request does
-    "prefill": "#e08a00",
-    "decode": "#0072b2",
-    "preempted": "#c4373b",
-    "tokenize": "#8a8a8a",
-    "emit": "#4d4d4d",
-    # what it waits for
-    "wait_blocks": "#cc79a7",
-    "wait_budget": "#b8a200",
-    "wait_seqs": "#7b5fb5",
-    "wait_policy": "#3aa6a0",
-    "wait_grammar": "#a0673a",
-    "wait_host": "#a3a3a3",
+    **COLOURS,  # what a request does, and what it waits for: `record.why` paints them too
     # what a block is
     "cached": "#9ccfb7",
     "free": "#eceff1",
