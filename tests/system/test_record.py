@@ -23,13 +23,13 @@ SHARED = "The cache keeps what the prompts have in common, so that it is compute
 @pytest.fixture(scope="module")
 def mixed() -> Iterator[LLM]:
     """An LLM after a mixed run: chunked, reused, preempted, several samples, grammar, aborted."""
-    with LLM(max_model_len=256, max_num_seqs=6, num_kv_blocks=20, max_num_batched_tokens=24) as llm:
+    with LLM(max_model_len=256, max_num_seqs=6, num_kv_blocks=16, max_num_batched_tokens=24) as llm:
         llm.engine.record.level = "explain"
         llm.generate(SHARED, SamplingParams(max_tokens=2))
         choice = StructuredOutputsParams(choice=["yes", "no"])
         for index in range(10):
             params = SamplingParams(
-                max_tokens=24, ignore_eos=True, n=3 if index == 4 else 1, seed=index
+                max_tokens=60, ignore_eos=True, n=3 if index == 4 else 1, seed=index
             )
             if index == 6:
                 params = SamplingParams(structured_outputs=choice, logprobs=2)
