@@ -63,8 +63,17 @@ ROOMS = {
         imports="words kernels cache.blocks cache.storage sampling models toolkit.engine.plan",
         outside="*",
     ),
-    # Plays recorded runs; the model that one may go on with is passed in.
-    "simulate": row("toolkit.simulate.*", imports="words cache.blocks engine record", outside="-"),
+    # Plays recorded runs and machines; the model that one may go on with is passed in.
+    "simulate": row(
+        "toolkit.simulate.*",
+        imports="words cache.blocks engine record",
+        outside="numpy pandas scipy tqdm",
+    ),
+    "experiments": row(
+        "toolkit.experiments.*",
+        imports="words cache.blocks record simulate llm",
+        outside="httpx matplotlib numpy pandas psutil scipy tqdm",
+    ),
     # Checks any server, so it knows none: what it says of ours holds for others too.
     "conformance": row(
         "toolkit.conformance.*", imports="words", outside="httpx openai pandas pydantic"

@@ -42,7 +42,7 @@ _HOMES = {
 }
 
 # Rooms that are used by their own name, as in toolkit.conformance.run(url).
-_ROOMS = ("conformance", "widgets")
+_ROOMS = ("conformance", "experiments", "simulate", "widgets")
 
 __all__ = sorted(_HOMES)
 

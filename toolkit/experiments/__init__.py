@@ -1,0 +1,1 @@
+"""Reproduce throughput experiments: workloads, one way to run them anywhere, claims to check."""
