@@ -11,7 +11,7 @@ from rich.table import Table
 from toolkit.cli.console import err, out
 
 if TYPE_CHECKING:  # pandas waits until a command needs it
-    from toolkit.experiments.verdicts import VerdictTable
+    from toolkit.experiments.judging import VerdictTable
 
 __all__ = ["experiment", "report"]
 
@@ -47,7 +47,7 @@ def run_experiments(
     """Run experiments, print the verdicts, and keep tables and figures in a folder."""
     from toolkit.experiments.catalogue import EXPERIMENTS, find
     from toolkit.experiments.claims_table import find_claim
-    from toolkit.experiments.verdicts import run_experiment, verdict_table
+    from toolkit.experiments.judging import run_experiment, verdict_table
 
     chosen = list(EXPERIMENTS) if names == ["all"] else [name.replace("-", "_") for name in names]
     for name in chosen:
@@ -70,7 +70,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page about a folder of results."""
-    from toolkit.experiments.report import report as write_report
+    from toolkit.experiments.reports import report as write_report
 
     out.print(str(write_report(folder, output)), soft_wrap=True)
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import Result, find
 from toolkit.experiments.claims_table import CLAIMS
-from toolkit.experiments.verdicts import VerdictTable, verdict_table
+from toolkit.experiments.judging import VerdictTable, verdict_table
 
 __all__ = ["report"]
 
