@@ -69,12 +69,7 @@ def sweep(
     axes = {name: labelled(name, values) for name, values in (over or {}).items()}
     cells = [
         Cell(
-            labels={
-                "policy": name,
-                "rate": variant.rate,
-                "seed": seed,
-                **dict(zip(axes, at, strict=True)),
-            },
+            labels={"policy": name, **labels, **dict(zip(axes, at, strict=True))},
             workload=variant,
             on=on,
             options={

@@ -7,11 +7,14 @@ that returns a ``Result``, and ``plot(result)`` that returns a figure with the p
 from __future__ import annotations
 
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import chunked_prefill
 from toolkit.experiments.catalogue.result import SIZES, Experiment, Result
 
 __all__ = ["EXPERIMENTS", "SIZES", "Experiment", "Result", "find"]
 
-EXPERIMENTS: dict[str, Experiment] = {}
+EXPERIMENTS: dict[str, Experiment] = {
+    "chunked_prefill": chunked_prefill,
+}
 
 
 def find(name: str) -> Experiment:
