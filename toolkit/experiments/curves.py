@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments import plots
+from toolkit.experiments import figure_style
 
 __all__ = ["curve_table", "knee", "latency_curves"]
 
@@ -34,7 +34,7 @@ def latency_curves(
     *,
     by: str = "policy",
     title: str = "",
-) -> plots.DataFigure:
+) -> figure_style.DataFigure:
     """Draw a metric (s, log) against offered load, from the table that ``sweep`` returns.
 
     Lines are geometric means over the seeds, bands their 95 % intervals (Student's t of the
@@ -52,11 +52,11 @@ def latency_curves(
     """
     column, words = _column(df, metric, quantile, by)
     table = curve_table(df, column, by=by)
-    with plots.style():
-        fig = plots.figure()
+    with figure_style.style():
+        fig = figure_style.figure()
         axes = fig.subplots()
         for place, (name, line) in enumerate(table.groupby(by, sort=False)):
-            look = plots.look(place)
+            look = figure_style.look(place)
             axes.plot(line["rate"], line[column], label=str(name), zorder=3, **look._asdict())
             axes.fill_between(
                 line["rate"], line["low"], line["high"], color=look.color, alpha=0.18, lw=0
@@ -72,7 +72,9 @@ def latency_curves(
             axes.set_title(title)
         handles, labels = axes.get_legend_handles_labels()
         if table["is_knee"].any():
-            (ring,) = axes.plot([], [], "o", ms=7, mfc="none", mec=plots.PAPER_COLOUR, mew=1.0)
+            (ring,) = axes.plot(
+                [], [], "o", ms=7, mfc="none", mec=figure_style.PAPER_COLOUR, mew=1.0
+            )
             handles, labels = [*handles, ring], [*labels, "knee"]
         axes.legend(handles, labels)
     fig.data = table
