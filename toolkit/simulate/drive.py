@@ -100,8 +100,9 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
         InvalidConfig: it brings more keys than its prompt has full blocks.
     """
     token_ids = arrival.prompt_token_ids
+    _, number = engine.intake.numbers  # of the request to come, once for each engine
     if token_ids is None:
-        token_ids = (FIRST_MADE_UP + arrival.arrival_id,) * arrival.num_prompt_tokens
+        token_ids = (FIRST_MADE_UP + number,) * arrival.num_prompt_tokens
     num_full = len(token_ids) // engine.cache.block_size
     if len(arrival.block_keys) > num_full:
         raise InvalidConfig(
@@ -118,6 +119,10 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
     )
     if arrival.block_keys:
         request.block_hashes = list(arrival.block_keys)
+    elif arrival.prompt_token_ids is None:
+        # Nobody else has them, so they need not be made of the tokens.
+        stem = number.to_bytes(8, "little")
+        request.block_hashes = [stem + index.to_bytes(4, "little") for index in range(num_full)]
     return request
 
 
