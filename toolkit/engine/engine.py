@@ -566,13 +566,19 @@ class Engine:
         updates, ended = [], []
         sinks = self._sinks
         for request, num_new in progress:
-            has_ended = request.finish_reason is not None
-            if not num_new and not has_ended:
-                continue
             name, tokens = request.id, request.token_ids
             first_index = len(tokens) - len(request.prompt_token_ids) - num_new
+            has_ended = request.finish_reason is not None
+            if num_new == 1 and not has_ended and request.text is None and request.beam is None:
+                row = (name, first_index, (tokens[-1],), "", None, sampled[name])
+                updates.append(_new_update(row))
+                if sinks:
+                    self._lay_out(request, first_index, row[2], "")
+                continue
+            if not num_new and not has_ended:
+                continue
             own = sampled.get(name, ())
-            token_ids = (tokens[-1],) if num_new == 1 else tuple(tokens[len(tokens) - num_new :])
+            token_ids = tuple(tokens[len(tokens) - num_new :])
             text = ""
             if request.text is not None:
                 text = self._take_text(request)  # which ends the request if it raises
@@ -583,18 +589,24 @@ class Engine:
             if has_ended:
                 reason = str(request.finish_reason)
                 ended.append(request)
-            own = own if len(own) == num_new else own[:num_new]
-            updates.append(_new_update((name, first_index, token_ids, text, reason, own)))
+            update = (name, first_index, token_ids, text, reason, own[:num_new])
+            updates.append(_new_update(update))
             if sinks:
-                leader_id = request.parent_id or name
-                sink = sinks.get(leader_id)
-                if sink is not None:
-                    piece = _piece(request, first_index, token_ids, text)
-                    self._outbox.append((leader_id, sink, piece))
+                self._lay_out(request, first_index, token_ids, text)
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
         for request in ended:
             self.forget(request)
         return tuple(updates), ended
+
+    def _lay_out(
+        self, request: Request, first_index: int, token_ids: tuple[int, ...], text: str
+    ) -> None:
+        """Lay a piece out for whoever streams the request."""
+        leader_id = request.parent_id or request.id
+        sink = self._sinks.get(leader_id)
+        if sink is not None:
+            piece = _piece(request, first_index, token_ids, text)
+            self._outbox.append((leader_id, sink, piece))
 
     def _take_text(self, request: Request) -> str:
         """Return what became certain of a request's text; one whose text raises fails alone."""
