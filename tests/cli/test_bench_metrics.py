@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ import torch
 from toolkit.cli.bench.metrics import RequestTimes, percentile, request_metrics, spread
 from toolkit.cli.bench.model_work import decode_bytes, prefill_flops
 from toolkit.cli.bench.op_work import op_work
-from toolkit.cli.bench.open_loop import due_times
 from toolkit.models import AttentionSpec, DecoderSpec, MlpSpec, NormSpec
 from toolkit.models.spec import MoeSpec
 
@@ -73,18 +70,6 @@ def test_percentiles_are_interpolated() -> None:
 
 def test_spread_keeps_median_and_range() -> None:
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "runs": 3}
-
-
-def test_arrivals_are_poisson_or_all_at_once() -> None:
-    times = due_times(4000, request_rate=8.0, seed=1)
-    gaps = [after - before for before, after in pairwise(times)]
-    assert times == due_times(4000, request_rate=8.0, seed=1)
-    assert sum(gaps) / len(gaps) == pytest.approx(1 / 8, rel=0.05)
-    # An exponential's standard deviation is its mean.
-    assert math.sqrt(sum((gap - 1 / 8) ** 2 for gap in gaps) / len(gaps)) == pytest.approx(
-        1 / 8, rel=0.1
-    )
-    assert due_times(3, request_rate=float("inf"), seed=0) == [0.0] * 3
 
 
 def test_a_token_reads_every_matrix_once_and_the_keys_in_its_window() -> None:

@@ -5,11 +5,14 @@ from toolkit.experiments.comparison import RunComparison, compare, jain_index
 from toolkit.experiments.judging import VerdictTable, verdict_table, verdicts
 from toolkit.experiments.policy_check import PolicyCheck, check_policy
 from toolkit.experiments.reports import report
+from toolkit.experiments.results import Run
+from toolkit.experiments.running import run
 from toolkit.experiments.sweeping import sweep
 
 __all__ = [
     "Capacity",
     "PolicyCheck",
+    "Run",
     "RunComparison",
     "VerdictTable",
     "capacity",
@@ -17,6 +20,7 @@ __all__ = [
     "compare",
     "jain_index",
     "report",
+    "run",
     "sweep",
     "verdict_table",
     "verdicts",

@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import httpx
 
 from toolkit.cli.bench.metrics import RequestTimes
-from toolkit.cli.bench.workload import Item
 from toolkit.errors import ToolkitError
+from toolkit.experiments import Workload
 
-__all__ = ["Answer", "ask_all", "due_times", "first_model"]
+__all__ = ["Answer", "ask_all", "first_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +31,6 @@ class Answer:
     times: RequestTimes | None = None
     num_cached_tokens: int = 0
     error: str | None = None
-
-
-def due_times(num_requests: int, *, request_rate: float, seed: int) -> list[float]:
-    """Draw Poisson arrivals, in seconds from the start; all at 0 for an infinite rate.
-
-    >>> due_times(2, request_rate=float("inf"), seed=0)
-    [0.0, 0.0]
-    """
-    draw = Random(seed)
-    times, now_s = [], 0.0
-    for _ in range(num_requests):
-        times.append(now_s)
-        now_s += draw.expovariate(request_rate) if request_rate != float("inf") else 0.0
-    return times
 
 
 def first_model(base_url: str, api_key: str | None) -> str:
@@ -59,15 +44,17 @@ def first_model(base_url: str, api_key: str | None) -> str:
 
 
 async def ask_all(
-    items: Sequence[Item],
-    due_s: Sequence[float],
+    workload: Workload,
     *,
     base_url: str,
     model: str,
+    vocab_size: int,
     api_key: str | None = None,
     timeout_s: float = 600.0,
 ) -> list[Answer]:
-    """Send every item to /v1/completions when it is due; return the answers in their order."""
+    """Send every request to /v1/completions when it is due; return the answers in their order."""
+    columns = workload.columns
+    prompts = [workload.prompt_token_ids(k, vocab_size) for k in range(len(workload))]
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(
         base_url=base_url, headers=_headers(api_key), timeout=timeout_s, limits=limits
@@ -75,19 +62,31 @@ async def ask_all(
         origin_s = time.perf_counter()
         return await asyncio.gather(
             *(
-                _ask(client, item, origin_s + offset_s, model=model)
-                for item, offset_s in zip(items, due_s, strict=True)
+                _ask(client, prompt, num_output, origin_s + due_s, model=model)
+                for prompt, num_output, due_s in zip(
+                    prompts,
+                    columns.num_output_tokens.tolist(),
+                    columns.due_s.tolist(),
+                    strict=True,
+                )
             )
         )
 
 
-async def _ask(client: httpx.AsyncClient, item: Item, due_s: float, *, model: str) -> Answer:
+async def _ask(
+    client: httpx.AsyncClient,
+    prompt: tuple[int, ...],
+    num_output_tokens: int,
+    due_s: float,
+    *,
+    model: str,
+) -> Answer:
     await asyncio.sleep(max(due_s - time.perf_counter(), 0.0))
     lag_s = time.perf_counter() - due_s
     body = {
         "model": model,
-        "prompt": list(item.prompt_token_ids),
-        "max_tokens": item.output_len,
+        "prompt": list(prompt),
+        "max_tokens": num_output_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
@@ -113,7 +112,7 @@ async def _ask(client: httpx.AsyncClient, item: Item, due_s: float, *, model: st
     times = RequestTimes(
         due_s=due_s,
         arrivals_s=tuple(arrivals_s),
-        num_prompt_tokens=usage.get("prompt_tokens", len(item.prompt_token_ids)),
+        num_prompt_tokens=usage.get("prompt_tokens", len(prompt)),
         num_tokens=usage.get("completion_tokens"),
     )
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0

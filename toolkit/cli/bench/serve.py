@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,10 +18,12 @@ from toolkit.cli.bench.options import (
     Warmups,
     WorkloadFile,
     report,
+    workload_for,
+    workload_settings,
 )
 from toolkit.cli.bench.results import combine
-from toolkit.cli.bench.workload import Item, describe, load_workload, random_workload
 from toolkit.errors import ToolkitError
+from toolkit.experiments import AtOnce, Poisson
 
 if TYPE_CHECKING:  # httpx comes with an extra, and only this command needs it
     from toolkit.cli.bench.open_loop import Answer
@@ -60,21 +61,21 @@ def serve(
     Each run asks new random prompts, for a server may remember the old ones; a workload file is
     asked as it is, and cached_tokens tells what the server remembered.
     """
-    from toolkit.cli.bench.open_loop import ask_all, due_times, first_model
+    from toolkit.cli.bench.open_loop import ask_all, first_model
 
     name = model or first_model(base_url, api_key)
+    arrivals = AtOnce() if request_rate == float("inf") else Poisson(request_rate)
     runs, notes = [], []
     for index in range(num_warmups + repeats):
-        items = _items(
+        load = workload_for(
             workload,
             num_prompts=num_prompts,
             input_len=input_len,
             output_len=output_len,
-            vocab_size=vocab_size,
             seed=seed + index,
-        )
-        due_s = due_times(len(items), request_rate=request_rate, seed=seed)
-        answers = asyncio.run(ask_all(items, due_s, base_url=base_url, model=name, api_key=api_key))
+        ).with_arrivals(arrivals)
+        asked = ask_all(load, base_url=base_url, model=name, vocab_size=vocab_size, api_key=api_key)
+        answers = asyncio.run(asked)
         metrics, complaints = _summary(answers)
         if index >= num_warmups:
             runs.append(metrics)
@@ -84,15 +85,9 @@ def serve(
         "base_url": base_url,
         "request_rate": str(request_rate),
         "seed": seed,
-        **describe(items),
+        **workload_settings(load),
     }
     report(combine("serve", settings, runs, notes), output)
-
-
-def _items(workload: Path | None, *, num_prompts: int, seed: int, **lengths: int) -> list[Item]:
-    if workload is not None:
-        return load_workload(workload)
-    return random_workload(num_prompts, seed=seed, **lengths)
 
 
 def _summary(answers: Sequence[Answer]) -> tuple[dict[str, float], list[str]]:
