@@ -71,7 +71,7 @@ ROOMS = {
     ),
     "experiments": row(
         "toolkit.experiments.*",
-        imports="words cache.blocks record simulate llm",
+        imports="words cache.blocks record simulate llm toolkit.engine.events",
         outside="httpx matplotlib numpy pandas psutil scipy tqdm",
     ),
     # Checks any server, so it knows none: what it says of ours holds for others too.
