@@ -49,6 +49,9 @@ class Target:
             raise InvalidConfig(f"{self.url!r} is no server: give http://HOST:PORT")
         if self.api not in PATHS:
             raise InvalidConfig(f"api={self.api!r} is not one of {', '.join(PATHS)}")
+        for name, value in {**self._authorization, **self.headers}.items():
+            if any(character in f"{name}{value}" for character in "\r\n"):
+                raise InvalidConfig(f"the header {name!r:.60} holds the end of a line")
 
     @property
     def host(self) -> str:
@@ -83,9 +86,6 @@ class Target:
             **self._authorization,
             **self.headers,
         }
-        for name, value in lines.items():
-            if any(character in f"{name}{value}" for character in "\r\n"):
-                raise InvalidConfig(f"the header {name!r:.60} holds the end of a line")
         written = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"POST {self.path(PATHS[self.api])} HTTP/1.1\r\n{written}Content-Length: ".encode()
 
