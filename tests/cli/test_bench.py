@@ -23,8 +23,8 @@ from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
 from toolkit.cli.bench.results import BenchResult, combine
 from toolkit.cli.bench.throughput import measure_throughput
-from toolkit.cli.bench.workload import Item
 from toolkit.errors import InvalidConfig, RequestFailed, UnlikeRuns
+from toolkit.experiments import Workload
 from toolkit.kernels import Ops, select_ops
 from toolkit.server import Server
 
@@ -65,7 +65,7 @@ def test_throughput_is_not_measured_on_requests_that_failed(model: str) -> None:
     with LLM(model) as llm:
         llm.engine.runner.decoder.forward = fail
         with pytest.raises(RequestFailed, match="2 of 2 requests failed"):
-            measure_throughput(llm, [Item([5, 6, 7], 4)] * 2)
+            measure_throughput(llm, Workload.from_prompts([[5, 6, 7]] * 2, 4))
 
 
 def test_throughput_measures_each_repeat_with_an_empty_cache(model: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,13 +18,16 @@ from toolkit.cli.bench.options import (
     Warmups,
     WorkloadFile,
     report,
+    workload_for,
+    workload_settings,
 )
 from toolkit.cli.bench.results import combine
 from toolkit.cli.options import given
 from toolkit.errors import InvalidConfig, ToolkitError
+from toolkit.experiments import AtOnce, Gamma, Workload
 
 if TYPE_CHECKING:  # pandas takes a while, and `toolkit --help` need not wait for it
-    from toolkit.experiments import Run, Workload
+    from toolkit.experiments import Run
 
 __all__ = ["serve"]
 
@@ -101,14 +104,18 @@ def serve(
 
     runs: list[Run] = []
     for index in range(num_warmups + repeats):
-        asked = _workload(
-            workload or trace,
-            trace_format if workload is None else "toolkit",
-            num_prompts=num_prompts,
-            rate=request_rate,
-            burstiness=burstiness,
-            lengths=(input_len, output_len),
-            seed=seed + index,
+        asked = _timed(
+            workload_for(
+                workload,
+                num_prompts=num_prompts or _NUM_PROMPTS,
+                input_len=input_len,
+                output_len=output_len,
+                seed=seed + index,
+            )
+            if trace is None
+            else _traced(trace, trace_format, num_requests=num_prompts, seed=seed + index),
+            request_rate,
+            burstiness,
         )
         run = experiments.run(
             asked,
@@ -127,11 +134,10 @@ def serve(
     settings = {
         **{name: value for name, value in runs[-1].settings.items() if name != "on"},
         "base_url": url or base_url,
-        "request_rate": str(math.inf if request_rate is None else request_rate),
+        "request_rate": str(asked.rate),
         "burstiness": burstiness,
         "seed": seed,
-        "workload": runs[-1].workload_description["repr"],
-        "workload_sha256": runs[-1].workload_description["fingerprint"],
+        **workload_settings(asked),
     }
     notes = list(dict.fromkeys(note for run in runs for note in run.notes))
     notes += [str(run.saturation) for run in runs if run.saturation and run.saturation.is_saturated]
@@ -145,31 +151,17 @@ def serve(
     report(result, output / "result.json")
 
 
-def _workload(
-    path: Path | None,
-    format: str,
-    *,
-    num_prompts: int | None,
-    rate: float | None,
-    burstiness: float,
-    lengths: tuple[int, int],
-    seed: int,
-) -> Workload:
-    from toolkit.experiments import AtOnce, Fixed, Gamma, Poisson, Workload
-
-    arrivals: Any = None
-    if rate == math.inf or (rate is None and path is None):
-        arrivals = AtOnce()
-    elif rate is not None:
-        arrivals = Poisson(rate) if burstiness == 1 else Gamma(rate, burstiness)
-    if path is None:
-        num = num_prompts or _NUM_PROMPTS
-        return Workload(arrivals, Fixed(*lengths), num_requests=num, seed=seed)
+def _traced(path: Path, format: str, *, num_requests: int | None, seed: int) -> Workload:
     if format == "sharegpt":
         raise InvalidConfig("a sharegpt trace needs a tokenizer: use experiments.run in Python")
-    return Workload.from_trace(
-        path, format=format, arrivals=arrivals, num_requests=num_prompts, seed=seed
-    )
+    return Workload.from_trace(path, format=format, num_requests=num_requests, seed=seed)
+
+
+def _timed(workload: Workload, rate: float | None, burstiness: float) -> Workload:
+    """Return the workload at its own times, or at those of a process if a rate is given."""
+    if rate is None:
+        return workload
+    return workload.with_arrivals(AtOnce() if rate == math.inf else Gamma(rate, burstiness))
 
 
 def _require_answers(run: Run) -> None:
