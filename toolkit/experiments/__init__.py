@@ -54,8 +54,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Run", "metrics", "run"):  # pandas takes a while
-        from toolkit.experiments import metrics, results, running
+    if name == "run":  # pandas, which these need, takes a while
+        from toolkit.experiments.running import run
 
-        return {"Run": results.Run, "metrics": metrics, "run": running.run}[name]
+        return run
+    if name == "Run":
+        from toolkit.experiments.results import Run
+
+        return Run
+    if name == "metrics":
+        import toolkit.experiments.metrics as metrics
+
+        return metrics
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
