@@ -108,7 +108,8 @@ def run_of_requests(
 
     For the rest see ``run_of_record``.
     """
-    table = measured[["arrival_id", "request_id", *_MEASURED]].copy()
+    # Of requests that two engines served in turn not all columns are known.
+    table = measured.reindex(columns=["arrival_id", "request_id", *_MEASURED])
     for name in ("arrival_s", "first_token_s", "last_token_s", "finished_s"):
         table[name] -= start_s
     table = table.rename(columns={"arrival_s": "scheduled_s"})

@@ -30,7 +30,7 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
 
     Open loop: a request is sent when it is due, however many are under way, and its times count
     from then. Requests that follow others (closed loops, turns of a chat) are due after those.
-    What fails is a row with its error; an interrupt returns what there is.
+    What fails is a row with its error; an interrupt of what is real returns what there is.
 
     >>> experiments.run(w, on=llm).summary()                          # doctest: +SKIP
 
@@ -167,7 +167,12 @@ def run_simulated(
         workload,
         refused=_refused(workload, request_ids),
         environment=engine.record.environment,
-        settings={"on": "simulation", **engine.record.config, **_plain(options)},
+        settings={
+            "on": "simulation",
+            **machine.describe(),
+            **engine.record.config,
+            **_plain(options),
+        },
     )
     made.notes += common_notes(made.requests, None, is_interrupted=False)
     return made

@@ -1,8 +1,9 @@
 """A client process: takes orders on standard input, answers on standard output, both pickled.
 
 Only `processes`, which starts it, talks this way. The first order is a dict of settings; then come
-("items", [Item]), ("all",), ("start", origin_s), ("stop",). Answers are
-("answers", [Answer], bytes of bodies sent so far) and at last ("end", Watch).
+("items", [Item]), ("all",), ("ready",), ("start", origin_s) and ("stop",). Answers are ("ready",),
+when the order of that name has been reached, ("answers", [Answer], bytes of bodies sent so far) and
+at last ("end", Watch).
 """
 
 from __future__ import annotations
@@ -46,12 +47,18 @@ async def _serve(orders: BinaryIO, answers: BinaryIO) -> None:
     )
     started: asyncio.Future[float] = loop.create_future()
 
+    def send(message: tuple[Any, ...]) -> None:
+        pickle.dump(message, answers, protocol=pickle.HIGHEST_PROTOCOL)
+        answers.flush()
+
     def obey(order: tuple[Any, ...]) -> None:
         kind, *values = order
         if kind == "items":
             load.add(*values)
         elif kind == "all":
             load.add_no_more()
+        elif kind == "ready":
+            send(("ready",))
         elif kind == "start":
             started.set_result(*values)
         else:
@@ -59,32 +66,18 @@ async def _serve(orders: BinaryIO, answers: BinaryIO) -> None:
             if not started.done():
                 started.set_result(0.0)
 
-    def send(message: tuple[Any, ...]) -> None:
-        pickle.dump(message, answers, protocol=pickle.HIGHEST_PROTOCOL)
-        answers.flush()
-
-    async def report() -> None:
-        taken, found[:] = list(found), []
-        # In a thread: the parent may be slow to read, and the load is not to wait for it.
-        await asyncio.to_thread(send, ("answers", taken, load.num_sent_bytes))
-
-    async def keep_reporting() -> None:
-        while True:
-            await asyncio.sleep(_REPORT_S)
-            await report()
-
     await load.prepare()
     listener = threading.Thread(target=_listen, args=(orders, loop, obey), daemon=True)
     listener.start()
     origin_s = await started
     gc.freeze()  # the bodies need not be looked at again
     running = asyncio.ensure_future(load.run(origin_s))
-    reporting = asyncio.ensure_future(keep_reporting())
-    watch = await running
-    reporting.cancel()
-    await asyncio.wait([reporting])
-    await report()
-    send(("end", watch))
+    while not running.done():
+        await asyncio.wait([running], timeout=_REPORT_S)
+        taken, found[:] = list(found), []
+        # In a thread: the parent may be slow to read, and the load is not to wait for it.
+        await asyncio.to_thread(send, ("answers", taken, load.num_sent_bytes))
+    send(("end", running.result()))
     await asyncio.to_thread(listener.join)  # the parent closes the pipe
 
 

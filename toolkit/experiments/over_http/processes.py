@@ -6,6 +6,7 @@ notebook, waits for the lock that the server holds. Bodies are made here, while 
 
 from __future__ import annotations
 
+import math
 import pickle
 import queue
 import subprocess
@@ -73,7 +74,9 @@ def ask(
             stack.enter_context(_Child(changed, target, timeout_s=timeout_s, max_in_flight=limit))
             for limit in _limits(max_in_flight, num_processes)
         ]
-        return _gather(children, _Feed(children, items), changed, progressed)
+        feed = _Feed(children, items)
+        feed.send_more()
+        return _gather(children, feed, changed, progressed)
 
 
 def _limits(max_in_flight: int | None, num_processes: int) -> list[int | None]:
@@ -93,20 +96,19 @@ def _gather(
 ) -> Outcome:
     outcome = Outcome()
     num_told = 0
-    deadline_s = float("inf")
-    try:
-        feed.send_more()
-        outcome.origin_s = time.perf_counter() + _BEGIN_S
-        for child in children:
-            child.order("start", outcome.origin_s)
-    except KeyboardInterrupt:
-        outcome.is_interrupted = True
+    deadline_s = math.inf
+    for child in children:
+        child.order("ready")  # behind the first items
     while any(child.watch is None for child in children):
         try:
-            if outcome.is_interrupted and deadline_s == float("inf"):
+            if outcome.is_interrupted and deadline_s == math.inf:
                 deadline_s = time.perf_counter() + _PATIENCE_S
                 for child in children:
                     child.order("stop")
+            elif not outcome.origin_s and all(child.is_ready for child in children):
+                outcome.origin_s = time.perf_counter() + _BEGIN_S
+                for child in children:
+                    child.order("start", outcome.origin_s)
             changed.wait(_LOOK_S)
             changed.clear()
             if not outcome.is_interrupted:
@@ -124,6 +126,7 @@ def _gather(
             outcome.is_interrupted = True
     outcome.answers = [answer for child in children for answer in child.answers]
     outcome.watches = [child.watch for child in children if child.watch is not None]
+    progressed(len(outcome.answers) - num_told)
     return outcome
 
 
@@ -181,7 +184,8 @@ class _Child:
         max_in_flight: int | None,
     ) -> None:
         self.answers: list[Answer] = []
-        self.watch: Watch | None = None
+        self.watch: Watch | None = None  # once its load is over
+        self.is_ready = False
         self.num_given_bytes = 0
         self.num_sent_bytes = 0
         self._changed = changed
@@ -254,6 +258,8 @@ class _Child:
                     break
                 if kind == "end":
                     (self.watch,) = values
+                elif kind == "ready":
+                    self.is_ready = True
                 else:
                     answers, self.num_sent_bytes = values
                     self.answers += answers
