@@ -83,7 +83,7 @@ ROOMS = {
     ),
     "experiments": row(
         "toolkit.experiments.*",
-        imports="words cache.blocks record simulate llm",
+        imports="words cache.blocks record simulate llm toolkit.engine.events",
         outside="httpx jinja2 matplotlib numpy pandas psutil scipy tqdm",
     ),
     "server": row("toolkit.server.*", imports="words engine text record", outside="*"),

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.bench.machine_load import OtherLoad
-from toolkit.cli.bench.metrics import RequestTimes
 from toolkit.cli.bench.options import (
     BatchInvariant,
     InputLen,
@@ -104,14 +103,10 @@ def measure_latency(llm: Any, workload: Workload) -> dict[str, float]:
         start_s = time.perf_counter()
         for piece in llm.stream(prompt, params):
             arrivals_s += [time.perf_counter()] * len(piece.token_ids)
-    times = RequestTimes(
-        due_s=start_s,
-        arrivals_s=tuple(arrivals_s),
-        num_prompt_tokens=len(prompt),
-    )
-    metrics = {"ttft_ms": 1e3 * times.ttft_s, "e2el_ms": 1e3 * times.e2el_s}
-    if times.tpot_s is not None:
-        metrics["tpot_ms"] = 1e3 * times.tpot_s
+    ttft_s, e2el_s = arrivals_s[0] - start_s, arrivals_s[-1] - start_s
+    metrics = {"ttft_ms": 1e3 * ttft_s, "e2el_ms": 1e3 * e2el_s}
+    if len(arrivals_s) > 1:
+        metrics["tpot_ms"] = 1e3 * (e2el_s - ttft_s) / (len(arrivals_s) - 1)
     return metrics | {"other_cores": load.cores}
 
 
