@@ -59,8 +59,8 @@ class TurnsOfChunks:
         self._was_for_prompts = False
 
     def admit(self, request: Request, view: Any) -> bool:
-        """Only in a step for prompts."""
-        return self._prompts_have_the_turn(view)
+        """Only in a step for prompts; with nobody to take turns with, always."""
+        return not view.running or self._prompts_have_the_turn(view)
 
     def chunk(self, request: Request, budget: int, view: Any) -> int:
         """All of the budget to those whose turn it is."""
