@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache.blocks import PagedCache
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine
@@ -211,10 +210,11 @@ class Machine:
 
 
 def _allocated(allocator: str | Callable[..., Any], config: CacheConfig, clock: Any) -> Any:
+    """Return a cache of another kind; None stands for the engine's own, which is paged."""
     if callable(allocator):
         return allocator(config, clock=clock)
     if allocator != "paged":
         raise InvalidConfig(
             f'allocator={allocator!r} is neither "paged" nor a function (CacheConfig, *, clock)'
         )
-    return PagedCache(config, clock=clock)
+    return None
