@@ -73,6 +73,7 @@ def test_arrivals_say_what_the_table_says() -> None:
     shared = ["arrival_id", "due_s", "after", "num_prompt_tokens", "num_output_tokens", "priority"]
     pd.testing.assert_frame_equal(seen[shared], w.table[shared], check_dtype=False)
     assert seen.tags.tolist() == [{"a": "x"}] * 7
+    assert len(w.arrivals()) == 7
 
 
 def test_the_seed_decides_and_differs() -> None:

@@ -5,7 +5,8 @@ every request ends. The contract:
 
     def my_policy(request, view) -> sortable      # smaller runs first, ties by arrival
     class MyPolicy:                               # or any of these methods
-        static = False                            # True: ranked once, when it joins the line
+        static = False     # True: ranked once, when it joins the line; else in each step, a long
+                           # line by parts (see engine.queue.WINDOW)
         def rank(self, request, view): ...
         def admit(self, request, view) -> bool: ...
         def chunk(self, request, budget, view) -> int: ...

@@ -256,7 +256,7 @@ class Scheduler:
     def _fill(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
         """Spend the budget: first on those that run, then on those that wait."""
         if not self._policy.static:
-            self._queue.rerank(self._policy, view)
+            self._queue.refresh(self._policy, view)
             self._sort_running(view)
         self._continue_running(draft, view)
         if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer

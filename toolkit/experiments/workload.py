@@ -8,7 +8,7 @@ requests take little memory; the same seed gives the same load, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from hashlib import sha256
@@ -24,16 +24,14 @@ from toolkit.experiments.columns import Columns, Ragged
 from toolkit.experiments.content import RANDOM_TOKENS, Content
 from toolkit.experiments.given import GivenTokens
 from toolkit.experiments.lengths import Lengths
-from toolkit.simulate.arrivals import Arrival
+from toolkit.experiments.stream import ArrivalStream
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Workload"]
 
-# Prompts of a simulated load are of this vocabulary: large enough that random blocks never agree.
-_SIMULATED_VOCAB_SIZE = 32_768
-_ROWS_AT_ONCE = 4096
+_AT_ONCE = 4096
 _AT_ONCE = AtOnce()
 
 
@@ -218,34 +216,16 @@ class Workload:
         )
         return tuple(made.tolist())
 
-    def arrivals(self, *, block_size: int | None = None) -> Iterator[Arrival]:
-        """Yield the requests for a machine without a model.
+    def arrivals(self, *, block_size: int | None = None) -> ArrivalStream:
+        """Return an iterator over the requests, for a machine without a model; it has a ``len``.
 
         Prompts that begin alike come as names of blocks where the trace has names (in blocks of
         ``block_size`` tokens, the trace's own by default), else as tokens; others as a length.
 
         Raises:
-            InvalidConfig: ``block_size`` does not divide the trace's blocks.
+            InvalidConfig: at the first request, if ``block_size`` does not divide the trace's.
         """
-        columns, content = self._columns, self._content
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            chunks = (c[start : start + _ROWS_AT_ONCE].tolist() for c in columns.numbers().values())
-            for arrival_id, row in enumerate(zip(*chunks, strict=True), start):
-                due_s, after, num_prompt_tokens, num_output_tokens, priority = row
-                prompt = None
-                if content.shares and not content.has_block_keys:
-                    prompt = self.prompt_token_ids(arrival_id, _SIMULATED_VOCAB_SIZE)
-                yield Arrival(
-                    arrival_id,
-                    due_s,
-                    num_prompt_tokens,
-                    num_output_tokens,
-                    after,
-                    prompt,
-                    content.block_keys(columns, arrival_id, block_size),
-                    priority,
-                    {name: column[arrival_id] for name, column in columns.tags.items()} or None,
-                )
+        return ArrivalStream(self, block_size)
 
     def scale(self, *, rate: float = 1.0, time: float = 1.0, lengths: float = 1.0) -> Workload:
         """Return this workload faster, slower, or with other lengths; all three are factors.

@@ -154,9 +154,10 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
     if arrival.block_keys:
         request.block_hashes = list(arrival.block_keys)
     elif arrival.prompt_token_ids is None:
-        # Nobody else has them, so they need not be made of the tokens.
+        # Nobody else has these tokens, nor those to come, so names need not be made of them.
         stem = number.to_bytes(8, "little")
-        request.block_hashes = [stem + index.to_bytes(4, "little") for index in range(num_full)]
+        num_blocks = (len(token_ids) + arrival.num_output_tokens) // engine.cache.block_size
+        request.block_hashes = [stem + index.to_bytes(4, "little") for index in range(num_blocks)]
     return request
 
 
