@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolkit.experiments.arrivals import AtOnce, Closed, Constant, Gamma, Poisson, Ramp
+from toolkit.experiments.claims import Claim
+from toolkit.experiments.claims_table import CLAIMS
 from toolkit.experiments.content import ChatTurns, Content, RandomTokens, SharedPrefix
 from toolkit.experiments.given import Corpus
 from toolkit.experiments.lengths import Fixed, LogNormal, Uniform
@@ -20,15 +22,27 @@ from toolkit.experiments.surrogates import (
 from toolkit.experiments.workload import Workload
 
 if TYPE_CHECKING:  # what __getattr__ gives, for those who read types
-    from toolkit.experiments import metrics
-    from toolkit.experiments.results import Run
-    from toolkit.experiments.running import run
+    from toolkit.experiments import catalogue, metrics, plots
+    from toolkit.experiments.late import (
+        Run,
+        capacity,
+        check_policy,
+        compare,
+        jain_index,
+        report,
+        run,
+        sweep,
+        verdict_table,
+        verdicts,
+    )
 
 __all__ = [
+    "CLAIMS",
     "Alpaca",
     "ArXiv",
     "AtOnce",
     "ChatTurns",
+    "Claim",
     "Closed",
     "Constant",
     "Content",
@@ -48,22 +62,36 @@ __all__ = [
     "SharedPrefix",
     "Uniform",
     "Workload",
+    "capacity",
+    "catalogue",
+    "check_policy",
+    "compare",
+    "jain_index",
     "metrics",
+    "plots",
+    "report",
     "run",
+    "sweep",
+    "verdict_table",
+    "verdicts",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # pandas, which these need, takes a while
-        from toolkit.experiments.running import run
+    if name == "plots":  # matplotlib comes with an extra
+        import toolkit.experiments.plots as plots
 
-        return run
-    if name == "Run":
-        from toolkit.experiments.results import Run
+        return plots
+    if name == "catalogue":
+        import toolkit.experiments.catalogue as catalogue
 
-        return Run
+        return catalogue
     if name == "metrics":
         import toolkit.experiments.metrics as metrics
 
         return metrics
+    if name in __all__:
+        import toolkit.experiments.late as late
+
+        return getattr(late, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
