@@ -84,11 +84,7 @@ ROOMS = {
     "experiments": row(
         "toolkit.experiments.*",
         imports="words cache.blocks record simulate llm toolkit.engine.events",
-<<<<<<< HEAD
-        outside="httpx matplotlib numpy pandas psutil scipy tqdm",
-=======
-        outside="httpx jinja2 matplotlib numpy pandas psutil scipy tqdm",
->>>>>>> claims
+        outside="jinja2 matplotlib numpy pandas scipy tqdm",
     ),
     "server": row("toolkit.server.*", imports="words engine text record", outside="*"),
     # serve() makes an LLM from a name, so its file reaches further than the rest of the server.
