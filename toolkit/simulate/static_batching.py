@@ -13,13 +13,14 @@ class StaticBatching:
     """Request-level batching: nobody starts before everybody of the batch before has ended.
 
     A batch is whoever waits when it forms, at most ``batch_size`` of them in the order of arrival.
-    A request that ends early keeps its seat empty until the longest one ends; only its arithmetic
-    is spared, which a system that pads its batch would do too. So where a step takes as long
-    whatever is in it, a batch of n takes as long as its longest output, and throughput is less than
-    that of continuous batching by E[longest of n] / E[output length]: for exponential lengths
+    When a request ends early its seat stays empty until the longest one ends; its arithmetic is
+    spared, though, where a system that pads would go on with it. So if a step takes equally long
+    whatever is in it, a batch of n takes as long as its longest output, and continuous batching has
+    E[longest of n] / E[output length] times the throughput: for exponential lengths
     1 + 1/2 + ... + 1/n.
 
-    A plain policy: any engine takes it. It cannot hold more than ``max_num_seqs`` at once.
+    A plain policy: any engine takes it. Its ``max_num_seqs`` and its memory must have room for the
+    batch; a member that finds none starts as soon as there is some.
 
     >>> from toolkit import LLM
     >>> llm = LLM(policy=StaticBatching(8))  # doctest: +SKIP
@@ -40,7 +41,7 @@ class StaticBatching:
 
     def admit(self, request: Request, view: SchedulerView) -> bool:
         """Let in whoever waited when the batch formed, while there are seats."""
-        if request.id in self._members:  # was preempted, or the step's budget was spent
+        if request.id in self._members:  # it was preempted, or the step that it was let in for was full
             return True
         if not view.running:
             self._members, self._formed_s = {request.id}, view.now_s
