@@ -17,9 +17,7 @@ def make_engine(batch_size: int, *, num_blocks: int = 64, budget: int = 64) -> E
     clock = VirtualClock()
     config = EngineConfig(
         cache=CacheConfig(num_blocks=num_blocks, block_size=4),
-        scheduler=SchedulerConfig(
-            max_model_len=40, max_num_seqs=16, max_num_batched_tokens=budget
-        ),
+        scheduler=SchedulerConfig(max_model_len=40, max_num_seqs=16, max_num_batched_tokens=budget),
         policy=StaticBatching(batch_size),
         check_every_step=True,
     )

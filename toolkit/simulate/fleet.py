@@ -17,7 +17,7 @@ from toolkit.simulate.machine import Machine
 from toolkit.simulate.routers import Router, choose, resolve_router, router_name
 from toolkit.simulate.timeline import Load, Replica, Timeline
 
-__all__ = ["Fleet", "FleetRun", "require_count", "requests_of"]
+__all__ = ["Fleet", "FleetRun", "requests_of", "require_count"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,9 @@ class StaticBatching:
 
     def admit(self, request: Request, view: SchedulerView) -> bool:
         """Let in whoever waited when the batch formed, while there are seats."""
-        if request.id in self._members:  # it was preempted, or the step that it was let in for was full
+        if (
+            request.id in self._members
+        ):  # it was preempted, or the step that it was let in for was full
             return True
         if not view.running:
             self._members, self._formed_s = {request.id}, view.now_s

@@ -104,8 +104,7 @@ def test_every_allocator_serves_the_same_tokens(
 ) -> None:
     engine = make_engine(allocator, num_blocks=40)
     prompts = [
-        [(7 * number + at) % 50 for at in range(length)]
-        for number, (length, _) in enumerate(loads)
+        [(7 * number + at) % 50 for at in range(length)] for number, (length, _) in enumerate(loads)
     ]
     requests = [
         engine.add(prompt, params(num_output))
