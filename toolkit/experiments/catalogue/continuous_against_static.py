@@ -30,7 +30,7 @@ from toolkit.simulate import Machine, StaticBatching, progress_bar
 
 __all__ = ["CLAIMS", "TITLE", "GammaOutputs", "closed_form", "harmonic", "plot", "run"]
 
-TITLE = "Continuous against static batching (Orca)"
+TITLE = "What does it cost to let a batch end together?"
 CLAIMS = ("orca-closed-form-simulated", "orca-closed-form-engine")
 
 _NUM_PROMPT_TOKENS = 16

@@ -3,7 +3,8 @@
 Kwon et al. 2023 (PagedAttention), section 6.2: normalized latency (end-to-end time per output
 token, averaged over requests) against the rate of a Poisson load, OPT-13B on an A100-40GB. Where
 the curve turns up the queue no longer empties; the rates at which two systems reach the same
-latency are compared. The limit of 0.5 s per token is ours: the paper reads its ratios "at similar latencies".
+latency are compared. The limit of 0.5 s per token is ours: the paper reads its ratios "at similar
+latencies".
 
 What is the paper's and what is not: see ``where_the_memory_goes``, whose machine and loads these
 are. A queue that grows grows with the length of the load, so knees of a short load lie higher.
@@ -28,7 +29,7 @@ from toolkit.simulate import Machine, progress_bar
 
 __all__ = ["CLAIMS", "LIMIT_S", "TITLE", "knee", "plot", "run"]
 
-TITLE = "Latency against load (vLLM, figure 12)"
+TITLE = "How much load does each way of giving out memory sustain?"
 CLAIMS = ("vllm-fig12-over-max", "vllm-fig12-over-oracle")
 LIMIT_S = 0.5  # of normalized latency, s per output token
 

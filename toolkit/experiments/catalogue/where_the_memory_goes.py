@@ -27,7 +27,7 @@ from toolkit.simulate import Machine, MemoryMeter, MemoryUse, drive, progress_ba
 
 __all__ = ["ALLOCATORS", "BATCHED_TOKENS", "CLAIMS", "TITLE", "plot", "run"]
 
-TITLE = "Where the KV memory goes (vLLM, figures 2 and 13)"
+TITLE = "Where does the KV memory go?"
 
 # As the paper calls them.
 ALLOCATORS = {
