@@ -9,6 +9,7 @@ from typing import Any
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine
+from toolkit.engine.journal import NoJournal
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
 from toolkit.simulate.allocators import make_cache
@@ -24,6 +25,8 @@ from toolkit.simulate.shapes import ModelShape, resolve_shape
 __all__ = ["Machine"]
 
 _GIB = 1024**3
+# A load of a million requests is to be kept whole: about 1 KB of each.
+_MAX_ROWS = {"requests": 2_000_000}
 
 
 class Machine:
@@ -88,6 +91,7 @@ class Machine:
         allocator: str | Callable[..., Any] = "paged",
         level: str = "requests",
         seed: int = 0,
+        keeps_journal: bool = False,
         check_every_step: bool = False,
     ) -> Engine:
         """Return an engine with nothing in it, at time 0 of a clock of its own.
@@ -104,6 +108,8 @@ class Machine:
                 ``(CacheConfig, *, clock)`` that returns a cache; see `allocators`.
             level: Of the record.
             seed: Of the engine.
+            keeps_journal: Whether ``engine.rewind`` and ``record.engine_at`` will work; it takes a
+                tenth of the speed.
             check_every_step: Whether to check scheduler and cache after each step (slow).
 
         Raises:
@@ -128,17 +134,17 @@ class Machine:
             check_every_step=check_every_step,
         )
         clock = VirtualClock()
+        own = None  # the engine makes its paged cache itself, and can go back then
+        if allocator != "paged":
+            max_model_len = config.scheduler.max_model_len
+            own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
             SimulatedRunner(self.cost_model, clock),
             config,
             clock=clock,
-            cache=make_cache(
-                allocator,
-                cache,
-                max_model_len=config.scheduler.max_model_len,
-                clock=clock,
-            ),
-            recorder=Record(level=level, describe=self.describe),
+            cache=own,
+            journal=None if keeps_journal else NoJournal(),
+            recorder=Record(level=level, describe=self.describe, max_rows=_MAX_ROWS),
         )
 
     def run(
