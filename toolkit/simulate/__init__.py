@@ -7,37 +7,63 @@ clock:
     record = machine.run(arrivals)
 """
 
+from toolkit.simulate.allocators import (
+    ALLOCATORS,
+    ContiguousCache,
+    MemoryMeter,
+    MemoryUse,
+    make_cache,
+    memory_use,
+)
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.devices import DEVICES, Device, resolve_device
+from toolkit.simulate.disaggregated import Disaggregated
 from toolkit.simulate.divergence import Difference, Divergence, diff
 from toolkit.simulate.drive import add_arrival, drive
 from toolkit.simulate.feed import Due, Feed
+from toolkit.simulate.fleet import Fleet, FleetRun
 from toolkit.simulate.machine import Machine
 from toolkit.simulate.progress import progress_bar
 from toolkit.simulate.published import Published, Terms, published_cost
 from toolkit.simulate.replay import RecordedEngine, engine_at, replay
 from toolkit.simulate.roofline import Roofline
+from toolkit.simulate.routers import ROUTERS, LeastLoaded, PrefixAware, RandomChoice
 from toolkit.simulate.runner import SimulatedRunner
 from toolkit.simulate.shapes import SHAPES, ModelShape, resolve_shape
+from toolkit.simulate.static_batching import StaticBatching
+from toolkit.simulate.timeline import Replica
 from toolkit.simulate.work import StepWork, work_of
 
 __all__ = [
+    "ALLOCATORS",
     "DEVICES",
+    "ROUTERS",
     "SHAPES",
     "Arrival",
+    "ContiguousCache",
     "CostModel",
     "Device",
     "Difference",
+    "Disaggregated",
     "Divergence",
     "Due",
     "Feed",
+    "Fleet",
+    "FleetRun",
+    "LeastLoaded",
     "Machine",
+    "MemoryMeter",
+    "MemoryUse",
     "ModelShape",
+    "PrefixAware",
     "Published",
+    "RandomChoice",
     "RecordedEngine",
+    "Replica",
     "Roofline",
     "SimulatedRunner",
+    "StaticBatching",
     "StepWork",
     "Terms",
     "add_arrival",
@@ -45,6 +71,8 @@ __all__ = [
     "drive",
     "engine_at",
     "held_out_error_of",
+    "make_cache",
+    "memory_use",
     "origin_of",
     "progress_bar",
     "published_cost",
