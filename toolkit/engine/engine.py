@@ -65,6 +65,8 @@ class Engine:
         config: Limits, cache size, policy, seed.
         text: Tokenizer and detokenizer; without one, prompts are token ids and no text is made.
         clock: Where times come from; wall time by default.
+        cache: The KV cache as the scheduler counts it, where it is not the paged one that
+            ``config.cache`` describes; such an engine cannot go back.
         recorder: Turns events into tables; ``engine.record``.
         sampler: What ``engine.sampler`` shows.
         hooks: What ``engine.hooks`` shows; None where the runner shows no activations.
@@ -78,6 +80,7 @@ class Engine:
         *,
         text: TextPort | None = None,
         clock: Clock | None = None,
+        cache: PagedCache | None = None,
         recorder: RecordsEvents | None = None,
         sampler: Any = None,
         hooks: Any = None,
@@ -87,7 +90,8 @@ class Engine:
         self.config = config
         self.clock = clock or WallClock()
         self.journal = Journal(config.policy)
-        self.cache = PagedCache(config.cache, clock=self.clock)
+        self.cache = cache or PagedCache(config.cache, clock=self.clock)
+        self._has_own_cache = cache is not None
         self.scheduler = Scheduler(
             config.scheduler,
             self.cache,
@@ -302,7 +306,16 @@ class Engine:
         return self._loop.call(lambda: self.journal.frozen())
 
     def blank(self, runner: Runner, clock: Clock) -> Engine:
-        """Return an engine of the same settings, with another runner and nothing in it."""
+        """Return an engine of the same settings, with another runner and nothing in it.
+
+        Raises:
+            EngineError: this one was given a cache, and nobody knows how to make another like it.
+        """
+        if self._has_own_cache:
+            raise EngineError(
+                f"this engine was given a {type(self.cache).__name__}, and another like it cannot "
+                "be made here: it cannot go back"
+            )
         return Engine(
             runner,
             replace(self.config, policy=pristine(self.journal.base.policy)),
