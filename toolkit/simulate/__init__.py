@@ -13,13 +13,17 @@ from toolkit.simulate.devices import DEVICES, Device, resolve_device
 from toolkit.simulate.divergence import Difference, Divergence, diff
 from toolkit.simulate.drive import add_arrival, drive
 from toolkit.simulate.feed import Due, Feed
+from toolkit.simulate.fit import FittedCost, fit
+from toolkit.simulate.identity import Identity, identity
 from toolkit.simulate.machine import Machine
 from toolkit.simulate.progress import progress_bar
 from toolkit.simulate.published import Published, Terms, published_cost
+from toolkit.simulate.recorded import RecordedCost, recorded_arrivals
 from toolkit.simulate.replay import RecordedEngine, engine_at, replay
 from toolkit.simulate.roofline import Roofline
 from toolkit.simulate.runner import SimulatedRunner
 from toolkit.simulate.shapes import SHAPES, ModelShape, resolve_shape
+from toolkit.simulate.vidur import vidur_metrics
 from toolkit.simulate.work import StepWork, work_of
 
 __all__ = [
@@ -32,9 +36,12 @@ __all__ = [
     "Divergence",
     "Due",
     "Feed",
+    "FittedCost",
+    "Identity",
     "Machine",
     "ModelShape",
     "Published",
+    "RecordedCost",
     "RecordedEngine",
     "Roofline",
     "SimulatedRunner",
@@ -44,12 +51,16 @@ __all__ = [
     "diff",
     "drive",
     "engine_at",
+    "fit",
     "held_out_error_of",
+    "identity",
     "origin_of",
     "progress_bar",
     "published_cost",
+    "recorded_arrivals",
     "replay",
     "resolve_device",
     "resolve_shape",
+    "vidur_metrics",
     "work_of",
 ]

@@ -21,7 +21,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import nnls
 
 from toolkit.errors import RecordError
 from toolkit.record import Record
@@ -76,7 +75,7 @@ class FittedCost:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The coefficients: a row per term, with its unit, its meaning and its share of the time."""
+        """The coefficients: a row per term, with unit, meaning and its share of the time."""
         frame = pd.DataFrame(TERMS, columns=["term", "unit", "of"]).set_index("term")
         frame.insert(0, "coefficient", self.coefficients)
         frame["share"] = self.shares if self.shares else np.nan
@@ -182,6 +181,8 @@ def _samples(chunks: pd.DataFrame, tokens: pd.DataFrame) -> npt.NDArray[np.bool_
 
 def _solve(features: Array, seconds: Array) -> Array:
     """Return the coefficients, none below 0, of the least relative error."""
+    from scipy.optimize import nnls  # half a second that others need not wait
+
     expected = seconds
     for _ in range(_NUM_ROUNDS):
         rows = features / expected[:, None]

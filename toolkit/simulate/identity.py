@@ -15,8 +15,6 @@ import pandas as pd
 
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine
-from toolkit.engine.events import RequestAdded
-from toolkit.engine.plan import ScheduledChunk
 from toolkit.record import Record
 from toolkit.simulate.drive import drive
 from toolkit.simulate.recorded import RecordedCost
@@ -114,32 +112,19 @@ def identity(record: Record) -> Identity:
 
 def _simulate(record: Record, cost: RecordedCost) -> tuple[Record, dict[str, str]]:
     """Return the record of the simulation, and recorded request ids by simulated ones."""
-    clock = VirtualClock()
-    outputs: dict[str, tuple[int, tuple[int, ...]]] = {}
-
-    def token_of(chunk: ScheduledChunk) -> int:
-        num_prompt, tokens = outputs[chunk.request_id]
-        return tokens[chunk.end - num_prompt]
-
+    clock, base = VirtualClock(), cost.base
     engine = Engine(
-        SimulatedRunner(cost, clock, token_of=token_of),
+        SimulatedRunner(cost, clock),
         recorded_config(record, journal_of(record)),
         clock=clock,
         recorder=Record(level=record.level),
     )
-    base = cost.base
     engine.intake.numbers = base.num_requests, base.num_samples
     engine.scheduler.start_at(base.step)
     if base.pool is not None:
         engine.cache.pool.set_state(base.pool)
-    coming = iter([output for stretch in cost.stretches for output in stretch.outputs])
-
-    def expect(event: RequestAdded) -> None:
-        outputs[event.request_id] = event.request.num_prompt_tokens, next(coming)
-
-    engine.on(RequestAdded, expect)
     names: dict[str, str] = {}
-    for index, (start_s, arrivals, request_ids, _) in enumerate(cost.stretches):
+    for index, (start_s, arrivals, request_ids) in enumerate(cost.stretches):
         if index:
             engine.reset_prefix_cache()
         clock.advance(max(0.0, start_s - clock.now()))
@@ -175,5 +160,6 @@ def _differences(wanted: pd.DataFrame, found: pd.DataFrame, table: str) -> pd.Da
     same = (both["_merge"] == "both").to_numpy()
     for column in columns:
         one, other = both[column], both[f"{column}_simulated"]
-        same &= ((one == other) | (one.isna() & other.isna())).fillna(False).to_numpy(np.bool_)
+        agrees = ((one == other) | (one.isna() & other.isna())).fillna(False)
+        same = same & agrees.to_numpy(np.bool_)
     return both[~same].drop(columns="_merge")

@@ -115,11 +115,12 @@ class Machine:
             block_size=block_size,
             enable_prefix_caching=enable_prefix_caching,
         )
-        limit = min(self.shape.max_model_len, cache.num_slots)
+        if max_model_len is None:
+            max_model_len = min(self.shape.max_model_len, cache.num_slots)
         config = EngineConfig(
             cache=cache,
             scheduler=SchedulerConfig(
-                max_model_len=limit if max_model_len is None else max_model_len,
+                max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
             ),

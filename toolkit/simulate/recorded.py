@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from toolkit.engine.entries import Added, Entry, Reset, Stepped
-from toolkit.engine.journal import Journal
 from toolkit.errors import RecordError
 from toolkit.record import Record
 from toolkit.simulate.arrivals import Arrival
@@ -36,7 +35,6 @@ class Stretch(NamedTuple):
     start_s: float  # of its first step, from the first step of all
     arrivals: tuple[Arrival, ...]  # due after that
     request_ids: tuple[str, ...]  # of the arrivals, in their order
-    outputs: tuple[tuple[int, ...], ...]  # their tokens
 
 
 class RecordedCost:
@@ -85,8 +83,8 @@ def recorded_arrivals(record: Record) -> tuple[Arrival, ...]:
     """Return the finished requests of a run as a load: when they came, how long they were.
 
     Times count from the first of them. Prompts come from the journal; where it lacks one, the
-    request shares no prefix with others. A client that waited for answers did so then: the times
-    are what they were, whatever a simulated machine makes of them.
+    request shares no prefix with others. Outputs come from the table of tokens. A client that
+    waited for answers did so then: times are what they were, whatever a machine makes of them.
 
     Raises:
         RecordError: nothing finished, or a request has several samples.
@@ -97,35 +95,40 @@ def recorded_arrivals(record: Record) -> tuple[Arrival, ...]:
         raise RecordError("no request of this record finished, so there is no load to take from it")
     if table["parent_id"].notna().any():
         raise RecordError("requests with several samples (n > 1, beams) are no load for a machine")
-    prompts = _prompts(record)
+    asked, outputs = _contents(record)
     table = table.sort_values("arrival_s", kind="stable")
     first_s = float(table["arrival_s"].iloc[0])
     tags = [name for name in table.columns if name.startswith("tags.")]
-    return tuple(
-        Arrival(
-            arrival_id=index,
-            due_s=row["arrival_s"] - first_s,
-            num_prompt_tokens=row["num_prompt_tokens"],
-            num_output_tokens=row["num_output_tokens"],
-            prompt_token_ids=prompts.get(row["request_id"]),
-            priority=row["priority"],
-            tags={
-                name.removeprefix("tags."): row[name] for name in tags if row[name] is not None
-            },
+    arrivals = []
+    for index, row in enumerate(table.to_dict("records")):
+        name, num_output = row["request_id"], row["num_output_tokens"]
+        output = outputs.get(name, ())
+        own_tags = {tag.removeprefix("tags."): row[tag] for tag in tags if row[tag] is not None}
+        arrivals.append(
+            Arrival(
+                arrival_id=index,
+                due_s=row["arrival_s"] - first_s,
+                num_prompt_tokens=row["num_prompt_tokens"],
+                num_output_tokens=num_output,
+                prompt_token_ids=asked.get(name),
+                priority=row["priority"],
+                tags=own_tags,
+                output_token_ids=output if len(output) == num_output else (),
+            )
         )
-        for index, row in enumerate(table.to_dict("records"))
-    )
+    return tuple(arrivals)
 
 
-def _prompts(record: Record) -> dict[str, tuple[int, ...]]:
-    """Return prompts by request id, as far as the journal goes back."""
-    if record.journal is None:
-        return {}
-    return {
-        entry.samples[0].id: entry.samples[0].prompt_token_ids
-        for entry in journal_of(record)
-        if isinstance(entry, Added)
-    }
+def _contents(record: Record) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Return prompts and outputs by request id, as far as journal and tokens go back."""
+    prompts = {}
+    if record.journal is not None:
+        for entry in journal_of(record):
+            if isinstance(entry, Added):
+                prompts[entry.samples[0].id] = entry.samples[0].prompt_token_ids
+    tokens = record.tokens.sort_values("index", kind="stable")
+    outputs = {name: tuple(own.tolist()) for name, own in tokens.groupby("request_id")["token_id"]}
+    return prompts, outputs
 
 
 def _is_empty(entry: Entry) -> bool:
@@ -141,7 +144,9 @@ def _outputs(entries: Sequence[Entry]) -> dict[str, tuple[int, ...]]:
             tokens[entry.samples[0].id] = []
         elif isinstance(entry, Stepped):
             if entry.is_lost or entry.errors:
-                raise RecordError(f"a request failed in step {entry.step}, as no simulated one does")
+                raise RecordError(
+                    f"a request failed in step {entry.step}, as no simulated one does"
+                )
             for name, sampled in entry.result.tokens.items():
                 tokens[name] += [token.token_id for token in sampled]
         elif not isinstance(entry, Reset):
@@ -232,9 +237,9 @@ def _stretches(entries: Sequence[Entry], timeline: _Timeline) -> Iterator[Stretc
                 prompt_token_ids=request.prompt_token_ids,
                 priority=request.priority,
                 tags=request.tags,
+                output_token_ids=outputs[request.id],
             )
             for index, request in enumerate(requests[first:end], start=first)
         )
-        names = tuple(request.id for request in requests[first:end])
-        yield Stretch(start_s, arrivals, names, tuple(outputs[name] for name in names))
+        yield Stretch(start_s, arrivals, tuple(request.id for request in requests[first:end]))
         first = end

@@ -12,7 +12,6 @@ what they cover.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ from toolkit.record import Record
 from toolkit.record.summary import summarise
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
-from toolkit.simulate.drive import drive
 from toolkit.simulate.fit import fit
 from toolkit.simulate.fleet import Fleet
 from toolkit.simulate.machine import Machine
@@ -144,9 +142,7 @@ class Twin:
     recorded: Record
     simulated: Record
 
-    def what_if(
-        self, *, replicas: int = 1, router: Any = "least-loaded", **options: Any
-    ) -> WhatIf:
+    def what_if(self, *, replicas: int = 1, router: Any = "least-loaded", **options: Any) -> WhatIf:
         """Serve the recorded arrivals with other settings, or on several machines.
 
         Args:

@@ -1,41 +1,17 @@
-"""Vidur's files: a trace that it can run, and the table of requests that it writes.
+"""The table of requests that Vidur writes, of a run here: for tools that read its results.
 
-Names and meanings are those of microsoft/vidur (MLSys 2024): ``arrived_at, num_prefill_tokens,
-num_decode_tokens`` of a trace, and the columns of ``request_metrics.csv`` (vidur/metrics/
-constants.py). Its traces are read by ``Workload.from_trace(path, format="vidur")``.
+Names and meanings are those of ``request_metrics.csv`` (microsoft/vidur, MLSys 2024: vidur/metrics/
+constants.py). Its traces are read by ``Workload.from_trace(path, format="vidur")`` and written by
+``workload.to_csv(path, format="vidur")``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 import pandas as pd
 
-from toolkit.errors import InvalidConfig
 from toolkit.record import Record
-from toolkit.simulate.arrivals import Arrival
 
-__all__ = ["vidur_metrics", "write_vidur_trace"]
-
-
-def write_vidur_trace(arrivals: Iterable[Arrival], path: str | Path) -> Path:
-    """Write a load as a trace for Vidur; return the path.
-
-    Raises:
-        InvalidConfig: an arrival waits for another one's end, which a trace cannot say.
-    """
-    rows = []
-    for arrival in arrivals:
-        if arrival.after >= 0:
-            raise InvalidConfig(
-                f"arrival {arrival.arrival_id} comes after the end of arrival {arrival.after}, and "
-                "a trace of Vidur has times only: write one of a run (recorded_arrivals(record))"
-            )
-        rows.append((arrival.due_s, arrival.num_prompt_tokens, arrival.num_output_tokens))
-    table = pd.DataFrame(rows, columns=["arrived_at", "num_prefill_tokens", "num_decode_tokens"])
-    table.sort_values("arrived_at", kind="stable").to_csv(path, index=False)
-    return Path(path)
+__all__ = ["vidur_metrics"]
 
 
 def vidur_metrics(record: Record) -> pd.DataFrame:
