@@ -72,7 +72,7 @@ ROOMS = {
     "experiments": row(
         "toolkit.experiments.*",
         imports="words cache.blocks record simulate llm",
-        outside="httpx matplotlib numpy pandas psutil scipy tqdm",
+        outside="httpx jinja2 matplotlib numpy pandas psutil scipy tqdm",
     ),
     # Checks any server, so it knows none: what it says of ours holds for others too.
     "conformance": row(
