@@ -8,6 +8,7 @@ clock:
 """
 
 from toolkit.simulate.arrivals import Arrival
+from toolkit.simulate.beams import BeamRunner
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.devices import DEVICES, Device, resolve_device
 from toolkit.simulate.divergence import Difference, Divergence, diff
@@ -23,6 +24,8 @@ from toolkit.simulate.replay import RecordedEngine, engine_at, replay
 from toolkit.simulate.roofline import Roofline
 from toolkit.simulate.runner import SimulatedRunner
 from toolkit.simulate.shapes import SHAPES, ModelShape, resolve_shape
+from toolkit.simulate.sharing import closed_form_sharing, saved_by_sharing
+from toolkit.simulate.twin import Twin, TwinMachine, WhatIf, twin, what_if
 from toolkit.simulate.vidur import vidur_metrics
 from toolkit.simulate.work import StepWork, work_of
 
@@ -30,6 +33,7 @@ __all__ = [
     "DEVICES",
     "SHAPES",
     "Arrival",
+    "BeamRunner",
     "CostModel",
     "Device",
     "Difference",
@@ -47,7 +51,11 @@ __all__ = [
     "SimulatedRunner",
     "StepWork",
     "Terms",
+    "Twin",
+    "TwinMachine",
+    "WhatIf",
     "add_arrival",
+    "closed_form_sharing",
     "diff",
     "drive",
     "engine_at",
@@ -61,6 +69,9 @@ __all__ = [
     "replay",
     "resolve_device",
     "resolve_shape",
+    "saved_by_sharing",
+    "twin",
     "vidur_metrics",
+    "what_if",
     "work_of",
 ]

@@ -15,6 +15,7 @@ import pandas as pd
 
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine
+from toolkit.engine.entries import PolicyChosen, pristine
 from toolkit.record import Record
 from toolkit.simulate.drive import drive
 from toolkit.simulate.recorded import RecordedCost
@@ -124,9 +125,12 @@ def _simulate(record: Record, cost: RecordedCost) -> tuple[Record, dict[str, str
     if base.pool is not None:
         engine.cache.pool.set_state(base.pool)
     names: dict[str, str] = {}
-    for index, (start_s, arrivals, request_ids) in enumerate(cost.stretches):
-        if index:
-            engine.reset_prefix_cache()
+    for changes, start_s, arrivals, request_ids in cost.stretches:
+        for change in changes:
+            if isinstance(change, PolicyChosen):
+                engine.set_policy(pristine(change.policy))
+            else:
+                engine.reset_prefix_cache()
         clock.advance(max(0.0, start_s - clock.now()))
         found = drive(engine, arrivals, progress=False)
         names |= {

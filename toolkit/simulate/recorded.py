@@ -17,9 +17,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from toolkit.engine.entries import Added, Entry, Reset, Stepped
+from toolkit.engine.entries import Added, Entry, PolicyChosen, Reset, Stepped
 from toolkit.errors import RecordError
 from toolkit.record import Record
 from toolkit.simulate.arrivals import Arrival
@@ -30,8 +31,9 @@ __all__ = ["RecordedCost", "Stretch", "recorded_arrivals"]
 
 
 class Stretch(NamedTuple):
-    """What an engine did between two moments at which its prefix cache was emptied."""
+    """What an engine did between two changes from outside."""
 
+    changes: tuple[Reset | PolicyChosen, ...]  # that came before it, while nothing was unfinished
     start_s: float  # of its first step, from the first step of all
     arrivals: tuple[Arrival, ...]  # due after that
     request_ids: tuple[str, ...]  # of the arrivals, in their order
@@ -46,7 +48,8 @@ class RecordedCost:
     Raises:
         RecordError: something else happened in the run, which a load cannot say: a request was
             aborted, failed, has not finished or was changed, has several samples, a grammar, hooks,
-            prompt log-probabilities or a cache salt; or the policy changed.
+            prompt log-probabilities or a cache salt; or the policy changed, or the prefix cache was
+            emptied, while requests were unfinished.
         EngineError: the record has no journal.
     """
 
@@ -149,7 +152,7 @@ def _outputs(entries: Sequence[Entry]) -> dict[str, tuple[int, ...]]:
                 )
             for name, sampled in entry.result.tokens.items():
                 tokens[name] += [token.token_id for token in sampled]
-        elif not isinstance(entry, Reset):
+        elif not isinstance(entry, (Reset, PolicyChosen)):
             raise RecordError(
                 f"the run was changed from outside ({type(entry).__name__} in its journal), which "
                 "is no part of its load"
@@ -188,18 +191,21 @@ class _Timeline:
         self.starts = [step.clock.start_s - origin_s for step in steps]
         # By step, how many it left unfinished; later comers not among them.
         self.num_left: list[int] = []
-        # For each request in the order of coming, and for each reset: the step that came next.
+        # For each request in the order of coming, and for each change: the step that came next.
         self.next_steps: list[int] = []
-        self.resets: list[int] = []
+        self.changes: dict[int, list[Reset | PolicyChosen]] = {}
         num_unfinished = 0
         for entry in entries:
             if isinstance(entry, Added):
                 num_unfinished += 1
                 self.next_steps.append(len(self.num_left))
-            elif isinstance(entry, Reset):
-                self.resets.append(len(self.num_left))
+            elif isinstance(entry, (Reset, PolicyChosen)):
+                self.changes.setdefault(len(self.num_left), []).append(entry)
                 if num_unfinished:
-                    raise RecordError("the prefix cache was emptied while requests were unfinished")
+                    raise RecordError(
+                        "policy or prefix cache changed while requests were unfinished, which is "
+                        "no part of a load"
+                    )
             elif isinstance(entry, Stepped):
                 num_unfinished -= num_ended[entry.step]
                 self.num_left.append(num_unfinished)
@@ -221,11 +227,12 @@ class _Timeline:
 
 
 def _stretches(entries: Sequence[Entry], timeline: _Timeline) -> Iterator[Stretch]:
-    """Yield what came between two resets of the prefix cache, in order."""
+    """Yield what came between two changes, in order."""
     requests = [entry.samples[0] for entry in entries if isinstance(entry, Added)]
     outputs = _outputs(entries)
     first = 0
-    for end_step in (*timeline.resets, len(timeline.starts)):
+    starts = sorted({0, *timeline.changes})
+    for start_step, end_step in pairwise((*starts, len(timeline.starts))):
         end = bisect_left(timeline.next_steps, end_step, lo=first)
         start_s = timeline.starts[timeline.next_steps[first]] if end > first else 0.0
         arrivals = tuple(
@@ -241,5 +248,7 @@ def _stretches(entries: Sequence[Entry], timeline: _Timeline) -> Iterator[Stretc
             )
             for index, request in enumerate(requests[first:end], start=first)
         )
-        yield Stretch(start_s, arrivals, tuple(request.id for request in requests[first:end]))
+        changes = tuple(timeline.changes.get(start_step, ()))
+        names = tuple(request.id for request in requests[first:end])
+        yield Stretch(changes, start_s, arrivals, names)
         first = end

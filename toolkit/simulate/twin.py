@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from toolkit.engine import Engine
-from toolkit.engine.entries import pristine
+from toolkit.engine.entries import PolicyChosen, pristine
 from toolkit.errors import InvalidParameter, RecordError
 from toolkit.record import Record
 from toolkit.record.summary import summarise
@@ -51,12 +51,11 @@ class TwinMachine(Machine):
         config = record.config
         if not config:
             raise RecordError("this record is of no engine, so there are no settings to take over")
-        policy = config["policy"] if record.journal is None else journal_of(record).base.policy
         self.cost_model = cost_model
         self.kv_slots = config["num_blocks"] * config["block_size"]
         self.kv_origin = "as in the run"
         self.settings: dict[str, Any] = {
-            "policy": policy,
+            "policy": _policy(record),
             "num_kv_blocks": config["num_blocks"],
             **{
                 name: config[name]
@@ -107,6 +106,19 @@ class TwinMachine(Machine):
                 f"  held-out error  {told}",
             )
         )
+
+
+def _policy(record: Record) -> Any:
+    """Return the policy of a run's last step: as it was before it was asked, or its name."""
+    names = record.steps["policy"]
+    name = names.iloc[-1] if len(names) else record.config["policy"]
+    if record.journal is not None:
+        journal = journal_of(record)
+        chosen = [entry.policy for entry in journal if isinstance(entry, PolicyChosen)]
+        for policy in (*reversed(chosen), journal.base.policy):
+            if policy.name == name:
+                return policy
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,29 +194,33 @@ class Twin:
         return f"<pre>{self.machine}</pre>{self.errors.to_html()}"
 
 
-def twin(record: Record, *, share: float = 0.5) -> Twin:
+def twin(record: Record, *, cost_model: CostModel | None = None, share: float = 0.5) -> Twin:
     """Fit a machine to the first part of a run, serve the recorded arrivals on it, compare.
 
     Args:
         record: Of a run at the level "tokens" or above, all of whose requests have one sample.
-        share: Which part of the steps the cost model may see.
+        cost_model: One that is known already, from another run for instance: then nothing is fitted
+            and all requests are compared.
+        share: Which part of the steps the fit may see.
 
     Raises:
         RecordError: too few steps for a fit, no chunks, or requests that are no load.
-        InvalidParameter: the share leaves nothing to fit to, or nothing to look at.
+        InvalidParameter: the share leaves nothing to fit to, or nothing to compare.
     """
     if not 0 < share < 1:
         raise InvalidParameter(f"share={share!r} must lie between 0 and 1", param="share")
     arrivals = recorded_arrivals(record)
-    steps = record.steps
-    split = steps.iloc[int(share * len(steps))]
-    machine = TwinMachine(record, fit(record, end_step=int(split["step"])))
+    first_s = 0.0
+    if cost_model is None:
+        steps = record.steps
+        split = steps.iloc[int(share * len(steps))]
+        cost_model = fit(record, end_step=int(split["step"]))
+        first_s = float(split["start_s"]) - _first_arrival_s(record)
+    machine = TwinMachine(record, cost_model)
     simulated = machine.run(arrivals)
-    recorded = _as_load(record)
-    split_s = float(split["start_s"] - _first_arrival_s(record))
+    recorded, found = _as_load(record), simulated.requests
     errors = relative_errors(
-        recorded[recorded["arrival_s"] >= split_s],
-        simulated.requests[simulated.requests["arrival_s"] >= split_s],
+        recorded[recorded["arrival_s"] >= first_s], found[found["arrival_s"] >= first_s]
     )
     return Twin(machine, errors, arrivals, record, simulated)
 
