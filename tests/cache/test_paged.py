@@ -189,17 +189,18 @@ def test_a_cached_prefix_counts_against_the_room_it_needs():
     request = make_request([1, 2, 3, 4, 5, 6, 7, 8])
     match = cache.match_prefix(request)
     assert match.num_tokens == 4
-    assert cache.can_hold(8, match)
-    assert not cache.can_hold(9, match)
+    assert cache.can_hold(request, match)
+    assert not cache.can_hold(make_request([*range(1, 10)]), match)
 
 
 def test_a_held_prefix_leaves_room_for_more():
     cache = make_cache(num_blocks=4)
     store(cache, [1, 2, 3, 4])
-    match = cache.match_prefix(make_request([1, 2, 3, 4, 5, 6, 7, 8]))
-    assert cache.can_hold(8, match)
-    assert not cache.can_hold(9, match)
-    assert not cache.can_hold(8, NO_MATCH)
+    request = make_request([1, 2, 3, 4, 5, 6, 7, 8])
+    match = cache.match_prefix(request)
+    assert cache.can_hold(request, match)
+    assert not cache.can_hold(make_request([*range(1, 10)]), match)
+    assert not cache.can_hold(request, NO_MATCH)
 
 
 def test_a_reset_counts_what_it_evicts():

@@ -551,7 +551,7 @@ class Scheduler:
                 fits = self.cache.num_free_blocks >= 2
             else:
                 match = self.cache.match_prefix(request)
-                fits = self.cache.can_hold(request.num_tokens, match)
+                fits = self.cache.can_hold(request, match)
             if fits:
                 break
             if not self._yields_to(request, draft, view):

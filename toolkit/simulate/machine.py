@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache.blocks import PagedCache
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
+from toolkit.simulate.allocators import make_cache
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.devices import Device, resolve_device
@@ -100,8 +100,8 @@ class Machine:
             max_num_batched_tokens: Tokens that a step may compute.
             max_model_len: Tokens of one request; by default the model's limit, or all that fit.
             enable_prefix_caching: Whether prompts find the blocks of others.
-            allocator: "paged", or a function ``(CacheConfig, *, clock)`` that returns a cache
-                with the interface of ``PagedCache``.
+            allocator: "paged", "orca-max", "orca-pow2", "orca-oracle", or a function
+                ``(CacheConfig, *, clock)`` that returns a cache; see `allocators`.
             level: Of the record.
             seed: Of the engine.
             check_every_step: Whether to check scheduler and cache after each step (slow).
@@ -133,7 +133,12 @@ class Machine:
             SimulatedRunner(self.cost_model, clock),
             config,
             clock=clock,
-            cache=_allocated(allocator, cache, clock),
+            cache=make_cache(
+                allocator,
+                cache,
+                max_model_len=config.scheduler.max_model_len,
+                clock=clock,
+            ),
             recorder=Record(level=level, describe=self.describe),
         )
 
@@ -202,13 +207,3 @@ class Machine:
                 + ("not validated" if error is None else f"{error:.1%} of a step, on average"),
             )
         )
-
-
-def _allocated(allocator: str | Callable[..., Any], config: CacheConfig, clock: Any) -> Any:
-    if callable(allocator):
-        return allocator(config, clock=clock)
-    if allocator != "paged":
-        raise InvalidConfig(
-            f'allocator={allocator!r} is neither "paged" nor a function (CacheConfig, *, clock)'
-        )
-    return PagedCache(config, clock=clock)

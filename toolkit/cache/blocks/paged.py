@@ -120,11 +120,11 @@ class PagedCache:
         revived = sum(map(self.pool.is_cached, match.block_ids))
         return match if revived < self.pool.num_free else PrefixMatch((), start)
 
-    def can_hold(self, num_tokens: int, match: PrefixMatch) -> bool:
-        """Whether the free blocks suffice for a request of this length after a prefix match."""
+    def can_hold(self, request: Request, match: PrefixMatch) -> bool:
+        """Whether the free blocks suffice for a request's tokens after a prefix match."""
         # A matched block that is cached counts as free now but will not be once it is shared.
         revived = sum(self.pool.is_cached(block_id) for block_id in match.block_ids)
-        needed = self.blocks_for(num_tokens) - len(match.block_ids)
+        needed = self.blocks_for(request.num_tokens) - len(match.block_ids)
         return needed <= self.pool.num_free - revived
 
     def open(self, request: Request, match: PrefixMatch) -> tuple[int, ...]:
