@@ -23,7 +23,7 @@ from toolkit.simulate.disaggregated import Disaggregated
 from toolkit.simulate.divergence import Difference, Divergence, diff
 from toolkit.simulate.drive import add_arrival, drive
 from toolkit.simulate.feed import Due, Feed
-from toolkit.simulate.fit import FittedCost, fit
+from toolkit.simulate.fit import FittedCost, fit, predicted_steps
 from toolkit.simulate.fleet import Fleet, FleetRun
 from toolkit.simulate.identity import Identity, identity
 from toolkit.simulate.machine import Machine
@@ -91,6 +91,7 @@ __all__ = [
     "make_cache",
     "memory_use",
     "origin_of",
+    "predicted_steps",
     "progress_bar",
     "published_cost",
     "recorded_arrivals",

@@ -24,9 +24,10 @@ import pandas as pd
 
 from toolkit.errors import RecordError
 from toolkit.record import Record
+from toolkit.simulate.cost import CostModel
 from toolkit.simulate.work import StepWork
 
-__all__ = ["FittedCost", "fit", "step_periods"]
+__all__ = ["FittedCost", "fit", "predicted_steps", "step_periods"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -84,7 +85,9 @@ class FittedCost:
     def __repr__(self) -> str:
         error = self.held_out_error
         told = "not validated" if error is None else f"{error:.1%} mean relative error, held out"
-        return f"FittedCost({self.origin}; {self.num_steps} steps, {told})\n{self.table}"
+        return (
+            f"FittedCost({self.origin}; {self.num_steps} steps, {told})\n{self.table.to_string()}"
+        )
 
     def _repr_html_(self) -> str:
         first, *_ = repr(self).split("\n")
@@ -118,6 +121,24 @@ def fit(record: Record, *, start_step: int = 0, end_step: int | None = None) -> 
     )
 
 
+def predicted_steps(record: Record, cost_model: CostModel) -> pd.DataFrame:
+    """Return a row per recorded step: ``step``, ``measured_s``, and what a cost model says of it.
+
+    Raises:
+        RecordError: the record has no chunks.
+    """
+    table = _features(record).rename(columns={"step": "ones"})
+    table = table.rename(columns={"step_number": "step"}).assign(num_copied_blocks=0)
+    works = map(StepWork._make, table[list(StepWork._fields)].itertuples(index=False))
+    return pd.DataFrame(
+        {
+            "step": table["step"],
+            "measured_s": table["period_s"],
+            "predicted_s": [cost_model(work) for work in works],
+        }
+    ).reset_index(drop=True)
+
+
 def step_periods(record: Record) -> pd.Series[Any]:
     """Return by step number how long a step took, until the next one could begin.
 
@@ -146,7 +167,10 @@ def _is_paused(record: Record, starts: Array) -> npt.NDArray[np.bool_]:
 
 
 def _features(record: Record) -> pd.DataFrame:
-    """Return a row per step that computed something: what `TERMS` names, and its period."""
+    """Return a row per step that computed something: its work, as `StepWork` names it, and period.
+
+    How many blocks it copied is not recorded.
+    """
     chunks = record.chunks
     if not len(chunks):
         raise RecordError(
@@ -156,13 +180,18 @@ def _features(record: Record) -> pd.DataFrame:
     length = (chunks["end"] - chunks["start"]).to_numpy(np.float64)
     before = chunks["start"].to_numpy(np.float64)
     is_decode = (length == 1) & _samples(chunks, record.tokens)
+    pairs = length * (before + length / 2)
     parts = pd.DataFrame(
         {
             "step_number": chunks["step"],
-            "num_tokens": length,
-            "prefill_attention": np.where(is_decode, 0.0, length * (before + length / 2)),
-            "decode_context": np.where(is_decode, before, 0.0),
             "num_seqs": 1.0,
+            "num_tokens": length,
+            "num_prompt_tokens": np.where(is_decode, 0.0, length),
+            "num_decodes": np.where(is_decode, 1.0, 0.0),
+            "attention_work": pairs,
+            "prefill_attention": np.where(is_decode, 0.0, pairs),
+            "decode_context": np.where(is_decode, before, 0.0),
+            "prefill_context": np.where(is_decode, 0.0, before),
         }
     )
     table = parts.groupby("step_number", as_index=False, sort=True).sum()

@@ -76,7 +76,9 @@ class Identity:
 
     def __repr__(self) -> str:
         told = self.first_difference
-        return f"{'identical' if told is None else f'not identical: {told}'}\n{self.table}"
+        return (
+            f"{'identical' if told is None else f'not identical: {told}'}\n{self.table.to_string()}"
+        )
 
     def _repr_html_(self) -> str:
         first, *_ = repr(self).split("\n")

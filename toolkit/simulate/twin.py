@@ -73,6 +73,11 @@ class TwinMachine(Machine):
         self._model = str(told.get("model", "a recorded engine"))
         self._device = str(told.get("device", "its device"))
 
+    @property
+    def name(self) -> str:
+        """What was recorded, and where."""
+        return f"{self._model} on {self._device}"
+
     def engine(self, **options: Any) -> Engine:
         """Return an engine with the settings of the run, but for ``options`` (`Machine.engine`).
 
@@ -100,7 +105,7 @@ class TwinMachine(Machine):
         told = "not validated" if error is None else f"{error:.1%} of a step, on average"
         return "\n".join(
             (
-                f"TwinMachine: {self._model} on {self._device}",
+                f"TwinMachine: {self.name}",
                 f"  KV cache        {self.kv_slots:,} tokens ({self.kv_origin})",
                 f"  step time       {origin_of(self.cost_model)}",
                 f"  held-out error  {told}",
@@ -134,7 +139,7 @@ class WhatIf:
     table: pd.DataFrame
 
     def __repr__(self) -> str:
-        return f"What if {self.question}?\n{self.table}"
+        return f"What if {self.question}?\n{self.table.to_string()}"
 
     def _repr_html_(self) -> str:
         return f"<p>What if {self.question}?</p>{self.table.to_html()}"
@@ -188,7 +193,7 @@ class Twin:
         return WhatIf(told, table)
 
     def __repr__(self) -> str:
-        return f"Twin of {len(self.arrivals)} requests\n{self.machine}\n{self.errors}"
+        return f"Twin of {len(self.arrivals)} requests\n{self.machine}\n{self.errors.to_string()}"
 
     def _repr_html_(self) -> str:
         return f"<pre>{self.machine}</pre>{self.errors.to_html()}"
