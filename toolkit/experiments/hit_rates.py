@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from operator import index
 from pathlib import Path
 from typing import TypeAlias
 
@@ -100,7 +101,7 @@ def block_keys(trace_path: str | Path) -> list[tuple[bytes, ...]]:
     for number, line in enumerate(lines, start=1):
         try:
             ids = json.loads(line)["hash_ids"]
-            prompts.append(tuple(int(key).to_bytes(16, "little") for key in ids))
+            prompts.append(tuple(index(key).to_bytes(16, "little") for key in ids))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidConfig(
                 f"{trace_path}, line {number}: a JSON object with `hash_ids`, a list of ids of "
