@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from toolkit.cache.blocks import BlockPool, Eviction, FarthestUse, FirstIn, LeastUsed
 from toolkit.errors import InvalidConfig
+from toolkit.simulate import progress_bar
 
 __all__ = ["EVICTIONS", "block_keys", "prefix_hit_rate", "prefix_hit_rates"]
 
@@ -74,11 +74,13 @@ def prefix_hit_rates(
     sizes = tuple(num_blocks)
     cells = [(rule, size) for size in sizes for rule in rules]
     found: dict[tuple[str, int | None], float] = {}
-    for rule, size in tqdm(cells, "hit rates", disable=None if progress is None else not progress):
-        key = (rules[0] if size is None else rule, size)
-        if key not in found:
-            found[key] = _hit_rate(prompts, size, rule)
-        found[rule, size] = found[key]
+    with progress_bar(len(cells), "Serving", unit="trace", progress=progress) as bar:
+        for rule, size in cells:
+            key = (rules[0] if size is None else rule, size)
+            if key not in found:
+                found[key] = _hit_rate(prompts, size, rule)
+            found[rule, size] = found[key]
+            bar.update()
     rows = [
         (rule, float("inf") if size is None else float(size), found[rule, size])
         for rule, size in cells

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments import plots
 from toolkit.experiments.arrivals import AtOnce, Poisson, Ramp
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.lengths import Lengths, Uniform
@@ -99,6 +98,8 @@ def run(
 def plot(result: Result) -> Any:
     """Draw each step's predicted against its measured duration, and the error of every figure."""
     steps, errors = result.data["steps"], result.data["errors"]
+    from toolkit.experiments import plots  # matplotlib comes with an extra
+
     with plots.style():
         figure = plots.figure()
         left, right = figure.subplots(1, 2)
@@ -116,7 +117,7 @@ def plot(result: Result) -> Any:
                 label=f"{share:.0%} of capacity",
                 rasterized=True,
             )
-            _draw_errors(right, errors[errors["share"] == share], index)
+            _draw_errors(right, errors[errors["share"] == share], index, plots.COLOURS[index])
         left.set(xscale="log", yscale="log")
         left.set_xlabel("step, measured (ms)")
         left.set_ylabel("step, predicted (ms)")
@@ -178,11 +179,11 @@ def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
     return steps.iloc[:: 1 + len(steps) // _MOST_STEPS].reset_index(drop=True)
 
 
-def _draw_errors(axes: Any, errors: pd.DataFrame, index: int) -> None:
+def _draw_errors(axes: Any, errors: pd.DataFrame, index: int, colour: str) -> None:
     names = errors["metric"].str.removesuffix("_s").str.removesuffix("_per_s")
     labels = [
         f"{name} {quantile}" for name, quantile in zip(names, errors["quantile"], strict=True)
     ]
     places = np.arange(len(errors)) + 0.3 * (index - 0.5)
-    axes.scatter(places, 100 * errors["error"], s=14, color=plots.COLOURS[index], zorder=3)
+    axes.scatter(places, 100 * errors["error"], s=14, color=colour, zorder=3)
     axes.set_xticks(range(len(errors)), labels, rotation=90)

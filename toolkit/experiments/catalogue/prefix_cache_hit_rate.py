@@ -22,7 +22,6 @@ import pandas as pd
 
 from toolkit.cache.blocks import block_hashes
 from toolkit.errors import InvalidConfig
-from toolkit.experiments import plots
 from toolkit.experiments.arrivals import AtOnce
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.claims_table import find_claim
@@ -99,6 +98,8 @@ def plot(result: Result) -> Any:
     rates = result.data["hit_rates"]
     bounded = rates[np.isfinite(rates["num_blocks"])]
     unlimited = 100 * rates.loc[~np.isfinite(rates["num_blocks"]), "hit_rate"].iloc[0]
+    from toolkit.experiments import plots  # matplotlib comes with an extra
+
     with plots.style():
         figure = plots.figure()
         axes = figure.subplots()
@@ -118,7 +119,7 @@ def plot(result: Result) -> Any:
             textcoords="offset points",
         )
         if any(claim_id in result.measured for claim_id in _MOONCAKE):
-            _mark_published(axes)
+            _mark_published(axes, plots.PAPER_COLOUR)
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("cache size (blocks of 512 tokens)")
@@ -196,7 +197,7 @@ def _token_hit_rate(prompts: Iterable[tuple[int, ...]]) -> float:
     return prefix_hit_rate(names) * num_blocks * _BLOCK_SIZE / sum(lengths)
 
 
-def _mark_published(axes: Any) -> None:
+def _mark_published(axes: Any, colour: str) -> None:
     points = [
         (num_blocks, find_claim(claim_id).value)
         for claim_id, num_blocks in _MOONCAKE.items()
@@ -206,7 +207,7 @@ def _mark_published(axes: Any) -> None:
         *zip(*points, strict=True),
         marker="x",
         s=40,
-        color=plots.PAPER_COLOUR,
+        color=colour,
         zorder=5,
         label="LRU, published trace",
     )

@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from toolkit.experiments import plots
 from toolkit.experiments.arrivals import AtOnce
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.claims_table import find_claim
 from toolkit.experiments.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.workload import Workload
-from toolkit.simulate import closed_form_sharing, saved_by_sharing
+from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
@@ -59,13 +57,14 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     check_size(size)
     cells = [(load, way, width) for load in _LOADS for way in WAYS for width in WIDTHS]
     rows = []
-    for load, way, width in tqdm(cells, TITLE, disable=None if progress is None else not progress):
-        num_requests = _NUM_REQUESTS[size][load]
-        lengths = Workload(AtOnce(), _LOADS[load](), num_requests=num_requests, seed=seed).table
-        pairs = list(zip(lengths["num_prompt_tokens"], lengths["num_output_tokens"], strict=True))
-        saved = saved_by_sharing(pairs, way, width, seed=seed)
-        expected = closed_form_sharing(pairs, width) if way == "parallel" else float("nan")
-        rows.append((load, way, width, 100 * saved, 100 * expected, _published(load, way, width)))
+    with progress_bar(len(cells), "Sharing", unit="load", progress=progress) as bar:
+        for load, way, width in cells:
+            lengths = _lengths(load, _NUM_REQUESTS[size][load], seed)
+            saved = saved_by_sharing(lengths, way, width, seed=seed)
+            expected = closed_form_sharing(lengths, width) if way == "parallel" else float("nan")
+            published = _published(load, way, width)
+            rows.append((load, way, width, 100 * saved, 100 * expected, published))
+            bar.update()
     columns = ["load", "way", "width", "saved_percent", "closed_form_percent", "paper_percent"]
     table = pd.DataFrame(rows, columns=columns)
     by_claim = table.set_index(["load", "way", "width"])["saved_percent"]
@@ -87,13 +86,15 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
 def plot(result: Result) -> Any:
     """Draw the share of blocks saved as bars by width, published values and closed form on them."""
     table = result.data["saved"]
+    from toolkit.experiments import plots  # matplotlib comes with an extra
+
     with plots.style():
         figure = plots.figure()
         panels = figure.subplots(1, len(_LOADS), sharey=True)
         for axes, (load, kind) in zip(panels, _LOADS.items(), strict=True):
             own = table[table["load"] == load]
             for index, way in enumerate(WAYS):
-                _bars(axes, own[own["way"] == way], index)
+                _bars(axes, own[own["way"] == way], index, plots)
             axes.set_title(kind.__name__)
             axes.set_xticks(range(len(WIDTHS)), map(str, WIDTHS))
             axes.set_xlabel("sequences of a prompt")
@@ -102,6 +103,12 @@ def plot(result: Result) -> Any:
         panels[0].legend(loc="upper left")
         figure.data = table
     return figure
+
+
+def _lengths(load: str, num_requests: int, seed: int) -> list[tuple[int, int]]:
+    """Return prompt and output tokens of each request."""
+    table = Workload(AtOnce(), _LOADS[load](), num_requests=num_requests, seed=seed).table
+    return list(zip(table["num_prompt_tokens"], table["num_output_tokens"], strict=True))
 
 
 def _published(load: str, way: str, width: int) -> float:
@@ -115,7 +122,7 @@ def _reason(claim_id: str) -> str:
     return f"{lengths}; beams survive by chance" if "-beam-" in claim_id else lengths
 
 
-def _bars(axes: Any, table: pd.DataFrame, index: int) -> None:
+def _bars(axes: Any, table: pd.DataFrame, index: int, plots: Any) -> None:
     width = 0.38
     places = np.arange(len(table)) + (index - 0.5) * width
     way = table["way"].iloc[0]
