@@ -151,6 +151,8 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
         arrival_s=arrival_s,
         tags=dict(arrival.tags) if arrival.tags else None,
     )
+    if arrival.output_token_ids:
+        engine.runner.foresee(request, arrival.output_token_ids)
     if arrival.block_keys:
         request.block_hashes = list(arrival.block_keys)
     elif arrival.prompt_token_ids is None:

@@ -112,8 +112,7 @@ class Fleet:
         return FleetRun(
             requests=requests_of(replicas),
             records=tuple(replica.engine.record for replica in replicas),
-            title=f"{self.num_replicas} x {self.machine.shape.name} on "
-            f"{self.machine.device.name}, router {router_name(self.router)}",
+            title=f"{self.num_replicas} x {self.machine.name}, router {router_name(self.router)}",
         )
 
     def __repr__(self) -> str:

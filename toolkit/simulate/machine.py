@@ -121,11 +121,12 @@ class Machine:
             block_size=block_size,
             enable_prefix_caching=enable_prefix_caching,
         )
-        limit = min(self.shape.max_model_len, cache.num_slots)
+        if max_model_len is None:
+            max_model_len = min(self.shape.max_model_len, cache.num_slots)
         config = EngineConfig(
             cache=cache,
             scheduler=SchedulerConfig(
-                max_model_len=limit if max_model_len is None else max_model_len,
+                max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
             ),
@@ -167,6 +168,12 @@ class Machine:
         record: Record = engine.record
         return record
 
+    @property
+    def name(self) -> str:
+        """Model and device in words: "opt-66b on 4 x A100-40GB"."""
+        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
+        return f"{self.shape.name} on {count}{self.device.name}"
+
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of the machine, as plain values."""
         return {
@@ -201,10 +208,9 @@ class Machine:
     def __repr__(self) -> str:
         shape = self.shape
         error = held_out_error_of(self.cost_model)
-        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
         return "\n".join(
             (
-                f"Machine: {shape.name} on {count}{self.device.name}",
+                f"Machine: {self.name}",
                 f"  weights         {shape.num_parameters / 1e9:.2f} B parameters, "
                 f"{shape.weight_bytes / _GIB:.1f} GiB",
                 f"  KV cache        {self.kv_slots:,} tokens of "
