@@ -145,7 +145,6 @@ class Machine:
                 max_model_len=config.scheduler.max_model_len,
                 clock=clock,
             ),
-            cache=_allocated(allocator, cache, clock),
             journal=None if keeps_journal else NoJournal(),
             recorder=Record(level=level, describe=self.describe, max_rows=_MAX_ROWS),
         )
