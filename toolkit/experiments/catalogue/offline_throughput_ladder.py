@@ -34,7 +34,7 @@ CLAIMS = ("nano-vllm-output-tokens", "nano-vllm-against-vllm")
 _NUM_REQUESTS = 256
 _SHORTEST, _LONGEST = 100, 1024
 _TOKEN_IDS = 10_000
-_BATCH = 64
+_BATCH = 16
 # Requests, by how much their lengths are divided, and how many go one at a time.
 _SIZES = {"quick": (48, 8, 6), "paper": (256, 2, 16)}
 _ALONE = "one at a time"
