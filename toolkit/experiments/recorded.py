@@ -70,7 +70,12 @@ def run_of_record(
         refused: Those that it did not take in.
         parts: Further fields of the ``Run``: environment, settings, saturation, notes.
     """
-    ids = pd.DataFrame({"arrival_id": list(request_ids), "request_id": list(request_ids.values())})
+    ids = pd.DataFrame(
+        {
+            "arrival_id": np.fromiter(request_ids, "int64", len(request_ids)),
+            "request_id": np.fromiter(request_ids.values(), object, len(request_ids)),
+        }
+    )
     measured = ids.merge(record.requests, on="request_id", how="left")
     is_known = measured["status"].notna()
     notes = list(parts.pop("notes", ()))
@@ -158,7 +163,7 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Return a column, or an empty one of its kind."""
     if name in table:
         return table[name]
-    empty = {"float64": np.nan, "object": None, "Int64": pd.NA}[REQUEST_COLUMNS[name]]
+    empty = {"int64": 0, "float64": np.nan, "object": None, "Int64": pd.NA}[REQUEST_COLUMNS[name]]
     table[name] = pd.Series([empty] * len(table), index=table.index, dtype=REQUEST_COLUMNS[name])
     return table[name]
 

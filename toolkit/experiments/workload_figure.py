@@ -81,7 +81,8 @@ def _draw_gaps(axes: Any, between_s: Array) -> list[Drawn]:
             len(above) - np.geomspace(1, len(above), _MAX_POINTS // 2),
         ]).astype(np.int64)
     )  # fmt: skip
-    x, y = np.append(low, above[places]), np.append(shares[0], shares[places])
+    x: Array = np.append(low, above[places])
+    y: Array = np.append(shares[0], shares[places])
     grid = np.geomspace(low, high, _MAX_POINTS // 2)
     exponential = np.exp(-grid / mean_s)
     grid, exponential = grid[exponential > y.min() / 2], exponential[exponential > y.min() / 2]

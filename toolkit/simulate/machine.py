@@ -12,7 +12,6 @@ from toolkit.engine import Engine
 from toolkit.engine.journal import NoJournal
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
-from toolkit.simulate.allocators import make_cache
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.devices import Device, resolve_device
@@ -104,8 +103,8 @@ class Machine:
             max_num_batched_tokens: Tokens that a step may compute.
             max_model_len: Tokens of one request; by default the model's limit, or all that fit.
             enable_prefix_caching: Whether prompts find the blocks of others.
-            allocator: "paged", "orca-max", "orca-pow2", "orca-oracle", or a function
-                ``(CacheConfig, *, clock)`` that returns a cache; see `allocators`.
+            allocator: "paged", or a function ``(CacheConfig, *, clock)`` that returns a cache
+                with the interface of ``PagedCache``.
             level: Of the record.
             seed: Of the engine.
             keeps_journal: Whether ``engine.rewind`` and ``record.engine_at`` will work; it takes a
@@ -121,12 +120,11 @@ class Machine:
             block_size=block_size,
             enable_prefix_caching=enable_prefix_caching,
         )
-        if max_model_len is None:
-            max_model_len = min(self.shape.max_model_len, cache.num_slots)
+        limit = min(self.shape.max_model_len, cache.num_slots)
         config = EngineConfig(
             cache=cache,
             scheduler=SchedulerConfig(
-                max_model_len=max_model_len,
+                max_model_len=limit if max_model_len is None else max_model_len,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
             ),
@@ -139,12 +137,7 @@ class Machine:
             SimulatedRunner(self.cost_model, clock),
             config,
             clock=clock,
-            cache=make_cache(
-                allocator,
-                cache,
-                max_model_len=config.scheduler.max_model_len,
-                clock=clock,
-            ),
+            cache=_allocated(allocator, cache, clock),
             journal=None if keeps_journal else NoJournal(),
             recorder=Record(level=level, describe=self.describe, max_rows=_MAX_ROWS),
         )
@@ -166,12 +159,6 @@ class Machine:
         drive(engine, arrivals, progress=progress, until_s=until_s)
         record: Record = engine.record
         return record
-
-    @property
-    def name(self) -> str:
-        """Model and device in words: "opt-66b on 4 x A100-40GB"."""
-        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
-        return f"{self.shape.name} on {count}{self.device.name}"
 
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of the machine, as plain values."""
@@ -207,9 +194,10 @@ class Machine:
     def __repr__(self) -> str:
         shape = self.shape
         error = held_out_error_of(self.cost_model)
+        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
         return "\n".join(
             (
-                f"Machine: {self.name}",
+                f"Machine: {shape.name} on {count}{self.device.name}",
                 f"  weights         {shape.num_parameters / 1e9:.2f} B parameters, "
                 f"{shape.weight_bytes / _GIB:.1f} GiB",
                 f"  KV cache        {self.kv_slots:,} tokens of "
@@ -219,3 +207,14 @@ class Machine:
                 + ("not validated" if error is None else f"{error:.1%} of a step, on average"),
             )
         )
+
+
+def _allocated(allocator: str | Callable[..., Any], config: CacheConfig, clock: Any) -> Any:
+    """Return a cache of another kind; None stands for the engine's own, which is paged."""
+    if callable(allocator):
+        return allocator(config, clock=clock)
+    if allocator != "paged":
+        raise InvalidConfig(
+            f'allocator={allocator!r} is neither "paged" nor a function (CacheConfig, *, clock)'
+        )
+    return None

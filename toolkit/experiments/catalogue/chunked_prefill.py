@@ -37,8 +37,9 @@ _RATE = 0.6
 _NUM_REQUESTS = 128
 _BUDGET = 1_024
 _WHOLE = 8_192  # the longest prompt of the data set
-_BUDGETS = (256, 512, 1_024, 2_048, 4_096, _WHOLE)
+_BUDGETS = (256, 512, 2_048, 4_096)  # beside those of "both" and "hybrid"
 _NUM_SEEDS = {"quick": 3, "paper": 20}
+_NUM_BUDGET_SEEDS = {"quick": 1, "paper": 20}
 _PAPER_ORDER = {"ttft": ("hybrid", "both", "chunked"), "tbt": ("both", "chunked", "hybrid")}
 _COLUMNS = {"ttft": "ttft_s_p50", "tbt": "itl_s_p99"}
 # The scene of the timeline: streams that flow, and a long prompt that arrives among them.
@@ -59,8 +60,8 @@ class TurnsOfChunks:
         self._was_for_prompts = False
 
     def admit(self, request: Request, view: Any) -> bool:
-        """Only in a step for prompts."""
-        return self._prompts_have_the_turn(view)
+        """Only in a step for prompts; with nobody to take turns with, always."""
+        return not view.running or self._prompts_have_the_turn(view)
 
     def chunk(self, request: Request, budget: int, view: Any) -> int:
         """All of the budget to those whose turn it is."""
@@ -107,15 +108,18 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
             systems.append(_swept(w, machine, seeds, name, **options))
             stalls.append(_stall(machine, name, **options))
             bar.update()
+        few = seeds[: _NUM_BUDGET_SEEDS[size]]
         for budget in _BUDGETS:
-            label = f"{budget}"
-            table = _swept(
-                w, machine, seeds, label, policy="decode-first", max_num_batched_tokens=budget
-            )
+            options = {"policy": "decode-first", "max_num_batched_tokens": budget}
+            table = _swept(w, machine, few, "both", **options)
             budgets.append(table.assign(token_budget=budget))
             bar.update()
+    table = pd.concat(systems, ignore_index=True)
+    for name in ("hybrid", "both"):  # the same policy with two more budgets
+        known = table[(table["system"] == name) & table["seed"].isin(few)]
+        budgets.append(known.assign(token_budget=SYSTEMS[name]["max_num_batched_tokens"]))
     data = {
-        "systems": pd.concat(systems, ignore_index=True),
+        "systems": table,
         "budgets": pd.concat(budgets, ignore_index=True),
         "stall": pd.concat(stalls, ignore_index=True),
     }
@@ -197,49 +201,32 @@ def plot(result: Result) -> Any:
 def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
     budgets = result.data["budgets"].groupby("token_budget")[list(_COLUMNS.values())].mean()
     x, y = budgets[_COLUMNS["tbt"]], budgets[_COLUMNS["ttft"]]
-    axes.plot(x, y, "-", color="#999999", lw=1, zorder=1)
+    axes.plot(x, y, ".-", color="#999999", ms=3, lw=1, zorder=1)
     for budget in budgets.index:
-        axes.annotate(
-            f"{budget:,}",
-            (x[budget], y[budget]),
-            xytext=(3, 4),
-            textcoords="offset points",
-            fontsize=6.5,
-            color="#707070",
-        )
+        at = (x[budget], y[budget])
+        axes.annotate(f"{budget:,}", at, (2, -9), textcoords="offset points", color="#707070")
     systems = result.data["systems"].groupby("system", sort=False)[list(_COLUMNS.values())].mean()
     for place, (name, row) in enumerate(systems.iterrows()):
         look = plots.look(place)
-        at = row[_COLUMNS["tbt"]], row[_COLUMNS["ttft"]]
-        axes.plot(*at, look.marker, color=look.color, ms=7, label=str(name), zorder=3)
+        mark = {"marker": look.marker, "mec": look.color, "ms": 7, "linestyle": "none"}
+        axes.plot(row[_COLUMNS["tbt"]], row[_COLUMNS["ttft"]], mfc=look.color, label=name, **mark)
         if name in _PAPER_ORDER["tbt"]:
             said = [find_claim(f"sarathi-{name}-{measure}").value for measure in ("tbt", "ttft")]
-            axes.plot(*said, look.marker, mec=look.color, mfc="white", ms=7, zorder=2)
-    axes.plot([], [], "s", mec=plots.PAPER_COLOUR, mfc="white", label="paper")
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="P99 time between tokens (s)",
-        ylabel="P50 time to first token (s)",
-        title="By token budget (grey), by system",
-    )
+            axes.plot(*said, mfc="white", zorder=2, **mark)
+    axes.plot([], [], "s", mec=plots.PAPER_COLOUR, mfc="white", label="in the paper")
+    axes.set(xlabel="P99 time between tokens (s)", ylabel="P50 time to first token (s)")
+    axes.set(xscale="log", yscale="log", title="Systems, and token budgets (grey)")
+    plots.plain_ticks(axes.xaxis)
+    plots.plain_ticks(axes.yaxis)
     axes.legend()
 
 
 def _draw_scene(axes: Any, stall: pd.DataFrame, plots: Any) -> None:
     for place, (name, line) in enumerate(stall.groupby("system", sort=False)):
         look = plots.look(place)
-        axes.plot(
-            line["time_s"],
-            line["gap_s"],
-            color=look.color,
-            linestyle=look.linestyle,
-            label=str(name),
-        )
+        lined = {"color": look.color, "linestyle": look.linestyle}
+        axes.plot(line["time_s"], line["gap_s"], drawstyle="steps-pre", label=name, **lined)
     axes.axvline(_LONG_AT_S, color=plots.PAPER_COLOUR, lw=0.8, ls=":")
-    axes.set(
-        yscale="log",
-        xlabel="time (s)",
-        ylabel="longest gap of a stream (s)",
-        title=f"A prompt of {_LONG_PROMPT:,} tokens arrives",
-    )
+    axes.set(yscale="log", xlabel="time (s)", ylabel="longest gap of a stream (s)")
+    axes.set_title(f"A prompt of {_LONG_PROMPT:,} tokens arrives")
+    plots.plain_ticks(axes.yaxis)

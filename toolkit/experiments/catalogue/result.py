@@ -76,10 +76,8 @@ class Result:
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             tables = facts.pop("tables")
-            data = {
-                name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
-                for name in tables
-            }
+            # The engine that reads every float as the one that was written.
+            data = {name: pd.read_csv(folder / f"{name}.csv", engine="python") for name in tables}
             return cls(data=data, **facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidConfig(
