@@ -1,4 +1,4 @@
-"""The command line: ``toolkit generate | chat | serve | bench | doctor | demo``.
+"""The command line: ``toolkit generate | chat | serve | bench | experiment | report | doctor``.
 
 torch and the model are imported inside the commands that need them, so that ``toolkit --help``
 answers at once.

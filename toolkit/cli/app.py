@@ -15,6 +15,7 @@ from toolkit.cli.conformance import conformance
 from toolkit.cli.console import err
 from toolkit.cli.demo import demo
 from toolkit.cli.doctor import doctor
+from toolkit.cli.experiment import experiment, report
 from toolkit.cli.generate import generate
 from toolkit.cli.serve import serve
 from toolkit.errors import ToolkitError
@@ -44,9 +45,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (generate, chat, serve, conformance, doctor, demo):
+for command in (generate, chat, serve, conformance, report, doctor, demo):
     app.command()(command)
 app.add_typer(bench)
+app.add_typer(experiment)
 
 
 def _show_version(value: bool) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "grouped_mean_interval",
     "grouped_percentile_intervals",
     "mean_interval",
+    "paired_intervals",
     "percentile_interval",
     "share_interval",
 ]
@@ -90,6 +91,41 @@ def grouped_percentile_intervals(
         below = np.cumsum(weights[owners])
         places = np.searchsorted(below, below[-1] * np.asarray(percents) / 100)
         draw[:] = ordered[places]
+    bounds = np.quantile(found, (_TAIL, 1 - _TAIL), axis=0)
+    return [(float(low), float(high)) for low, high in bounds.T]
+
+
+def paired_intervals(
+    before: Values, after: Values, owners: Values, percents: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Return the intervals of after - before of the mean, then of each percentile.
+
+    Args:
+        before: One value of each pair.
+        after: The other, in the same order.
+        owners: What is drawn with all its pairs, numbered from 0: clients, or blocks of time.
+        percents: Which percentiles.
+    """
+    num_owners = int(owners.max()) + 1
+    if num_owners < 2:
+        return [(float("nan"), float("nan"))] * (1 + len(percents))
+    shares = np.asarray(percents) / 100
+    sides = [
+        (values[order], owners[order])
+        for values in (before, after)
+        for order in (np.argsort(values),)
+    ]
+    generator = np.random.default_rng(0)
+    found = np.empty((_NUM_DRAWS, 1 + len(percents)))
+    for draw in found:
+        weights = np.bincount(generator.integers(0, num_owners, num_owners), minlength=num_owners)
+        of_side = []
+        for ordered, owner in sides:
+            weight = weights[owner]
+            below = np.cumsum(weight)
+            places = np.searchsorted(below, below[-1] * shares)
+            of_side.append((ordered @ weight / below[-1], *ordered[places]))
+        draw[:] = np.subtract(of_side[1], of_side[0])
     bounds = np.quantile(found, (_TAIL, 1 - _TAIL), axis=0)
     return [(float(low), float(high)) for low, high in bounds.T]
 

@@ -1,0 +1,58 @@
+"""A result comes back from its folder as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import EXPERIMENTS, find
+from toolkit.experiments.catalogue.result import Result
+from toolkit.experiments.claims_table import CLAIMS
+
+
+def a_result() -> Result:
+    table = pd.DataFrame({"rate": [0.1, 1 / 3], "policy": ["fcfs", "fair"], "num": [3, 4]})
+    return Result("one", "quick", {"curve": table}, {"a-claim": 1 / 3}, {"a-claim": "why"}, seed=7)
+
+
+def test_a_saved_result_is_loaded_as_it_was(tmp_path: Path) -> None:
+    result = a_result()
+    assert not Result.is_in(tmp_path / "one")
+    loaded = Result.load(result.save(tmp_path / "one"))
+    assert Result.is_in(tmp_path / "one")
+    assert loaded.measured == result.measured
+    assert loaded.reasons == result.reasons
+    assert (loaded.name, loaded.size, loaded.seed) == ("one", "quick", 7)
+    assert loaded.environment == result.environment
+    pd.testing.assert_frame_equal(loaded.data["curve"], result.data["curve"], check_exact=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": ["gone"]}', '{"tables": 3}'])
+def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
+        Result.load(tmp_path)
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
+        Result.load(tmp_path)
+
+
+def test_every_module_of_the_catalogue_is_listed() -> None:
+    import toolkit.experiments.catalogue as catalogue
+
+    folder = Path(catalogue.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py") if "\nTITLE = " in path.read_text()}
+    assert set(EXPERIMENTS) == modules
+
+
+def test_every_claim_that_an_experiment_names_exists_and_is_its_own() -> None:
+    named = [claim_id for experiment in EXPERIMENTS.values() for claim_id in experiment.CLAIMS]
+    assert len(named) == len(set(named))
+    assert set(named) <= {claim.id for claim in CLAIMS}
+
+
+def test_an_unknown_experiment_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="no experiment is called 'nothing'"):
+        find("nothing")

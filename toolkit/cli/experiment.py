@@ -1,0 +1,84 @@
+"""``toolkit experiment`` and ``toolkit report``: papers' experiments, and one page about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from toolkit.cli.console import err, out
+
+if TYPE_CHECKING:  # pandas waits until a command needs it
+    from toolkit.experiments.judging import VerdictTable
+
+__all__ = ["experiment", "report"]
+
+experiment = typer.Typer(
+    name="experiment",
+    help="Repeat experiments of papers, and judge their claims.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@experiment.command("list")
+def list_experiments() -> None:
+    """Show the experiments, and how many claims each of them checks."""
+    from toolkit.experiments.catalogue import EXPERIMENTS
+
+    table = Table("name", "question", "claims")
+    table.columns[2].justify = "right"
+    for name, module in EXPERIMENTS.items():
+        table.add_row(name, module.TITLE, str(len(module.CLAIMS)))
+    out.print(table)
+
+
+@experiment.command("run")
+def run_experiments(
+    names: Annotated[list[str], typer.Argument(help="Names that `list` shows, or: all.")],
+    size: Annotated[str, typer.Option(help="quick: a minute; paper: as in the paper.")] = "quick",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path(
+        "results"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Everything drawn follows from it.")] = 0,
+) -> None:
+    """Run experiments, print the verdicts, and keep tables and figures in a folder."""
+    from toolkit.experiments.catalogue import EXPERIMENTS, find
+    from toolkit.experiments.claims_table import find_claim
+    from toolkit.experiments.judging import run_experiment, verdict_table
+
+    chosen = list(EXPERIMENTS) if names == ["all"] else [name.replace("-", "_") for name in names]
+    for name in chosen:
+        find(name)  # a wrong name is said before anything runs
+    for name in chosen:
+        result = run_experiment(name, size, seed=seed)
+        place = result.save(output / name)
+        figure = find(name).plot(result)
+        for ending in ("png", "pdf"):
+            figure.savefig(place / f"figure.{ending}")
+        claims = [find_claim(claim_id) for claim_id in find(name).CLAIMS]
+        _show(verdict_table([result], claims), title=find(name).TITLE)
+        err.print(f"{place}: result.json, {len(result.data)} tables, figure.png, figure.pdf")
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Where `toolkit experiment run` wrote to.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; in the folder by default.")
+    ] = None,
+) -> None:
+    """Write one HTML page about a folder of results."""
+    from toolkit.experiments.reports import report as write_report
+
+    out.print(str(write_report(folder, output)), soft_wrap=True)
+
+
+def _show(verdicts: VerdictTable, *, title: str) -> None:
+    """Print a row per claim, and below it how many hold."""
+    table = Table("quantity", "claimed", "measured", "verdict", "why", title=title)
+    for row in verdicts.shown():
+        table.add_row(row["quantity"], row["claimed"], row["measured"], row["verdict"], row["why"])
+    out.print(table)
+    out.print(verdicts.summary())

@@ -1,0 +1,29 @@
+"""The field's experiments, one module each, by the name of the module.
+
+A module has a ``TITLE``, the ids of its ``CLAIMS``, ``run(size="quick", *, progress=None, seed=0)``
+that returns a ``Result``, and ``plot(result)`` that returns a figure with the paper's values on it.
+"""
+
+from __future__ import annotations
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import chunked_prefill
+from toolkit.experiments.catalogue.result import SIZES, Experiment, Result
+
+__all__ = ["EXPERIMENTS", "SIZES", "Experiment", "Result", "find"]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "chunked_prefill": chunked_prefill,
+}
+
+
+def find(name: str) -> Experiment:
+    """Return an experiment by its name; hyphens may stand for underscores.
+
+    Raises:
+        InvalidConfig: there is none of that name.
+    """
+    found = EXPERIMENTS.get(name.replace("-", "_"))
+    if found is None:
+        raise InvalidConfig(f"no experiment is called {name!r}; there are {', '.join(EXPERIMENTS)}")
+    return found

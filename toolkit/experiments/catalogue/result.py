@@ -1,0 +1,108 @@
+"""What an experiment of the catalogue is, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from toolkit.errors import InvalidConfig
+from toolkit.record.environment import environment
+
+__all__ = ["SIZES", "Experiment", "Result", "check_size"]
+
+# "quick" ends within a minute on two cores; "paper" is as large as in the paper it repeats.
+SIZES = ("quick", "paper")
+_FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run of an experiment measured.
+
+    ``reasons`` says of a claim, by id, why it was not measured, or why it came out as it did.
+
+    >>> result = Result("where_the_memory_goes", "quick", {}, {"vllm-orca-max-batch": 7.0})
+    >>> result
+    Result of where_the_memory_goes, quick, seed 0: 1 claim measured, tables: none
+    """
+
+    name: str
+    size: str
+    data: Mapping[str, pd.DataFrame]
+    measured: Mapping[str, float]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    environment: Mapping[str, Any] = field(default_factory=environment)
+
+    def __repr__(self) -> str:
+        num = len(self.measured)
+        return (
+            f"Result of {self.name}, {self.size}, seed {self.seed}: {num} "
+            f"claim{'' if num == 1 else 's'} measured, tables: {', '.join(self.data) or 'none'}"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``result.json`` and a CSV file per table into a folder; return the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in self.data.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+        facts = {
+            "name": self.name,
+            "size": self.size,
+            "seed": self.seed,
+            "tables": list(self.data),
+            "measured": {claim_id: float(value) for claim_id, value in self.measured.items()},
+            "reasons": dict(self.reasons),
+            "environment": dict(self.environment),
+        }
+        # Last: a folder with this file is complete.
+        (folder / _FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InvalidConfig: the folder holds no complete result.
+        """
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            tables = facts.pop("tables")
+            data = {
+                name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
+                for name in tables
+            }
+            return cls(data=data, **facts)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidConfig(
+                f"{folder} holds no result of an experiment ({error}); "
+                "`toolkit experiment run NAME --output FOLDER` writes one"
+            ) from error
+
+    @staticmethod
+    def is_in(folder: str | Path) -> bool:
+        """Say whether a folder holds a complete result."""
+        return (Path(folder) / _FILE).is_file()
+
+
+class Experiment(Protocol):
+    """A module of the catalogue: a title, the claims it measures, and two functions."""
+
+    TITLE: str
+    CLAIMS: tuple[str, ...]
+    run: Callable[..., Result]  # (size="quick", *, progress=None, seed=0)
+    plot: Callable[[Result], Any]  # a matplotlib Figure with .data
+
+
+def check_size(size: str) -> None:
+    """Refuse what is no size of an experiment, with InvalidConfig."""
+    if size not in SIZES:
+        raise InvalidConfig(f"size={size!r} is not one of {', '.join(SIZES)}")

@@ -1,0 +1,95 @@
+"""One page about a folder of results: figures, verdicts, tables, and how to run them again."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import Result, find
+from toolkit.experiments.claims_table import CLAIMS
+from toolkit.experiments.judging import VerdictTable, verdict_table
+
+__all__ = ["report"]
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_FIGURE = "figure.png"
+_MOST_ROWS = 60
+
+
+def report(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write one HTML page that needs nothing else, and return its path.
+
+    Args:
+        folder: Holds results in its subfolders, as ``toolkit experiment run --output`` writes them.
+        output: The page; by default ``report.html`` in the folder.
+
+    Raises:
+        InvalidConfig: the folder holds no result.
+    """
+    folder = Path(folder)
+    places = sorted(place for place in folder.glob("*/") if Result.is_in(place))
+    if not places:
+        raise InvalidConfig(
+            f"{folder} holds no results; `toolkit experiment run NAME --output {folder}` makes one"
+        )
+    results = [Result.load(place) for place in places]
+    measurable = {claim_id for result in results for claim_id in find(result.name).CLAIMS}
+    verdicts = verdict_table(results, [claim for claim in CLAIMS if claim.id in measurable])
+    parts = [_part(result, place) for result, place in zip(results, places, strict=True)]
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        _TEMPLATE.read_text(encoding="utf-8")
+    )
+    page = template.render(
+        title=f"Experiments in {folder.resolve().name}",
+        summary=verdicts.summary(),
+        parts=parts,
+        verdicts={name: _rows_of(verdicts, name) for name in verdicts["experiment"].unique()},
+        environments=_environments(results),
+        most_rows=_MOST_ROWS,
+    )
+    target = folder / "report.html" if output is None else Path(output)
+    target.write_text(page, encoding="utf-8")
+    return target
+
+
+def _rows_of(verdicts: VerdictTable, name: str) -> list[dict[str, str]]:
+    return VerdictTable(verdicts[verdicts["experiment"] == name]).shown()
+
+
+def _part(result: Result, place: Path) -> dict[str, Any]:
+    """Return what the page shows of one result."""
+    experiment = find(result.name)
+    saved = place / _FIGURE
+    png = saved.read_bytes() if saved.is_file() else experiment.plot(result).to_png()
+    return {
+        "name": result.name,
+        "title": experiment.TITLE,
+        "command": f"toolkit experiment run {result.name} --size {result.size}"
+        f" --seed {result.seed}",
+        "figure": b64encode(png).decode(),
+        "tables": {
+            name: {
+                "columns": list(table.columns),
+                "rows": table.head(_MOST_ROWS).to_numpy(object).tolist(),
+                "num_rows": len(table),
+            }
+            for name, table in result.data.items()
+        },
+    }
+
+
+def _environments(results: list[Result]) -> list[dict[str, Any]]:
+    """Return the distinct surroundings of the results, each with the names that ran in it."""
+    found: list[dict[str, Any]] = []
+    for result in results:
+        facts = dict(result.environment)
+        known = next((place for place in found if place["facts"] == facts), None)
+        if known is None:
+            found.append({"facts": facts, "names": [result.name]})
+        else:
+            known["names"].append(result.name)
+    return found
