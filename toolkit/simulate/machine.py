@@ -12,6 +12,7 @@ from toolkit.engine import Engine
 from toolkit.engine.journal import NoJournal
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
+from toolkit.simulate.allocators import make_cache
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.devices import Device, resolve_device
@@ -103,8 +104,8 @@ class Machine:
             max_num_batched_tokens: Tokens that a step may compute.
             max_model_len: Tokens of one request; by default the model's limit, or all that fit.
             enable_prefix_caching: Whether prompts find the blocks of others.
-            allocator: "paged", or a function ``(CacheConfig, *, clock)`` that returns a cache
-                with the interface of ``PagedCache``.
+            allocator: "paged", "orca-max", "orca-pow2", "orca-oracle", or a function
+                ``(CacheConfig, *, clock)`` that returns a cache; see `allocators`.
             level: Of the record.
             seed: Of the engine.
             keeps_journal: Whether ``engine.rewind`` and ``record.engine_at`` will work; it takes a
@@ -133,11 +134,15 @@ class Machine:
             check_every_step=check_every_step,
         )
         clock = VirtualClock()
+        own = None  # the engine makes its paged cache itself, and can go back then
+        if allocator != "paged":
+            max_model_len = config.scheduler.max_model_len
+            own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
             SimulatedRunner(self.cost_model, clock),
             config,
             clock=clock,
-            cache=_allocated(allocator, cache, clock),
+            cache=own,
             journal=None if keeps_journal else NoJournal(),
             recorder=Record(level=level, describe=self.describe, max_rows=_MAX_ROWS),
         )
@@ -207,14 +212,3 @@ class Machine:
                 + ("not validated" if error is None else f"{error:.1%} of a step, on average"),
             )
         )
-
-
-def _allocated(allocator: str | Callable[..., Any], config: CacheConfig, clock: Any) -> Any:
-    """Return a cache of another kind; None stands for the engine's own, which is paged."""
-    if callable(allocator):
-        return allocator(config, clock=clock)
-    if allocator != "paged":
-        raise InvalidConfig(
-            f'allocator={allocator!r} is neither "paged" nor a function (CacheConfig, *, clock)'
-        )
-    return None

@@ -20,7 +20,7 @@ import pandas as pd
 
 from toolkit.experiments.arrivals import Poisson
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, BATCHED_TOKENS
+from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, ENGINE_OF_2023
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.sweeping import sweep
@@ -85,8 +85,7 @@ def run(
                 processes=processes,
                 progress=False,
                 allocator=allocator,
-                enable_prefix_caching=False,
-                max_num_batched_tokens=BATCHED_TOKENS,
+                **ENGINE_OF_2023,
             )
             rows = rows[["rate", "norm_latency_s_mean"]]
             curves.append(rows.assign(load=load, allocator=allocator))

@@ -6,7 +6,8 @@ kinds of reservation, and under paging.
 
 The scheduler, the allocators and their accounting are exact. Two things are not the paper's: the
 lengths, of which only means were published (the surrogates say so), and the time of a step, which
-comes from a published fit for the same GPU with more memory. Under Orca the memory is full at these
+comes from a published fit for the same GPU with more memory. Prompts are computed in steps of their
+own, before all else, as vLLM did then (``prefill-first``). Under Orca the memory is full at these
 rates, so that memory and lengths alone decide how many run; under paging it is not, and the number
 is rate x latency, which the time of a step decides.
 """
@@ -25,7 +26,7 @@ from toolkit.experiments.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.workload import Workload
 from toolkit.simulate import Machine, MemoryMeter, MemoryUse, drive, progress_bar
 
-__all__ = ["ALLOCATORS", "BATCHED_TOKENS", "CLAIMS", "TITLE", "plot", "run"]
+__all__ = ["ALLOCATORS", "CLAIMS", "ENGINE_OF_2023", "TITLE", "plot", "run"]
 
 TITLE = "Where does the KV memory go?"
 
@@ -39,11 +40,16 @@ ALLOCATORS = {
 _LOADS = {"sharegpt": (ShareGPT, 2.0), "alpaca": (Alpaca, 30.0)}
 # Seconds of each load. Orca's queue only grows, and paging is at rest after a few latencies.
 _DURATIONS_S = {
-    "quick": {"sharegpt": 600.0, "alpaca": 60.0},
+    "quick": {"sharegpt": 400.0, "alpaca": 40.0},
     "paper": {"sharegpt": 3600.0, "alpaca": 3600.0},
 }
 _WARMUP_SHARE = 0.25
-BATCHED_TOKENS = 2560  # of a step at most: vLLM's default at the time
+# The engine of that time: prompts in steps of their own, of 2,560 tokens at most, nothing shared.
+ENGINE_OF_2023 = {
+    "policy": "prefill-first",
+    "max_num_batched_tokens": 2560,
+    "enable_prefix_caching": False,
+}
 
 # The paper's names of the parts, which are the first word of the claims' too.
 _PARTS = {
@@ -70,7 +76,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     """Serve both loads under every allocator, and look where the memory went.
 
     Args:
-        size: "quick" (10 minutes of ShareGPT, 1 of Alpaca) or "paper" (an hour of each).
+        size: "quick" (400 s of ShareGPT, 40 s of Alpaca) or "paper" (an hour of each).
         progress: Whether to show a bar.
         seed: Of the loads.
 
@@ -113,11 +119,7 @@ def _serve(
     machine: Machine, w: Workload, allocator: str, duration_s: float
 ) -> tuple[MemoryUse, float, int]:
     """Return where the memory went after the warm-up, and how many ran: on average, at most."""
-    engine = machine.engine(
-        allocator=allocator,
-        max_num_batched_tokens=BATCHED_TOKENS,
-        enable_prefix_caching=False,
-    )
+    engine = machine.engine(allocator=allocator, **ENGINE_OF_2023)
     meter = MemoryMeter(engine, since_s=_WARMUP_SHARE * duration_s)
     drive(engine, w.arrivals(), until_s=duration_s, progress=False)
     return meter.mean, meter.mean_num_running, int(engine.record.steps["num_running"].max())
