@@ -69,11 +69,6 @@ ROOMS = {
         imports="words cache.blocks engine record",
         outside="numpy pandas scipy tqdm",
     ),
-    "experiments": row(
-        "toolkit.experiments.*",
-        imports="words cache.blocks record simulate llm",
-        outside="httpx jinja2 matplotlib numpy pandas psutil scipy tqdm",
-    ),
     # Checks any server, so it knows none: what it says of ours holds for others too.
     "conformance": row(
         "toolkit.conformance.*", imports="words", outside="httpx openai pandas pydantic"
@@ -85,6 +80,11 @@ ROOMS = {
         imports="words kernels cache.blocks cache.storage engine sampling models text record"
         " runtime toolkit.demo",
         outside="*",
+    ),
+    "experiments": row(
+        "toolkit.experiments.*",
+        imports="words cache.blocks record simulate llm toolkit.engine.events",
+        outside="httpx jinja2 matplotlib numpy pandas psutil scipy tqdm",
     ),
     "server": row("toolkit.server.*", imports="words engine text record", outside="*"),
     # serve() makes an LLM from a name, so its file reaches further than the rest of the server.

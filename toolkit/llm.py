@@ -19,6 +19,7 @@ from toolkit.beam_search_params import BeamSearchParams
 from toolkit.cache.storage import KVStorage
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.demo import WEIGHTS
+from toolkit.demo import texts as demo_texts
 from toolkit.engine import Engine
 from toolkit.engine.completion import Completion
 from toolkit.engine.streams import AsyncStream, Stream
@@ -44,7 +45,7 @@ from toolkit.structured_outputs import response_format_params
 from toolkit.text import Tokenizer
 from toolkit.threads import notice_if_late
 
-__all__ = ["LLM"]
+__all__ = ["LLM", "demo_texts"]
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from common import mixed_workload, save, spread, write_random_llama
 
 from toolkit import LLM
 from toolkit.cli.bench.throughput import measure_throughput
-from toolkit.cli.bench.workload import Item
+from toolkit.experiments import Workload
 
 
 def keep_busy(core: int) -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         os.environ["GOMP_SPINCOUNT"] = options.spincount
         os.execv(sys.executable, [sys.executable, *sys.argv])  # OpenMP read it when torch loaded
     core = max(os.sched_getaffinity(0))
-    work = [Item(tuple(prompt), output_len) for prompt, output_len in mixed_workload()]
+    work = Workload.from_prompts(*zip(*mixed_workload(), strict=True))
     runs: dict[str, list[float]] = {"quiet": [], "contended": []}
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or str(write_random_llama(Path(folder)))

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["StreamClient"]
+__all__ = ["StreamClient", "read_streams"]
 
 
 class StreamClient:
@@ -53,10 +53,11 @@ def main() -> None:
     """Serve jobs, one per line of standard input."""
     for line in sys.stdin:
         job = json.loads(line)
-        print(json.dumps(_run(job["port"], job["path"], job["bodies"])), flush=True)
+        print(json.dumps(read_streams(job["port"], job["path"], job["bodies"])), flush=True)
 
 
-def _run(port: int, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def read_streams(port: int, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Do in this process what ``StreamClient.stream`` does in another."""
     selector = selectors.DefaultSelector()
     streams = [
         {"arrivals": [], "socket": socket.create_connection(("127.0.0.1", port))} for _ in bodies

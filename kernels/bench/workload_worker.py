@@ -15,13 +15,13 @@ from pathlib import Path
 from toolkit import LLM
 from toolkit.cli.bench.latency import measure_latency
 from toolkit.cli.bench.throughput import measure_throughput
-from toolkit.cli.bench.workload import Item, load_workload
+from toolkit.experiments import Workload
 
 
-def run(llm: LLM, work: list[Item]) -> dict[str, float]:
+def run(llm: LLM, work: Workload) -> dict[str, float]:
     """Return wall seconds and output tokens/s, or TTFT and time per token of a single request."""
     if len(work) == 1:
-        latency = measure_latency(llm, work[0])
+        latency = measure_latency(llm, work)
         return {name: latency[name] for name in ("ttft_ms", "tpot_ms")}
     throughput = measure_throughput(llm, work)
     return {
@@ -57,8 +57,10 @@ def main() -> None:
         for line in sys.stdin:
             name, _, count = line.strip().partition(":")
             path = arguments.workloads / f"{name}.json"
-            work = load_workload(path)
-            print(json.dumps(run(llm, work[: int(count)] if count else work)), flush=True)
+            work = Workload.from_trace(
+                path, format="toolkit", num_requests=int(count) if count else None
+            )
+            print(json.dumps(run(llm, work)), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.server.tiny_model import write_tiny_model
-from toolkit import LLM, serve
+from toolkit import LLM, experiments, serve
 from toolkit.cli import app
 from toolkit.cli.bench.compare import compare, differences
 from toolkit.cli.bench.kernel_cases import CASES
@@ -23,8 +23,8 @@ from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
 from toolkit.cli.bench.results import BenchResult, combine
 from toolkit.cli.bench.throughput import measure_throughput
-from toolkit.cli.bench.workload import Item
 from toolkit.errors import InvalidConfig, RequestFailed, UnlikeRuns
+from toolkit.experiments import Workload
 from toolkit.kernels import Ops, select_ops
 from toolkit.server import Server
 
@@ -65,7 +65,7 @@ def test_throughput_is_not_measured_on_requests_that_failed(model: str) -> None:
     with LLM(model) as llm:
         llm.engine.runner.decoder.forward = fail
         with pytest.raises(RequestFailed, match="2 of 2 requests failed"):
-            measure_throughput(llm, [Item([5, 6, 7], 4)] * 2)
+            measure_throughput(llm, Workload.from_prompts([[5, 6, 7]] * 2, 4))
 
 
 def test_throughput_measures_each_repeat_with_an_empty_cache(model: str, tmp_path: Path) -> None:
@@ -131,6 +131,26 @@ def test_serve_measures_a_server_from_outside(server: Server, tmp_path: Path) ->
     assert metrics["total_output_tokens"]["median"] == 12
     assert metrics["failed"]["max"] == 0
     assert metrics["p99_e2el_ms"]["median"] >= metrics["p99_ttft_ms"]["median"] > 0
+
+
+def test_serve_writes_a_folder_from_which_it_can_be_asked_again(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2023-11-16 18:15:46.680,6,3\n2023-11-16 18:15:46.690,9,2\n"
+    )
+    options = ["--trace", str(trace), "--trace-format", "azure", "--vocab-size", "200"]
+    limits = ["--repeats", "1", "--num-warmups", "0", "--max-concurrency", "1"]
+    done = bench("serve", f"{server.url}/v1", *options, *limits, "--output", str(folder))
+    assert done.exit_code == 0, done.output
+    assert BenchResult.load(folder / "result.json").metrics["completed"]["median"] == 2
+    run = experiments.Run.load(folder / "run-0.zip")
+    assert run.requests["num_output_tokens"].tolist() == [3, 2]
+    assert run.workload is not None
+    assert run.workload.table["due_s"].tolist() == pytest.approx([0.0, 0.01])
 
 
 def test_serve_says_why_nothing_was_answered(server: Server) -> None:
@@ -229,9 +249,9 @@ def test_a_run_that_was_disturbed_says_so() -> None:
 
 def test_measuring_a_server_loads_no_torch() -> None:
     code = (
-        "import sys; from toolkit.cli.bench import open_loop, serve; "
+        "import sys; from toolkit.cli.bench import serve; from toolkit.experiments import run; "
         "from toolkit.cli.bench.environment import environment; environment(); "
-        "print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
+        "print({'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

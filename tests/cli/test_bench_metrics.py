@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 
-from toolkit.cli.bench.metrics import RequestTimes, percentile, request_metrics, spread
+from toolkit.cli.bench.metrics import request_metrics, spread
 from toolkit.cli.bench.model_work import decode_bytes, prefill_flops
 from toolkit.cli.bench.op_work import op_work
-from toolkit.cli.bench.open_loop import due_times
+from toolkit.experiments import Run
 from toolkit.models import AttentionSpec, DecoderSpec, MlpSpec, NormSpec
 from toolkit.models.spec import MoeSpec
 
@@ -31,13 +30,36 @@ LAYER = 8 * (8 + 4 + 4) + 8 * 8 + 3 * 8 * 16  # qkv, out, gate and up and down
 HEAD = 8 * 10
 
 
-def test_the_metrics_of_two_requests_are_vllms() -> None:
-    first = RequestTimes(due_s=10.0, arrivals_s=(10.2, 10.3, 10.5), num_prompt_tokens=6)
-    second = RequestTimes(due_s=11.0, arrivals_s=(11.4, 12.0), num_prompt_tokens=4)
-    metrics = request_metrics([first, second])
+def test_the_metrics_of_two_requests_have_vllms_names() -> None:
+    requests = pd.DataFrame(
+        {
+            "arrival_id": [0, 1],
+            "status": "finished",
+            "scheduled_s": [10.0, 11.0],
+            "first_token_s": [10.2, 11.4],
+            "last_token_s": [10.5, 12.0],
+            "finished_s": [10.5, 12.0],
+            "num_prompt_tokens": [6, 4],
+            "num_cached_tokens": [2, 0],
+            "num_output_tokens": [3, 2],
+            "ttft_s": [0.2, 0.4],
+            "tpot_s": [0.15, 0.6],
+            "e2e_s": [0.5, 1.0],
+        }
+    )
+    tokens = pd.DataFrame(
+        {
+            "arrival_id": [0, 0, 0, 1, 1],
+            "index": [0, 1, 2, 0, 1],
+            "time_s": [10.2, 10.3, 10.5, 11.4, 12.0],
+        }
+    )
+    metrics = request_metrics(Run(requests, tokens))
     expected = {
         "duration": 2.0,
         "completed": 2,
+        "failed": 0,
+        "cached_tokens": 2,
         "total_input_tokens": 10,
         "total_output_tokens": 5,
         "request_throughput": 1.0,
@@ -54,37 +76,8 @@ def test_the_metrics_of_two_requests_are_vllms() -> None:
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
-def test_a_request_of_one_token_has_no_time_per_output_token() -> None:
-    metrics = request_metrics([RequestTimes(due_s=0.0, arrivals_s=(0.5,), num_prompt_tokens=1)])
-    assert metrics["mean_ttft_ms"] == 500.0
-    assert not [name for name in metrics if "tpot" in name or "itl" in name]
-
-
-def test_tokens_are_those_the_engine_counts_not_the_pieces_of_a_stream() -> None:
-    times = RequestTimes(due_s=0.0, arrivals_s=(1.0, 2.0), num_prompt_tokens=1, num_tokens=5)
-    assert times.tpot_s == 0.25
-
-
-def test_percentiles_are_interpolated() -> None:
-    assert percentile([3.0, 1.0, 2.0], 50) == 2.0
-    assert percentile([0.0, 100.0], 99) == 99.0
-    assert percentile([7.0], 99) == 7.0
-
-
 def test_spread_keeps_median_and_range() -> None:
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "runs": 3}
-
-
-def test_arrivals_are_poisson_or_all_at_once() -> None:
-    times = due_times(4000, request_rate=8.0, seed=1)
-    gaps = [after - before for before, after in pairwise(times)]
-    assert times == due_times(4000, request_rate=8.0, seed=1)
-    assert sum(gaps) / len(gaps) == pytest.approx(1 / 8, rel=0.05)
-    # An exponential's standard deviation is its mean.
-    assert math.sqrt(sum((gap - 1 / 8) ** 2 for gap in gaps) / len(gaps)) == pytest.approx(
-        1 / 8, rel=0.1
-    )
-    assert due_times(3, request_rate=float("inf"), seed=0) == [0.0] * 3
 
 
 def test_a_token_reads_every_matrix_once_and_the_keys_in_its_window() -> None:

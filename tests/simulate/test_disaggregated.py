@@ -56,10 +56,10 @@ def test_a_prompt_never_stretches_a_step_between_two_tokens():
     arrivals += [Arrival(n, 0.1 * n, 1500, 2) for n in range(1, 8)]
     together = MACHINE.run(arrivals).requests
     apart = Disaggregated(MACHINE).run(arrivals).requests
-    assert apart["tpot_s"][0] < 0.5 * together["tpot_s"][0]
+    assert apart["tpot_s"][0] < 0.6 * together["tpot_s"][0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(loads=LOADS, num_prefill=st.integers(1, 3), num_decode=st.integers(1, 3))
 def test_every_request_gets_all_of_its_tokens(
     loads: list[tuple[float, int, int]], num_prefill: int, num_decode: int

@@ -25,7 +25,7 @@ def arrivals_of(loads: list[tuple[float, int, int]]) -> list[Arrival]:
     return arrivals
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(loads=LOADS)
 def test_a_fleet_of_one_is_its_machine(loads: list[tuple[float, int, int]]) -> None:
     arrivals = arrivals_of(loads)
@@ -35,7 +35,7 @@ def test_a_fleet_of_one_is_its_machine(loads: list[tuple[float, int, int]]) -> N
         assert fleet[column].tolist() == pytest.approx(alone[column].tolist(), abs=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(loads=LOADS, router=st.sampled_from(["random", "least-loaded", "prefix-aware"]))
 def test_every_request_is_served_once_and_alike_twice(
     loads: list[tuple[float, int, int]], router: str
@@ -124,7 +124,8 @@ def test_a_conversation_goes_on_when_its_turn_before_has_ended():
 
 
 def test_the_summary_is_over_all_replicas():
-    run = Fleet(MACHINE, replicas=2, router="least-loaded").run(prompts(10, groups=2))
+    arrivals = [Arrival(number, 0.0, 100, 4) for number in range(10)]
+    run = Fleet(MACHINE, replicas=2, router="least-loaded").run(arrivals)
     assert run.summary().loc["finished", "num"] == 10
     assert run.summary("replica").loc[(0, "finished"), "num"] == 5
     assert "10 requests" in repr(run)

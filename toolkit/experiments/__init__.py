@@ -1,13 +1,80 @@
-"""Reproduce throughput experiments: workloads, one way to run them anywhere, claims to check."""
+"""Workloads and traces, load generation, and the field's experiments, ready to run."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from toolkit.experiments.arrivals import AtOnce, Closed, Constant, Gamma, Poisson, Ramp
 from toolkit.experiments.claims import Claim
 from toolkit.experiments.claims_table import CLAIMS
+from toolkit.experiments.content import ChatTurns, Content, RandomTokens, SharedPrefix
+from toolkit.experiments.given import Corpus
+from toolkit.experiments.lengths import Fixed, LogNormal, Uniform
+from toolkit.experiments.surrogates import (
+    Alpaca,
+    ArXiv,
+    DistServeHumanEval,
+    DistServeLongBench,
+    DistServeShareGPT,
+    OpenChatShareGPT4,
+    ShareGPT,
+)
+from toolkit.experiments.workload import Workload
 
-__all__ = ["CLAIMS", "Claim", "plots"]
+if TYPE_CHECKING:  # what __getattr__ gives, for those who read types
+    from toolkit.experiments import catalogue, metrics, plots
+    from toolkit.experiments.late import (
+        Run,
+        capacity,
+        check_policy,
+        compare,
+        jain_index,
+        report,
+        run,
+        sweep,
+        verdict_table,
+        verdicts,
+    )
+
+__all__ = [
+    "CLAIMS",
+    "Alpaca",
+    "ArXiv",
+    "AtOnce",
+    "ChatTurns",
+    "Claim",
+    "Closed",
+    "Constant",
+    "Content",
+    "Corpus",
+    "DistServeHumanEval",
+    "DistServeLongBench",
+    "DistServeShareGPT",
+    "Fixed",
+    "Gamma",
+    "LogNormal",
+    "OpenChatShareGPT4",
+    "Poisson",
+    "Ramp",
+    "RandomTokens",
+    "Run",
+    "ShareGPT",
+    "SharedPrefix",
+    "Uniform",
+    "Workload",
+    "capacity",
+    "catalogue",
+    "check_policy",
+    "compare",
+    "jain_index",
+    "metrics",
+    "plots",
+    "report",
+    "run",
+    "sweep",
+    "verdict_table",
+    "verdicts",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +82,16 @@ def __getattr__(name: str) -> Any:
         import toolkit.experiments.plots as plots
 
         return plots
-    raise AttributeError(f"module 'toolkit.experiments' has no attribute {name!r}")
+    if name == "catalogue":
+        import toolkit.experiments.catalogue as catalogue
+
+        return catalogue
+    if name == "metrics":
+        import toolkit.experiments.metrics as metrics
+
+        return metrics
+    if name in __all__:
+        import toolkit.experiments.late as late
+
+        return getattr(late, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

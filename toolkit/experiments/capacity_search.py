@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.cells import at_rate
+from toolkit.experiments.metrics import attainment as attainment_of
+from toolkit.experiments.metrics import queue_growth, steady_window
 from toolkit.experiments.running import run
 from toolkit.html_table import rows_html
 from toolkit.record.summary import check_limits
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit.experiments.results import Run
     from toolkit.experiments.workload import Workload
 
-__all__ = ["Capacity", "capacity", "queue_growth"]
+__all__ = ["Capacity", "capacity"]
 
 _MOST_DOUBLINGS = 12
 _GROWTH = 0.05  # of what arrives may stay behind before a queue counts as growing
@@ -100,7 +101,7 @@ def capacity(
 
         def holds(rate: float) -> bool:
             done = run(at_rate(w, rate), on=on, progress=False, **options)
-            probes.append({"rate": rate, **_judged(done, limits, attainment)})
+            probes.append({"rate": rate, **_judged(done, rate, limits, attainment)})
             bar.update()
             bar.set_postfix_str(f"{rate:.3g} requests/s")
             return bool(probes[-1]["holds"])
@@ -138,43 +139,30 @@ def _bracket(holds: Callable[[float], bool], start: float) -> tuple[float, float
 
 
 def _judged(
-    done: Run, limits: Mapping[str, float] | Callable[[Run], bool], attainment: float
+    done: Run, rate: float, limits: Mapping[str, float] | Callable[[Run], bool], share: float
 ) -> dict[str, Any]:
     """Return whether a run keeps the limits and its queue stays short, and what it fails by."""
-    growth = queue_growth(done.requests)
-    if callable(limits):
-        share, is_good, what = math.nan, bool(limits(done)), "the limits do not hold"
+    growth = _growth(done.requests, rate)
+    kept = math.nan if callable(limits) else attainment_of(done.requests, limits)
+    if math.isnan(growth):
+        reason = "the load ends before half of it is served; give more requests"
+    elif growth > _GROWTH:
+        reason = f"the queue grows by {100 * growth:.0f} % of what arrives"
+    elif callable(limits):
+        reason = "" if limits(done) else "the limits do not hold"
     else:
-        share = float(done.summary(slo=limits).at["goodput_share", "mean"])
-        is_good = share >= attainment
-        what = f"{100 * share:.1f} % keep the limits"
-    if growth > _GROWTH:
-        what = f"the queue grows by {100 * growth:.0f} % of what arrives"
-    is_good = is_good and growth <= _GROWTH
-    return {
-        "attainment": share,
-        "growth": growth,
-        "holds": is_good,
-        "reason": "" if is_good else what,
-    }
+        reason = "" if kept >= share else f"{100 * kept:.1f} % keep the limits"
+    return {"attainment": kept, "growth": growth, "holds": not reason, "reason": reason}
 
 
-def queue_growth(requests: pd.DataFrame) -> float:
-    """Return by which share of what arrives the number of requests in the system grows.
+def _growth(requests: pd.DataFrame, rate: float) -> float:
+    """Return by which share of what arrives the queue grows; NaN where the load is too short.
 
-    The slope of a line through the numbers that each arrival of the second half of the load finds
-    there, divided by the rate. A growth within three standard deviations of chance, that of a
-    system which is never full (M/G/infinity: the root of the number in it), counts as none.
+    What is within three standard deviations of chance counts as none: those of the number in a
+    system that is never full (M/G/infinity), which is the root of its mean, rate x time in it.
     """
-    arrived_s = np.sort(requests["scheduled_s"].to_numpy("float64"))
-    ended_s = np.sort(requests["finished_s"].to_numpy("float64", na_value=np.inf))
-    late = slice(len(arrived_s) // 2, None)
-    times_s = arrived_s[late]
-    if len(times_s) < 3 or times_s[-1] <= times_s[0]:
-        return 0.0
-    present = np.arange(1, len(arrived_s) + 1)[late] - np.searchsorted(ended_s, times_s, "right")
-    slope = float(np.polyfit(times_s - times_s[0], present, 1)[0])
-    span_s = float(times_s[-1] - times_s[0])
-    if slope * span_s <= _CHANCE * math.sqrt(max(1.0, float(present.mean()))):
-        return 0.0
-    return slope * span_s / (len(times_s) - 1)
+    window = steady_window(requests)
+    slope = queue_growth(requests, window)
+    increase = slope * (window.end_s - window.start_s)
+    chance = math.sqrt(max(1.0, rate * float(requests["e2e_s"].mean())))
+    return 0.0 if increase <= _CHANCE * chance else slope / rate

@@ -43,6 +43,7 @@ class Cell:
             "labels": dict(self.labels),
             "workload": self.workload.fingerprint,
             "on": _identity(self.on),
+            "cost_model": _identity(getattr(self.on, "cost_model", None)),
             "options": {name: _identity(value) for name, value in sorted(self.options.items())},
             "summary": {name: _identity(value) for name, value in sorted(self.summary.items())},
         }

@@ -14,7 +14,7 @@ from toolkit.html_table import rows_html
 from toolkit.record.intervals import paired_intervals
 
 if TYPE_CHECKING:
-    from toolkit.experiments.result import Run
+    from toolkit.experiments.results import Run
 
 __all__ = ["RunComparison", "compare", "jain_index"]
 

@@ -24,7 +24,7 @@ def sweep(
     w: Workload,
     on: Any,
     *,
-    policy: Any = "fcfs",
+    policy: Any = None,
     rate: Any = None,
     seeds: Iterable[int] = range(5),
     over: Mapping[str, Any] | None = None,
@@ -43,12 +43,12 @@ def sweep(
     Args:
         w: The load; its own rate is scaled.
         on: What serves it, as ``run`` takes it.
-        policy: One or several, or a mapping from labels to policies.
+        policy: One or several, or a mapping from labels to policies; None leaves the target's.
         rate: One or several, in requests per second; None leaves the workload's.
         seeds: Of the workload's draws.
         over: More axes: options of ``run`` by name, with the values that each takes.
         folder: Keeps each row; what is there already is read and not run again.
-        processes: How many at a time, for simulations; 0 and less is refused.
+        processes: How many runs at a time; more than one only of simulations.
         slo: Limits by metric, for ``goodput_per_s`` and ``goodput_share``.
         warmup_s: Leaves out what was scheduled in the first seconds of each run.
         progress: Whether to show a bar.
@@ -66,15 +66,11 @@ def sweep(
             f"processes={processes} is for simulations; a {type(on).__name__} serves one load at "
             "a time"
         )
+    policies = {"default": None} if policy is None else labelled("policy", policy)
     axes = {name: labelled(name, values) for name, values in (over or {}).items()}
     cells = [
         Cell(
-            labels={
-                "policy": name,
-                "rate": variant.rate,
-                "seed": seed,
-                **dict(zip(axes, at, strict=True)),
-            },
+            labels={"policy": name, **labels, **dict(zip(axes, at, strict=True))},
             workload=variant,
             on=on,
             options={
@@ -85,7 +81,7 @@ def sweep(
             summary={"slo": slo, "warmup_s": warmup_s},
         )
         for labels, variant in _variants(w, rate, seeds)
-        for name, chosen in labelled("policy", policy).items()
+        for name, chosen in policies.items()
         for at in product(*axes.values())
     ]
     return pd.DataFrame(_rows(cells, folder, processes, progress))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-__all__ = ["config_values", "environment"]
+__all__ = ["config_values", "cpu_name", "environment"]
 
 # Distributions whose versions may change what a run does.
 _DISTRIBUTIONS = ("llm-serving-toolkit", "torch", "transformers", "tokenizers", "triton", "numpy")
@@ -32,13 +34,24 @@ def config_values(config: Any) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and the platform."""
+    """Return versions, the platform and the processor."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
         "implementation": sys.implementation.name,
     }
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system spells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 def _versions() -> dict[str, str]:

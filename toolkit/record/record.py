@@ -83,6 +83,11 @@ class Record(Tables, Readings):
         return self._recorder is not None
 
     @property
+    def origin_s(self) -> float | None:
+        """Where its times begin, on the engine's clock; None unless it is live."""
+        return None if self._recorder is None else self._recorder.origin_s
+
+    @property
     def level(self) -> str:
         """How much is kept; a new level holds from the next event on."""
         return self._level

@@ -26,7 +26,14 @@ from toolkit.record.intervals import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SLO_NAMES", "check_limits", "check_warmup", "summarise"]
+__all__ = [
+    "SLO_NAMES",
+    "check_limits",
+    "check_warmup",
+    "duration_s",
+    "keeps_limits",
+    "summarise",
+]
 
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
@@ -48,12 +55,13 @@ def summarise(
     by: str | Sequence[str] | None = None,
     warmup_s: float = 0.0,
     slo: Mapping[str, float] | None = None,
+    block_s: float | None = None,
 ) -> pd.DataFrame:
     """Return a row per metric, below a level per name in ``by``; the module says what they mean.
 
     Intervals are of 95 %, and take the requests as independent of one another: in a full queue
-    they are not, and the truth is wider. Where there are too few requests to have a bound, it is
-    NaN.
+    they are not, and the truth is wider; ``block_s`` then says how long they stay alike. Where
+    there are too few requests to have a bound, it is NaN.
 
     Args:
         requests: That table of a record: a row per sample.
@@ -61,6 +69,8 @@ def summarise(
         by: Columns of ``requests`` to group by, such as "tags.tenant".
         warmup_s: Leaves out requests that arrived in the first seconds after the first arrival.
         slo: Limits by name, one of ``SLO_NAMES``; a request is good when it keeps all of them.
+        block_s: Intervals come from drawing whole blocks of arrivals, each so many seconds long,
+            in place of single requests.
 
     Raises:
         InvalidParameter: no such column or limit, or a negative time.
@@ -74,9 +84,9 @@ def summarise(
     names = _checked_names(by, requests)
     start_s = float(requests["arrival_s"].min()) + warmup_s if len(requests) else 0.0
     if not names:
-        return _table(_rows(requests, tokens, start_s, limits))
+        return _table(_rows(requests, tokens, start_s, limits, block_s))
     groups = requests.groupby(names if len(names) > 1 else names[0], dropna=False, sort=True)
-    tables = {key: _table(_rows(group, tokens, start_s, limits)) for key, group in groups}
+    tables = {key: _table(_rows(group, tokens, start_s, limits, block_s)) for key, group in groups}
     if not tables:
         return _table({})
     return SummaryFrame(pd.concat(tables, names=[*names, "metric"]))
@@ -132,17 +142,22 @@ def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
 
 
 def _rows(
-    requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float, limits: dict[str, float]
+    requests: pd.DataFrame,
+    tokens: pd.DataFrame | None,
+    start_s: float,
+    limits: dict[str, float],
+    block_s: float | None,
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of one group, whose window opens at ``start_s``."""
     late = requests[requests["arrival_s"] >= start_s]
     finished = late[late["status"] == "finished"]
-    rows = {name: _latency(finished[name]) for name in ("ttft_s", "tpot_s")}
-    rows["itl_s"] = _gaps(tokens, finished)
-    rows["e2e_s"] = _latency(finished["e2e_s"])
+    blocks = _blocks(finished, start_s, block_s)
+    rows = {name: _latency(finished[name], blocks) for name in ("ttft_s", "tpot_s")}
+    rows["itl_s"] = _gaps(tokens, finished, blocks)
+    rows["e2e_s"] = _latency(finished["e2e_s"], blocks)
     rows |= _throughput(requests, tokens, start_s)
     if limits:
-        rows |= _goodput(late, limits, _duration_s(requests, start_s))
+        rows |= _goodput(late, limits, start_s, block_s, duration_s(requests, start_s))
     ends = late["status"].isin(("finished", "failed", "aborted"))
     for status in ("finished", "failed", "aborted"):
         rows[status] = {"num": int((late["status"] == status).sum())}
@@ -150,11 +165,26 @@ def _rows(
     return rows
 
 
-def _latency(column: pd.Series[Any]) -> dict[str, float]:
-    values = np.sort(column.to_numpy("float64", na_value=np.nan))
-    values = values[~np.isnan(values)]
+def _blocks(
+    requests: pd.DataFrame, start_s: float, block_s: float | None
+) -> np.ndarray[Any, Any] | None:
+    """Return the number of the block of time in which each request arrived; None for no blocks."""
+    if block_s is None:
+        return None
+    return np.floor((requests["arrival_s"].to_numpy("float64") - start_s) / block_s)
+
+
+def _latency(
+    column: pd.Series[Any], blocks: np.ndarray[Any, Any] | None = None
+) -> dict[str, float]:
+    values = column.to_numpy("float64", na_value=np.nan)
+    is_known = ~np.isnan(values)
+    values = values[is_known]
     if not len(values):
         return {"num": 0}
+    if blocks is not None:
+        return _moments(np.sort(values)) | _drawn_intervals(values, blocks[is_known])
+    values = np.sort(values)
     row = _moments(values)
     row["mean_low"], row["mean_high"] = mean_interval(values)
     for percent in PERCENTILES:
@@ -163,7 +193,11 @@ def _latency(column: pd.Series[Any]) -> dict[str, float]:
     return row
 
 
-def _gaps(tokens: pd.DataFrame | None, finished: pd.DataFrame) -> dict[str, float]:
+def _gaps(
+    tokens: pd.DataFrame | None,
+    finished: pd.DataFrame,
+    blocks: np.ndarray[Any, Any] | None = None,
+) -> dict[str, float]:
     """Return ITL's row; its intervals come from drawing whole requests, whose gaps are alike."""
     if tokens is None or not len(tokens):
         return {"num": 0}
@@ -171,9 +205,19 @@ def _gaps(tokens: pd.DataFrame | None, finished: pd.DataFrame) -> dict[str, floa
     values = tokens.loc[known, "itl_s"].to_numpy("float64")
     if not len(values):
         return {"num": 0}
-    owners = np.unique(tokens.loc[known, "request_id"].to_numpy(str), return_inverse=True)[1]
+    owners = tokens.loc[known, "request_id"]
+    if blocks is not None:
+        owners = owners.map(dict(zip(finished["request_id"], blocks, strict=True)))
     row = _moments(np.sort(values))
-    row["mean_low"], row["mean_high"] = grouped_mean_interval(values, owners)
+    return row | _drawn_intervals(values, owners.to_numpy(str if blocks is None else "float64"))
+
+
+def _drawn_intervals(
+    values: np.ndarray[Any, Any], owners: np.ndarray[Any, Any]
+) -> dict[str, float]:
+    """Return the intervals that come from drawing owners, each with all its values."""
+    owners = np.unique(owners, return_inverse=True)[1]
+    row = dict(zip(("mean_low", "mean_high"), grouped_mean_interval(values, owners), strict=True))
     intervals = grouped_percentile_intervals(values, owners, PERCENTILES)
     for percent, (low, high) in zip(PERCENTILES, intervals, strict=True):
         row[f"p{percent}_low"], row[f"p{percent}_high"] = low, high
@@ -191,7 +235,8 @@ def _moments(ordered: np.ndarray[Any, Any]) -> dict[str, float]:
     }
 
 
-def _duration_s(requests: pd.DataFrame, start_s: float) -> float:
+def duration_s(requests: pd.DataFrame, start_s: float) -> float:
+    """Return the seconds from the first arrival, not before ``start_s``, to the last token."""
     ends = requests.loc[requests["status"] == "finished", ["last_token_s", "finished_s"]]
     begin = requests.loc[requests["arrival_s"] >= start_s, "arrival_s"].min()
     begin_s = max(start_s, float(begin)) if begin == begin else start_s
@@ -199,11 +244,20 @@ def _duration_s(requests: pd.DataFrame, start_s: float) -> float:
     return float(last) - begin_s if last == last else float("nan")
 
 
+def keeps_limits(ended: pd.DataFrame, limits: Mapping[str, float]) -> np.ndarray[Any, Any]:
+    """Return which requests keep all limits; what failed or was aborted keeps none."""
+    good = (ended["status"] == "finished").to_numpy("bool")
+    for name, limit in limits.items():
+        values = ended[name].to_numpy("float64", na_value=np.nan)
+        good = good & ~(values > limit)  # an answer of one token has no gap that could be too long
+    return good
+
+
 def _throughput(
     requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float
 ) -> dict[str, dict[str, float]]:
     """Return rates over the window: what was completed in it, whenever it arrived."""
-    duration_s = _duration_s(requests, start_s)
+    length_s = duration_s(requests, start_s)
     done = requests[(requests["status"] == "finished") & (requests["finished_s"] >= start_s)]
     num_output = int(done["num_output_tokens"].sum())
     num_prompt = int(done["num_prompt_tokens"].sum())
@@ -217,24 +271,30 @@ def _throughput(
         "total_tokens_per_s": num_prompt + num_output,
     }
     return {
-        name: {"num": count, "mean": count / duration_s if duration_s > 0 else float("nan")}
+        name: {"num": count, "mean": count / length_s if length_s > 0 else float("nan")}
         for name, count in counts.items()
     }
 
 
 def _goodput(
-    late: pd.DataFrame, limits: dict[str, float], duration_s: float
+    late: pd.DataFrame,
+    limits: dict[str, float],
+    start_s: float,
+    block_s: float | None,
+    length_s: float,
 ) -> dict[str, dict[str, float]]:
-    """Return how many requests keep all limits; what failed or was aborted keeps none."""
+    """Return how many requests keep all limits, per second and of those that ended."""
     ended = late[late["status"].isin(("finished", "failed", "aborted"))]
-    good = (ended["status"] == "finished").to_numpy()
-    for name, limit in limits.items():
-        values = ended[name].to_numpy("float64", na_value=np.nan)
-        good = good & ~(values > limit)  # an answer of one token has no gap that could be too long
+    good = keeps_limits(ended, limits)
     num_good = int(good.sum())
     share: dict[str, float] = {"num": num_good}
     if len(ended):
-        low, high = share_interval(num_good, len(ended))
+        blocks = _blocks(ended, start_s, block_s)
+        if blocks is None:
+            low, high = share_interval(num_good, len(ended))
+        else:
+            owners = np.unique(blocks, return_inverse=True)[1]
+            low, high = grouped_mean_interval(good.astype("float64"), owners)
         share |= {"mean": num_good / len(ended), "mean_low": low, "mean_high": high}
-    rate = num_good / duration_s if duration_s > 0 else float("nan")
+    rate = num_good / length_s if length_s > 0 else float("nan")
     return {"goodput_per_s": {"num": num_good, "mean": rate}, "goodput_share": share}

@@ -169,7 +169,11 @@ def _batch(
     if not len(batch):
         return []
     parts = [_line(0, top), _label(top, f"tokens, of {int(batch['token_budget'].max()):,}")]
-    legend = ((_OWN, "its own"), ("prefill", "others' prompts"), ("decode", "others' decoding"))
+    legend = (
+        (_OWN, "this request"),
+        ("prefill", "others' prompts"),
+        ("decode", "others' decoding"),
+    )
     for line, (name, text) in enumerate(legend, start=1):
         parts.append(_rect(0, top + 3 + 12 * line, 8, 8, _colour(name), text))
         parts.append(_label(top + 12 * line, text, left=12))

@@ -8,7 +8,7 @@ two tokens, and each kind of machine can be chosen, and counted, for what it doe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -195,7 +195,9 @@ class _Course:
 
     def requests(self) -> pd.DataFrame:
         """Return a row per arrival, of both its halves."""
-        first, rest = (_requests(each) for each in (self.prefills, self.decodes))
+        first, rest = (
+            requests_of(each).set_index("arrival_id") for each in (self.prefills, self.decodes)
+        )
         rest = rest.reindex(first.index)
         goes_on = rest["request_id"].notna()
         table = first[[name for name in first.columns if name in _KEPT or name.startswith("tags.")]]
@@ -223,8 +225,3 @@ _KEPT = (
     "num_cached_tokens",
     "ttft_s",
 )
-
-
-def _requests(replicas: Sequence[Replica]) -> pd.DataFrame:
-    tables = pd.concat(list(map(requests_of, replicas)), ignore_index=True)
-    return tables.set_index("arrival_id").sort_index()

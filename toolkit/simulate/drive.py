@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine
 from toolkit.engine.events import Aborted, Failed, Finished
+from toolkit.engine.interrupts import interrupts_held
 from toolkit.errors import InvalidConfig, InvalidRequest
 from toolkit.request import Request, SamplingParams
 from toolkit.simulate.arrivals import Arrival
@@ -17,6 +20,8 @@ from toolkit.simulate.progress import progress_bar
 from toolkit.simulate.runner import FIRST_MADE_UP
 
 __all__ = ["add_arrival", "drive"]
+
+_STEPS_AT_ONCE = 32  # some 30 ms, for which Ctrl-C has to wait
 
 
 def drive(
@@ -41,52 +46,81 @@ def drive(
     Raises:
         InvalidConfig: the engine's clock is not a virtual one, or the load is out of order.
     """
-    clock = engine.clock
-    if not isinstance(clock, VirtualClock):
-        raise InvalidConfig(
-            f"drive() needs an engine on a VirtualClock, not {type(clock).__name__}: "
-            "Machine(...).engine() has one"
-        )
-    origin_s = clock.now()
-    feed = Feed(arrivals)
-    total = len(arrivals) if hasattr(arrivals, "__len__") else None
-    request_ids: dict[int, str] = {}
-    unfinished: dict[str, int] = {}
-    with progress_bar(total, "Simulating", unit="request", progress=progress) as bar:
+    load = _Load(engine, arrivals, math.inf if until_s is None else until_s)
+    total = len(arrivals) if isinstance(arrivals, Sized) else None
+    bar = progress_bar(total, "Simulating", unit="request", progress=progress)
+    with bar, load.listening():
+        while not load.is_over:
+            with interrupts_held():  # for many steps at once: holding them takes its time too
+                for _ in range(_STEPS_AT_ONCE):
+                    load.go_on()
+            bar.update(load.num_ended - bar.n)
+    return load.request_ids
 
-        def end(event: Any) -> None:
-            arrival_id = unfinished.pop(event.request_id, None)
-            if arrival_id is not None:
-                feed.ended(arrival_id, event.time_s - origin_s)
-                bar.update()
 
+class _Load:
+    """A load on its way through an engine."""
+
+    def __init__(self, engine: Engine, arrivals: Iterable[Arrival], until_s: float) -> None:
+        if not isinstance(engine.clock, VirtualClock):
+            raise InvalidConfig(
+                f"drive() needs an engine on a VirtualClock, not {type(engine.clock).__name__}: "
+                "Machine(...).engine() has one"
+            )
+        self.engine, self.clock = engine, engine.clock
+        self.origin_s = engine.clock.now()
+        self.until_s = until_s
+        self.feed = Feed(arrivals)
+        self.request_ids: dict[int, str] = {}
+        self.unfinished: dict[str, int] = {}  # arrival ids by request id
+        self.num_ended = 0
+        self.is_over = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear of every end for as long as the block lasts."""
         kinds: tuple[Any, ...] = (Finished, Failed, Aborted)
-        unsubscribe = [engine.on(kind, end) for kind in kinds]
+        stops = [self.engine.on(kind, self._on_end) for kind in kinds]
         try:
-            while until_s is None or clock.now() - origin_s < until_s:
-                now_s = clock.now() - origin_s
-                due_s = feed.next_due_s
-                if due_s > now_s and not engine.scheduler.has_work:
-                    if due_s == float("inf") or (until_s is not None and due_s >= until_s):
-                        break
-                    clock.advance(due_s - now_s)
-                    now_s = due_s  # which rounding may have missed
-                if due_s <= now_s:
-                    for due in feed.take(now_s):
-                        try:
-                            request = add_arrival(engine, due.arrival, origin_s + due.due_s)
-                        except InvalidRequest:  # the record has it as an event
-                            feed.ended(due.arrival_id, now_s)
-                            bar.update()
-                            continue
-                        request_ids[due.arrival_id] = request.id
-                        unfinished[request.id] = due.arrival_id
-                if engine.scheduler.has_work:
-                    engine.step()
+            yield
         finally:
-            for stop in unsubscribe:
+            for stop in stops:
                 stop()
-    return request_ids
+
+    def go_on(self) -> None:
+        """Put in line whoever is due, and run a step; without work, wait for the next arrival."""
+        now_s = self.clock.now() - self.origin_s
+        due_s = self.feed.next_due_s
+        has_work = self.engine.scheduler.has_work
+        self.is_over = now_s >= self.until_s or (not has_work and due_s >= self.until_s)
+        if self.is_over:
+            return
+        if not has_work and due_s > now_s:
+            self.clock.advance(due_s - now_s)
+            now_s = due_s  # which rounding may have missed
+        if due_s <= now_s:
+            self._add(now_s)
+        if self.engine.scheduler.has_work:
+            self.engine.step()
+
+    def _add(self, now_s: float) -> None:
+        for due_s, arrival_id, arrival in self.feed.take(now_s):
+            try:
+                request = add_arrival(self.engine, arrival, self.origin_s + due_s)
+            except InvalidRequest:  # the record has it as an event
+                self._end(arrival_id, now_s)
+                continue
+            self.request_ids[arrival_id] = request.id
+            self.unfinished[request.id] = arrival_id
+
+    def _on_end(self, event: Finished | Failed | Aborted) -> None:
+        arrival_id = self.unfinished.pop(event.request_id, None)
+        if arrival_id is not None:
+            self._end(arrival_id, event.time_s - self.origin_s)
+
+    def _end(self, arrival_id: int, now_s: float) -> None:
+        self.feed.ended(arrival_id, now_s)
+        self.num_ended += 1
 
 
 def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
@@ -100,8 +134,9 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
         InvalidConfig: it brings more keys than its prompt has full blocks.
     """
     token_ids = arrival.prompt_token_ids
+    _, number = engine.intake.numbers  # of the request to come, once for each engine
     if token_ids is None:
-        token_ids = (FIRST_MADE_UP + arrival.arrival_id,) * arrival.num_prompt_tokens
+        token_ids = (FIRST_MADE_UP + number,) * arrival.num_prompt_tokens
     num_full = len(token_ids) // engine.cache.block_size
     if len(arrival.block_keys) > num_full:
         raise InvalidConfig(
@@ -120,6 +155,11 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
         engine.runner.foresee(request, arrival.output_token_ids)
     if arrival.block_keys:
         request.block_hashes = list(arrival.block_keys)
+    elif arrival.prompt_token_ids is None:
+        # Nobody else has these tokens, nor those to come, so names need not be made of them.
+        stem = number.to_bytes(8, "little")
+        num_blocks = (len(token_ids) + arrival.num_output_tokens) // engine.cache.block_size
+        request.block_hashes = [stem + index.to_bytes(4, "little") for index in range(num_blocks)]
     return request
 
 

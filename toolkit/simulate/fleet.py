@@ -109,9 +109,8 @@ class Fleet:
         )
         with Load(arrivals, timeline, deliver, progress=progress) as load:
             timeline.run()
-        tables = pd.concat(list(map(requests_of, replicas)), ignore_index=True)
         return FleetRun(
-            requests=tables.sort_values("arrival_id", kind="stable", ignore_index=True),
+            requests=requests_of(replicas),
             records=tuple(replica.engine.record for replica in replicas),
             title=f"{self.num_replicas} x {self.machine.name}, router {router_name(self.router)}",
         )
@@ -123,12 +122,21 @@ class Fleet:
         )
 
 
-def requests_of(replica: Replica) -> pd.DataFrame:
-    """Return a replica's table of requests, with ``arrival_id`` and ``replica`` before the rest."""
-    table = replica.engine.record.requests
-    table.insert(0, "arrival_id", table["request_id"].map(replica.arrival_ids))
-    table.insert(1, "replica", replica.index)
-    return table
+def requests_of(replicas: Sequence[Replica]) -> pd.DataFrame:
+    """Return their tables of requests as one, with ``arrival_id`` and ``replica`` before the rest.
+
+    A row per arrival that was served, in the order of ``arrival_id``.
+    """
+    tables = []
+    for replica in replicas:
+        table = replica.engine.record.requests
+        ids = table["request_id"].map(replica.arrival_ids).astype("int64")
+        table.insert(0, "arrival_id", ids)
+        table.insert(1, "replica", replica.index)
+        tables.append(table)
+    served = [table for table in tables if len(table)] or tables[:1]
+    merged = pd.concat(served, ignore_index=True)
+    return merged.sort_values("arrival_id", kind="stable", ignore_index=True)
 
 
 def require_count(name: str, count: int) -> None:

@@ -16,16 +16,37 @@ and besides, once, the output matrix for each request, copies of blocks, and the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from toolkit.simulate.devices import Device
 from toolkit.simulate.shapes import ModelShape
 from toolkit.simulate.work import StepWork
 
-__all__ = ["Roofline"]
+__all__ = ["OperatorTimes", "Roofline"]
 
 # Reads and writes of a token's hidden state between the products of a layer: two norms, two
 # residual sums, query and key rotated, keys and values written, the activation.
 _HIDDEN_MOVES = 12
+
+
+class OperatorTimes(NamedTuple):
+    """Seconds of a step by kind of operator."""
+
+    linear: float
+    attention_prefill: float
+    attention_decode: float
+    elementwise: float
+    all_reduce: float
+    head: float
+    copies: float
+    host: float
+
+
+class _Product(NamedTuple):
+    """A matrix product: the longer of reading the matrix and computing every token."""
+
+    read_s: float
+    token_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +67,20 @@ class Roofline:
     tensor_parallel: int = 1
     block_size: int = 16
     held_out_error: float | None = None
-    _matrices: tuple[float, ...] = field(init=False, repr=False)  # weights, of each product
+    _matrices: tuple[_Product, ...] = field(init=False, repr=False)  # of a layer, on one device
+    _head: _Product = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        shape, part = self.shape, 1 / self.tensor_parallel
+        shape = self.shape
         up = (2 if shape.is_gated else 1) * shape.intermediate_size
-        matrices = (
-            shape.hidden_size * shape.qkv_size * part,
-            shape.hidden_size * shape.num_heads * shape.head_dim * part,
-            shape.hidden_size * up * part,
-            shape.hidden_size * shape.intermediate_size * part,
+        sizes = (
+            shape.hidden_size * shape.qkv_size,
+            shape.hidden_size * shape.num_heads * shape.head_dim,
+            shape.hidden_size * up,
+            shape.hidden_size * shape.intermediate_size,
         )
-        object.__setattr__(self, "_matrices", matrices)
+        object.__setattr__(self, "_matrices", tuple(map(self._product, sizes)))
+        object.__setattr__(self, "_head", self._product(shape.hidden_size * shape.vocab_size))
 
     @property
     def origin(self) -> str:
@@ -67,57 +90,46 @@ class Roofline:
 
     def __call__(self, work: StepWork) -> float:
         """Return the step's duration in seconds."""
-        return sum(self.parts(work).values())
+        return sum(self.parts(work))
 
-    def parts(self, work: StepWork) -> dict[str, float]:
+    def parts(self, work: StepWork) -> OperatorTimes:
         """Return the seconds of each kind of operator; they add up to the step's.
 
         >>> from toolkit.simulate import StepWork, resolve_device, resolve_shape
         >>> cost = Roofline(resolve_shape("llama-3-8b"), resolve_device("H100"))
-        >>> one = StepWork(0, 1, 1, 0, 1, 1000.5, 0.0, 1000, 0, 0)  # a token behind 1,000 others
-        >>> {name: round(1e3 * s, 2) for name, s in cost.parts(one).items() if s > 1e-5}
+        >>> parts = cost.parts(StepWork(0, 1, 1, 0, 1, 1000.5, 0.0, 1000, 0, 0))  # behind 1,000
+        >>> {name: round(1e3 * s, 2) for name, s in parts._asdict().items() if s > 1e-5}
         {'linear': 5.21, 'attention_decode': 0.05, 'head': 0.39, 'host': 2.0}
         """
         shape, device = self.shape, self.device
-        num_layers = shape.num_layers
-        elements = shape.dtype_bytes
-        num_tokens = work.num_tokens
-        tile = device.tile_tokens
-        num_tiled = -(-num_tokens // tile) * tile
-        linear_s = sum(
-            max(
-                2 * weights * num_tiled / device.flops,
-                elements * weights / device.bytes_per_s,
-            )
-            for weights in self._matrices
-        )
-        head_weights = shape.vocab_size * shape.hidden_size / self.tensor_parallel
-        head_s = max(
-            2 * head_weights * work.num_seqs / device.flops,
-            elements * head_weights / device.bytes_per_s,
-        )
+        num_layers, tile = shape.num_layers, device.tile_tokens
+        num_tiled = -(-work.num_tokens // tile) * tile
+        linear_s = 0.0
+        for product in self._matrices:
+            linear_s += max(product.read_s, product.token_s * num_tiled)
+        bytes_per_s = device.bytes_per_s
         heads = shape.num_heads * shape.head_dim / self.tensor_parallel
-        kv_bytes = shape.kv_bytes_per_token / num_layers / self.tensor_parallel
-        prefill_s = max(
-            4 * heads * work.prefill_attention / device.attention_flops,
-            kv_bytes * (work.prefill_context + work.num_prompt_tokens) / device.bytes_per_s,
+        pair_s = 4 * heads / device.attention_flops
+        kv_s = shape.kv_bytes_per_token / num_layers / self.tensor_parallel / bytes_per_s
+        hidden_bytes = shape.dtype_bytes * shape.hidden_size * work.num_tokens
+        num_read = work.prefill_context + work.num_prompt_tokens
+        return OperatorTimes(
+            linear=num_layers * linear_s,
+            attention_prefill=num_layers * max(pair_s * work.prefill_attention, kv_s * num_read),
+            attention_decode=num_layers * max(pair_s, kv_s) * work.decode_context,
+            elementwise=num_layers * _HIDDEN_MOVES * hidden_bytes / bytes_per_s,
+            all_reduce=num_layers * 2 * self._all_reduce_s(hidden_bytes),
+            head=max(self._head.read_s, self._head.token_s * work.num_seqs),
+            copies=num_layers * kv_s * 2 * self.block_size * work.num_copied_blocks,
+            host=device.host_s,
         )
-        decode_s = max(
-            4 * heads * work.decode_context / device.attention_flops,
-            kv_bytes * work.decode_context / device.bytes_per_s,
+
+    def _product(self, num_weights: int) -> _Product:
+        own = num_weights / self.tensor_parallel
+        return _Product(
+            read_s=self.shape.dtype_bytes * own / self.device.bytes_per_s,
+            token_s=2 * own / self.device.flops,
         )
-        hidden_bytes = elements * shape.hidden_size * num_tokens
-        copied = 2 * work.num_copied_blocks * self.block_size * kv_bytes
-        return {
-            "linear": num_layers * linear_s,
-            "attention_prefill": num_layers * prefill_s,
-            "attention_decode": num_layers * decode_s,
-            "elementwise": num_layers * _HIDDEN_MOVES * hidden_bytes / device.bytes_per_s,
-            "all_reduce": num_layers * 2 * self._all_reduce_s(hidden_bytes),
-            "head": head_s,
-            "copies": num_layers * copied / device.bytes_per_s,
-            "host": device.host_s,
-        }
 
     def _all_reduce_s(self, num_bytes: float) -> float:
         if self.tensor_parallel == 1:

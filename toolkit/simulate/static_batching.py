@@ -41,13 +41,11 @@ class StaticBatching:
 
     def admit(self, request: Request, view: SchedulerView) -> bool:
         """Let in whoever waited when the batch formed, while there are seats."""
-        if (
-            request.id in self._members
-        ):  # it was preempted, or the step that it was let in for was full
-            return True
-        if not view.running:
+        if not view.running and request.num_preemptions == 0:
             self._members, self._formed_s = {request.id}, view.now_s
             return True
+        if request.id in self._members:
+            return True  # it was preempted, or the step that it was let in for was full
         has_seat = len(self._members) < self.batch_size
         was_there = request.queued_s is not None and request.queued_s <= self._formed_s
         if has_seat and was_there:

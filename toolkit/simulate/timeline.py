@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from types import TracebackType
 from typing import Any
 
@@ -89,7 +89,7 @@ class Load:
         *,
         progress: bool | None = None,
     ) -> None:
-        total = len(arrivals) if hasattr(arrivals, "__len__") else None
+        total = len(arrivals) if isinstance(arrivals, Sized) else None
         self._feed = Feed(arrivals)
         self._timeline = timeline
         self._deliver = deliver

@@ -1,9 +1,9 @@
 const KINDS = ["tokenize", "prefill", "decode", "preempted", "emit", "wait_budget", "wait_seqs",
   "wait_blocks", "wait_policy", "wait_grammar", "wait_host"];
 const KIND_NAMES = { tokenize: "tokenize", prefill: "prefill chunk", decode: "decode",
-  preempted: "preempted", emit: "send", wait_budget: "waits: budget", wait_seqs: "waits: seqs",
-  wait_blocks: "waits: blocks", wait_policy: "waits: policy", wait_grammar: "waits: grammar",
-  wait_host: "waits: host" };
+  preempted: "preempted", emit: "send", wait_budget: "wait for budget", wait_seqs: "wait for seqs",
+  wait_blocks: "wait for blocks", wait_policy: "wait for policy", wait_grammar: "wait for grammar",
+  wait_host: "wait for host" };
 const FIRST_WAIT = 5;
 const [TOKENIZE, EMIT] = [0, 4]; // outside steps: not drawn over steps
 const [LABELS, LANE, AXIS, GAP] = [118, 44, 20, 8]; // pixels

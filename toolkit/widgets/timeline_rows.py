@@ -35,8 +35,8 @@ _MAX_TAG_VALUES = 1000  # more would make a long list, and no order that the eye
 
 
 def span_name(kind: str) -> str:
-    """Return what a legend calls a kind, as the page does: "waits: blocks" for "wait_blocks"."""
-    return _NAMES.get(kind, kind.replace("wait_", "waits: "))
+    """Return what a legend calls a kind, as the page does: "wait for blocks" of "wait_blocks"."""
+    return _NAMES.get(kind, kind.replace("wait_", "wait for "))
 
 
 def span_kinds(spans: pd.DataFrame) -> np.ndarray:

@@ -8,7 +8,7 @@ const ORDER = ["tokenize", "wait_grammar", "wait_policy", "wait_seqs", "wait_blo
   "wait_host", "wait_step", "prefill", "preempted", "decode", "emit"];
 const NAMES_SHOWN = { tokenize: "tokenize", prefill: "prefill", decode: "decode", preempted: "preempted",
   emit: "send" };
-const nameOf = (row) => NAMES_SHOWN[row] ?? `wait: ${row.replace("wait_", "")}`;
+const nameOf = (row) => NAMES_SHOWN[row] ?? `wait for ${row.replace("wait_", "")}`;
 const PARTS = [["batch_own_tokens", "text", "this request"],
   ["batch_mates_prompt_tokens", "prefill", "others' prompts"],
   ["batch_mates_decode_tokens", "decode", "others' decoding"]];

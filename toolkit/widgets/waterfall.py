@@ -167,7 +167,7 @@ class Waterfall(Widget):
         colours = [LIGHT.get(name, LIGHT["muted"]) for name in _row_names(spans)]
         widths = (spans.end_s - spans.start_s).to_numpy(dtype=float)
         bars.barh(places, widths, left=spans.start_s - origin_s, color=colours, height=0.8)
-        bars.set_yticks(range(len(rows)), [name.replace("_", ": ") for name in rows], fontsize=8)
+        bars.set_yticks(range(len(rows)), [name.replace("_", " for ") for name in rows], fontsize=8)
         bars.invert_yaxis()
         bars.set_title(self.why.sentence, fontsize=8, loc="left", wrap=True)
         below = np.zeros(len(batch))

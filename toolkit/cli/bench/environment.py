@@ -7,12 +7,12 @@ import platform
 import sys
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
+from toolkit.record.environment import cpu_name
 
-__all__ = ["MACHINE_FIELDS", "cpu_name", "environment"]
+__all__ = ["MACHINE_FIELDS", "environment"]
 
 # Two runs are compared only where these agree. The versions of the toolkit may differ, since that
 # is what one compares, and so may the date; the load is a remark.
@@ -39,15 +39,6 @@ def environment() -> dict[str, Any]:
         "transformers": _version("transformers"),
         "toolkit": __version__,
     }
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the system spells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 def _cpu_ops_level() -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.bench.machine_load import OtherLoad
-from toolkit.cli.bench.metrics import RequestTimes
 from toolkit.cli.bench.options import (
     BatchInvariant,
     InputLen,
@@ -24,15 +23,17 @@ from toolkit.cli.bench.options import (
     SkipTokenizer,
     Warmups,
     WorkloadFile,
+    check_fits,
     load_llm,
     model_settings,
     report,
     with_progress,
     workload_for,
+    workload_settings,
 )
 from toolkit.cli.bench.results import combine
-from toolkit.cli.bench.workload import Item, describe
 from toolkit.cli.options import Dtype, MaxModelLen, Model
+from toolkit.experiments import Workload
 
 __all__ = ["latency", "measure_latency"]
 
@@ -71,45 +72,41 @@ def latency(
         num_threads=num_threads,
         skip_tokenizer_init=skip_tokenizer_init,
     ) as llm:
-        item = workload_for(
-            workload,
-            num_prompts=1,
-            input_len=input_len,
-            output_len=output_len,
-            vocab_size=llm.engine.runner.decoder.spec.vocab_size,
-            max_model_len=llm.max_model_len,
-            seed=seed,
-        )[0]
+        load = workload_for(
+            workload, num_prompts=1, input_len=input_len, output_len=output_len, seed=seed
+        ).head(1)
+        check_fits(load, llm.max_model_len)
         for _ in range(num_warmups):
-            measure_latency(llm, item)
-        work = _least_work(llm, item, quantization) if limits else None
-        runs = _runs(llm, item, repeats, work)
+            measure_latency(llm, load)
+        work = _least_work(llm, load, quantization) if limits else None
+        runs = _runs(llm, load, repeats, work)
         settings = model_settings(
-            llm, quantization=quantization, batch_invariant=batch_invariant, **describe([item])
+            llm,
+            quantization=quantization,
+            batch_invariant=batch_invariant,
+            **workload_settings(load),
         )
-        notes = _notes(item, work) if limits else []
+        notes = _notes(load, work) if limits else []
     report(combine("latency", settings, runs, notes), output)
 
 
-def measure_latency(llm: Any, item: Item) -> dict[str, float]:
-    """Stream one request, with an empty prefix cache; times in ms."""
+def measure_latency(llm: Any, workload: Workload) -> dict[str, float]:
+    """Stream the first request of a workload, with an empty prefix cache; times in ms."""
     from toolkit.request import SamplingParams
 
-    params = SamplingParams(temperature=0, max_tokens=item.output_len, ignore_eos=True)
+    num_output = int(workload.columns.num_output_tokens[0])
+    params = SamplingParams(temperature=0, max_tokens=num_output, ignore_eos=True)
+    prompt = workload.prompt_token_ids(0, llm.engine.runner.decoder.spec.vocab_size)
     llm.reset_prefix_cache()
     arrivals_s: list[float] = []
     with OtherLoad() as load:
         start_s = time.perf_counter()
-        for piece in llm.stream(item.prompt_token_ids, params):
+        for piece in llm.stream(prompt, params):
             arrivals_s += [time.perf_counter()] * len(piece.token_ids)
-    times = RequestTimes(
-        due_s=start_s,
-        arrivals_s=tuple(arrivals_s),
-        num_prompt_tokens=len(item.prompt_token_ids),
-    )
-    metrics = {"ttft_ms": 1e3 * times.ttft_s, "e2el_ms": 1e3 * times.e2el_s}
-    if times.tpot_s is not None:
-        metrics["tpot_ms"] = 1e3 * times.tpot_s
+    ttft_s, e2el_s = arrivals_s[0] - start_s, arrivals_s[-1] - start_s
+    metrics = {"ttft_ms": 1e3 * ttft_s, "e2el_ms": 1e3 * e2el_s}
+    if len(arrivals_s) > 1:
+        metrics["tpot_ms"] = 1e3 * (e2el_s - ttft_s) / (len(arrivals_s) - 1)
     return metrics | {"other_cores": load.cores}
 
 
@@ -121,7 +118,7 @@ class LeastWork:
     flops: float
 
 
-def _least_work(llm: Any, item: Item, quantization: str | None) -> LeastWork | None:
+def _least_work(llm: Any, workload: Workload, quantization: str | None) -> LeastWork | None:
     """Return a request's least work; None for a model that no spec describes."""
     from toolkit.cli.bench.model_work import decode_bytes, prefill_flops
     from toolkit.models import DecoderSpec
@@ -129,9 +126,9 @@ def _least_work(llm: Any, item: Item, quantization: str | None) -> LeastWork | N
     spec = llm.engine.runner.decoder.spec
     if not isinstance(spec, DecoderSpec):
         return None
-    num_prompt = len(item.prompt_token_ids)
+    num_prompt = int(workload.columns.num_prompt_tokens[0])
     # On the way from the first output token to the last, the context grows by one a token.
-    context = num_prompt + item.output_len / 2
+    context = num_prompt + int(workload.columns.num_output_tokens[0]) / 2
     itemsize = llm.memory_plan().layout.dtype.itemsize
     return LeastWork(
         num_bytes=decode_bytes(spec, context, itemsize, quantization),
@@ -139,21 +136,23 @@ def _least_work(llm: Any, item: Item, quantization: str | None) -> LeastWork | N
     )
 
 
-def _runs(llm: Any, item: Item, repeats: int, work: LeastWork | None) -> list[dict[str, float]]:
+def _runs(
+    llm: Any, workload: Workload, repeats: int, work: LeastWork | None
+) -> list[dict[str, float]]:
     """Measure the request ``repeats`` times, with the limits around each run if asked for.
 
     Of the limits before and after a run the better counts: one that was disturbed is too easy to
     reach. Between two runs a shared machine's limits may change by a third.
     """
     if work is None:
-        return [measure_latency(llm, item) for _ in with_progress(range(repeats), "runs")]
+        return [measure_latency(llm, workload) for _ in with_progress(range(repeats), "runs")]
     from toolkit.cli.bench.limits import measure_limits
 
     dtype = llm.memory_plan().layout.dtype
     runs = []
     before = measure_limits(dtype)
     for _ in with_progress(range(repeats), "runs"):
-        run = measure_latency(llm, item)
+        run = measure_latency(llm, workload)
         after = measure_limits(dtype)
         read, gemm = max(before.read, after.read), max(before.gemm, after.gemm)
         rates = {"read_gb_per_s": read / 1e9, "gemm_gflop_per_s": gemm / 1e9}
@@ -172,7 +171,7 @@ def _fractions(
     return fractions
 
 
-def _notes(item: Item, work: LeastWork | None) -> list[str]:
+def _notes(workload: Workload, work: LeastWork | None) -> list[str]:
     """Say in words what the limits are about."""
     from toolkit.cli.bench.limits import last_level_cache_bytes
 
@@ -180,7 +179,7 @@ def _notes(item: Item, work: LeastWork | None) -> list[str]:
         return ["no limits: no spec describes this model, so its work is not known"]
     notes = [
         f"decode reads {work.num_bytes / 1e6:.1f} MB a token; a prompt of "
-        f"{len(item.prompt_token_ids)} tokens takes {work.flops / 1e9:.1f} GFLOP"
+        f"{int(workload.columns.num_prompt_tokens[0])} tokens takes {work.flops / 1e9:.1f} GFLOP"
     ]
     if work.num_bytes < last_level_cache_bytes():
         notes.append(

@@ -1,102 +1,44 @@
-"""What a run's times say, by vLLM's definitions.
-
-TTFT is from the time at which the request was due to its first token, so waiting in a queue counts,
-the client's own included. TPOT is (E2EL - TTFT) / (output tokens - 1), for requests with more than
-one token. ITL is the gap between two arrivals, over all gaps of all requests. Throughput is what
-was completed, divided by the time from the first request due to the last token.
-"""
+"""What a run says under the names that vLLM's benchmark prints, and the spread over its repeats."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from typing import TYPE_CHECKING
 
-__all__ = ["RequestTimes", "percentile", "request_metrics", "spread"]
+if TYPE_CHECKING:
+    from toolkit.experiments import Run
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestTimes:
-    """When a request was due and when its output came, in seconds on one clock.
-
-    >>> times = RequestTimes(due_s=1.0, arrivals_s=(1.5, 1.6, 1.8), num_prompt_tokens=4)
-    >>> round(times.ttft_s, 3), round(times.tpot_s, 3), round(times.e2el_s, 3)
-    (0.5, 0.15, 0.8)
-    """
-
-    due_s: float
-    arrivals_s: tuple[float, ...]  # of each piece of output; at least one
-    num_prompt_tokens: int
-    num_tokens: int | None = None  # of output, where a piece may hold several
-
-    @property
-    def num_output_tokens(self) -> int:
-        """Output tokens: as counted by the engine, else one for each arrival."""
-        return len(self.arrivals_s) if self.num_tokens is None else self.num_tokens
-
-    @property
-    def ttft_s(self) -> float:
-        """Time to the first token."""
-        return self.arrivals_s[0] - self.due_s
-
-    @property
-    def e2el_s(self) -> float:
-        """End-to-end latency: time to the last token."""
-        return self.arrivals_s[-1] - self.due_s
-
-    @property
-    def tpot_s(self) -> float | None:
-        """Time per output token after the first; None for an output of one token."""
-        num_gaps = self.num_output_tokens - 1
-        return (self.e2el_s - self.ttft_s) / num_gaps if num_gaps > 0 else None
-
-    @property
-    def itls_s(self) -> list[float]:
-        """Gaps between arrivals: the inter-token latencies."""
-        return [after - before for before, after in pairwise(self.arrivals_s)]
+__all__ = ["request_metrics", "spread"]
 
 
-def request_metrics(requests: Sequence[RequestTimes]) -> dict[str, float]:
-    """Return the metrics of completed requests, under vLLM's names; times in ms."""
-    start_s = min(request.due_s for request in requests)
-    duration_s = max(request.arrivals_s[-1] for request in requests) - start_s
-    num_input = sum(request.num_prompt_tokens for request in requests)
-    num_output = sum(request.num_output_tokens for request in requests)
+def request_metrics(run: Run) -> dict[str, float]:
+    """Return the metrics of completed requests, by vLLM's definitions and names; times in ms."""
+    table = run.summary()
+    done = run.requests[run.requests["status"] == "finished"]
+    throughput = {
+        "request_throughput": "requests_per_s",
+        "output_throughput": "output_tokens_per_s",
+        "total_token_throughput": "total_tokens_per_s",
+    }
     metrics = {
-        "duration": duration_s,
-        "completed": len(requests),
-        "total_input_tokens": num_input,
-        "total_output_tokens": num_output,
-        "request_throughput": len(requests) / duration_s,
-        "output_throughput": num_output / duration_s,
-        "total_token_throughput": (num_input + num_output) / duration_s,
+        "duration": len(done) / float(table.at["requests_per_s", "mean"]),
+        "completed": len(done),
+        "total_input_tokens": int(done["num_prompt_tokens"].sum()),
+        "total_output_tokens": int(done["num_output_tokens"].sum()),
+        **{name: float(table.at[row, "mean"]) for name, row in throughput.items()},
     }
-    samples = {
-        "ttft": [request.ttft_s for request in requests],
-        "tpot": [request.tpot_s for request in requests if request.tpot_s is not None],
-        "itl": [gap_s for request in requests for gap_s in request.itls_s],
-        "e2el": [request.e2el_s for request in requests],
-    }
-    for name, values in samples.items():
-        if values:
-            metrics[f"mean_{name}_ms"] = 1e3 * statistics.fmean(values)
-            metrics[f"median_{name}_ms"] = 1e3 * statistics.median(values)
-            metrics[f"p99_{name}_ms"] = 1e3 * percentile(values, 99)
+    latencies = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2el": "e2e_s"}
+    for name, row in latencies.items():
+        if table.at[row, "num"]:
+            metrics[f"mean_{name}_ms"] = 1e3 * float(table.at[row, "mean"])
+            metrics[f"median_{name}_ms"] = 1e3 * float(table.at[row, "p50"])
+            metrics[f"p99_{name}_ms"] = 1e3 * float(table.at[row, "p99"])
+    metrics["failed"] = int((run.requests["status"] == "failed").sum())
+    metrics["cached_tokens"] = int(done["num_cached_tokens"].sum())
+    if run.saturation is not None:
+        metrics["max_send_lag_ms"] = 1e3 * run.saturation.send_lag_max_s
     return metrics
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return a percentile, interpolated linearly between the two nearest values.
-
-    >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
-    2.5
-    """
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import track
 
 from toolkit.cli.bench.results import BenchResult
-from toolkit.cli.bench.workload import Item, load_workload, random_workload
 from toolkit.cli.console import out
 from toolkit.cli.options import given
 from toolkit.errors import InvalidConfig
+from toolkit.experiments import AtOnce, Fixed, Workload
 
 __all__ = [
     "BatchInvariant",
@@ -30,11 +30,13 @@ __all__ = [
     "SkipTokenizer",
     "Warmups",
     "WorkloadFile",
+    "check_fits",
     "load_llm",
     "model_settings",
     "report",
     "with_progress",
     "workload_for",
+    "workload_settings",
 ]
 
 T = TypeVar("T")
@@ -45,7 +47,8 @@ WorkloadFile = Annotated[
     Path | None,
     typer.Option(
         "--workload",
-        help='Instead of random prompts: a JSON list of {"prompt_token_ids", "output_len"}.',
+        help="Instead of random prompts: a CSV of Workload.to_csv, or a JSON list of "
+        '{"prompt_token_ids", "output_len"}.',
     ),
 ]
 MaxNumBatchedTokens = Annotated[int | None, typer.Option(help="Tokens computed in one step.")]
@@ -108,34 +111,34 @@ def model_settings(llm: Any, **options: Any) -> dict[str, Any]:
 
 
 def workload_for(
-    path: Path | None,
-    *,
-    num_prompts: int,
-    input_len: int,
-    output_len: int,
-    vocab_size: int,
-    max_model_len: int,
-    seed: int,
-) -> list[Item]:
-    """Return the workload of a file, or a random one; each item must fit in the model's context."""
-    items = (
-        load_workload(path)
-        if path is not None
-        else random_workload(
-            num_prompts,
-            input_len=input_len,
-            output_len=output_len,
-            vocab_size=vocab_size,
-            seed=seed,
-        )
-    )
-    longest = max(len(item.prompt_token_ids) + item.output_len for item in items)
+    path: Path | None, *, num_prompts: int, input_len: int, output_len: int, seed: int
+) -> Workload:
+    """Return the workload of a file, or random prompts of one length, all at once."""
+    if path is not None:
+        return Workload.from_trace(path, format="toolkit")
+    return Workload(AtOnce(), Fixed(input_len, output_len), num_requests=num_prompts, seed=seed)
+
+
+def check_fits(workload: Workload, max_model_len: int) -> None:
+    """Raise InvalidConfig unless each request fits in the model's context."""
+    columns = workload.columns
+    longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max())
     if longest > max_model_len:
         raise InvalidConfig(
             f"a request of {longest} tokens, prompt and output, exceeds max_model_len="
             f"{max_model_len}; lower --input-len or --output-len"
         )
-    return items
+
+
+def workload_settings(workload: Workload) -> dict[str, Any]:
+    """Return what tells one workload from another, for the settings of a result."""
+    columns = workload.columns
+    return {
+        "num_prompts": len(workload),
+        "num_prompt_tokens": int(columns.num_prompt_tokens.sum()),
+        "num_output_tokens": int(columns.num_output_tokens.sum()),
+        "workload_sha256": workload.fingerprint,
+    }
 
 
 def with_progress(items: Sequence[T], what: str) -> Iterator[T]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,37 +18,77 @@ from toolkit.cli.bench.options import (
     Warmups,
     WorkloadFile,
     report,
+    workload_for,
+    workload_settings,
 )
 from toolkit.cli.bench.results import combine
-from toolkit.cli.bench.workload import Item, describe, load_workload, random_workload
-from toolkit.errors import ToolkitError
+from toolkit.cli.options import given
+from toolkit.errors import InvalidConfig, ToolkitError
+from toolkit.experiments import AtOnce, Gamma, Workload
 
-if TYPE_CHECKING:  # httpx comes with an extra, and only this command needs it
-    from toolkit.cli.bench.open_loop import Answer
+if TYPE_CHECKING:  # pandas takes a while, and `toolkit --help` need not wait for it
+    from toolkit.experiments import Run
 
 __all__ = ["serve"]
 
+_NUM_PROMPTS = 32
+
 
 def serve(
-    base_url: Annotated[str, typer.Option(help="The server, without /v1.")] = (
+    url: Annotated[str | None, typer.Argument(help="The server, with or without /v1.")] = None,
+    base_url: Annotated[str, typer.Option(help="The same, where no URL is given.")] = (
         "http://127.0.0.1:8000"
     ),
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Its name there; the first listed.")
     ] = None,
+    api: Annotated[str, typer.Option(help="completions or chat.")] = "completions",
+    prompts: Annotated[
+        str | None, typer.Option(help="token_ids or text; ids where the API takes them.")
+    ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", help="What the server asks for.")
     ] = None,
-    num_prompts: Annotated[int, typer.Option(min=1, help="Requests of a run.")] = 32,
+    num_prompts: Annotated[
+        int | None, typer.Option(min=1, help="Requests of a run: 32, or all of a trace.")
+    ] = None,
     request_rate: Annotated[
-        float, typer.Option(min=0.001, help="Requests/s, Poisson arrivals; inf: all at once.")
-    ] = float("inf"),
+        float | None,
+        typer.Option(
+            "--request-rate",
+            "--rate",
+            min=0.001,
+            help="Requests/s, Poisson arrivals; inf: all at once. A trace has times of its own.",
+        ),
+    ] = None,
+    burstiness: Annotated[
+        float, typer.Option(min=0.001, help="Below 1 arrivals come in bursts; 1 is Poisson.")
+    ] = 1.0,
     input_len: InputLen = 128,
     output_len: OutputLen = 128,
     vocab_size: Annotated[
         int, typer.Option(min=4, help="Random prompts use token ids below this.")
     ] = 1000,
     workload: WorkloadFile = None,
+    trace: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Ask what a trace says.")
+    ] = None,
+    trace_format: Annotated[
+        str, typer.Option(help="azure, mooncake, burstgpt, vidur or toolkit.")
+    ] = "toolkit",
+    max_concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests under way at once; hides the queue that it makes."),
+    ] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option(help="Ask for the whole length; an extension, not all servers know it.")
+    ] = True,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Client processes; more where the rate asks for it.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = (
+        600.0
+    ),
     seed: Seed = 0,
     num_warmups: Warmups = 1,
     repeats: Repeats = 5,
@@ -58,51 +97,75 @@ def serve(
     """Measure a server from outside, open loop: TTFT, TPOT, ITL, E2EL and throughput.
 
     Each run asks new random prompts, for a server may remember the old ones; a workload file is
-    asked as it is, and cached_tokens tells what the server remembered.
+    asked as it is, and cached_tokens tells what the server remembered. With an --output that does
+    not end in .json, a folder is written: result.json, and each run with all its tokens.
     """
-    from toolkit.cli.bench.open_loop import ask_all, due_times, first_model
+    from toolkit import experiments
 
-    name = model or first_model(base_url, api_key)
-    runs, notes = [], []
+    runs: list[Run] = []
     for index in range(num_warmups + repeats):
-        items = _items(
-            workload,
-            num_prompts=num_prompts,
-            input_len=input_len,
-            output_len=output_len,
-            vocab_size=vocab_size,
-            seed=seed + index,
+        asked = _timed(
+            workload_for(
+                workload,
+                num_prompts=num_prompts or _NUM_PROMPTS,
+                input_len=input_len,
+                output_len=output_len,
+                seed=seed + index,
+            )
+            if trace is None
+            else _traced(trace, trace_format, num_requests=num_prompts, seed=seed + index),
+            request_rate,
+            burstiness,
         )
-        due_s = due_times(len(items), request_rate=request_rate, seed=seed)
-        answers = asyncio.run(ask_all(items, due_s, base_url=base_url, model=name, api_key=api_key))
-        metrics, complaints = _summary(answers)
+        run = experiments.run(
+            asked,
+            on=url or base_url,
+            warmup=0,
+            api=api,
+            vocab_size=vocab_size,
+            ignore_eos=ignore_eos,
+            max_in_flight=max_concurrency,
+            timeout_s=timeout,
+            **given(model=model, prompts=prompts, api_key=api_key, processes=processes),
+        )
+        _require_answers(run)
         if index >= num_warmups:
-            runs.append(metrics)
-            notes += complaints
+            runs.append(run)
     settings = {
-        "model": name,
-        "base_url": base_url,
-        "request_rate": str(request_rate),
+        **{name: value for name, value in runs[-1].settings.items() if name != "on"},
+        "base_url": url or base_url,
+        "request_rate": str(asked.rate),
+        "burstiness": burstiness,
         "seed": seed,
-        **describe(items),
+        **workload_settings(asked),
     }
-    report(combine("serve", settings, runs, notes), output)
+    notes = list(dict.fromkeys(note for run in runs for note in run.notes))
+    notes += [str(run.saturation) for run in runs if run.saturation and run.saturation.is_saturated]
+    result = combine("serve", settings, list(map(request_metrics, runs)), notes)
+    if output is None or output.suffix == ".json":
+        report(result, output)
+        return
+    output.mkdir(exist_ok=True)
+    for number, run in enumerate(runs):
+        run.save(output / f"run-{number}.zip")
+    report(result, output / "result.json")
 
 
-def _items(workload: Path | None, *, num_prompts: int, seed: int, **lengths: int) -> list[Item]:
-    if workload is not None:
-        return load_workload(workload)
-    return random_workload(num_prompts, seed=seed, **lengths)
+def _traced(path: Path, format: str, *, num_requests: int | None, seed: int) -> Workload:
+    if format == "sharegpt":
+        raise InvalidConfig("a sharegpt trace needs a tokenizer: use experiments.run in Python")
+    return Workload.from_trace(path, format=format, num_requests=num_requests, seed=seed)
 
 
-def _summary(answers: Sequence[Answer]) -> tuple[dict[str, float], list[str]]:
-    """Return the metrics of what was answered, and what went wrong with the rest."""
-    times = [answer.times for answer in answers if answer.times is not None]
-    errors = [answer.error for answer in answers if answer.error is not None]
-    if not times:
-        raise ToolkitError(f"none of {len(answers)} requests was answered; the first: {errors[0]}")
-    metrics = request_metrics(times)
-    metrics["failed"] = len(errors)
-    metrics["cached_tokens"] = sum(answer.num_cached_tokens for answer in answers)
-    metrics["max_send_lag_ms"] = 1e3 * max(answer.lag_s for answer in answers)
-    return metrics, [f"{len(errors)} requests failed; the first: {errors[0]}"] if errors else []
+def _timed(workload: Workload, rate: float | None, burstiness: float) -> Workload:
+    """Return the workload at its own times, or at those of a process if a rate is given."""
+    if rate is None:
+        return workload
+    return workload.with_arrivals(AtOnce() if rate == math.inf else Gamma(rate, burstiness))
+
+
+def _require_answers(run: Run) -> None:
+    requests = run.requests
+    if not (requests["status"] == "finished").any():
+        first = requests["error"].iloc[0] if len(requests) else "interrupted"
+        raise ToolkitError(f"none of {len(requests)} requests was answered; the first: {first}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -23,15 +22,17 @@ from toolkit.cli.bench.options import (
     SkipTokenizer,
     Warmups,
     WorkloadFile,
+    check_fits,
     load_llm,
     model_settings,
     report,
     with_progress,
     workload_for,
+    workload_settings,
 )
 from toolkit.cli.bench.results import combine
-from toolkit.cli.bench.workload import Item, describe
 from toolkit.cli.options import Dtype, MaxModelLen, Model
+from toolkit.experiments import Workload
 
 __all__ = ["measure_throughput", "throughput"]
 
@@ -69,49 +70,51 @@ def throughput(
         num_threads=num_threads,
         skip_tokenizer_init=skip_tokenizer_init,
     ) as llm:
-        items = workload_for(
+        load = workload_for(
             workload,
             num_prompts=num_prompts,
             input_len=input_len,
             output_len=output_len,
-            vocab_size=llm.engine.runner.decoder.spec.vocab_size,
-            max_model_len=llm.max_model_len,
             seed=seed,
         )
+        check_fits(load, llm.max_model_len)
         rounds = with_progress(range(num_warmups + repeats), "runs")
-        runs = [measure_throughput(llm, items) for _ in rounds][num_warmups:]
+        runs = [measure_throughput(llm, load) for _ in rounds][num_warmups:]
         settings = model_settings(
-            llm, quantization=quantization, batch_invariant=batch_invariant, **describe(items)
+            llm,
+            quantization=quantization,
+            batch_invariant=batch_invariant,
+            **workload_settings(load),
         )
     report(combine("throughput", settings, runs), output)
 
 
-def measure_throughput(llm: Any, items: Sequence[Item]) -> dict[str, float]:
-    """Run a workload once, with an empty prefix cache; return vLLM's metrics.
+def measure_throughput(llm: Any, workload: Workload) -> dict[str, float]:
+    """Ask a workload at once, whatever its times, with an empty prefix cache; vLLM's metrics.
 
     Raises RequestFailed if a request did not end with as many tokens as it was to have.
     """
     from toolkit.errors import RequestFailed
     from toolkit.request import SamplingParams
 
-    params = [
-        SamplingParams(temperature=0, max_tokens=item.output_len, ignore_eos=True) for item in items
-    ]
-    prompts = [item.prompt_token_ids for item in items]
+    lengths = workload.columns.num_output_tokens.tolist()
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for n in lengths]
+    vocab_size = llm.engine.runner.decoder.spec.vocab_size
+    prompts = [workload.prompt_token_ids(k, vocab_size) for k in range(len(workload))]
     llm.reset_prefix_cache()
     with OtherLoad() as load:
         start_s = time.perf_counter()
         outputs = llm.generate(prompts, params, progress=False)
         elapsed_s = time.perf_counter() - start_s
     counts = [len(output.outputs[0].token_ids) for output in outputs]
-    short = sum(count < item.output_len for count, item in zip(counts, items, strict=True))
+    short = sum(count < length for count, length in zip(counts, lengths, strict=True))
     if short:
-        raise RequestFailed(f"{short} of {len(items)} requests failed; their errors are logged")
+        raise RequestFailed(f"{short} of {len(lengths)} requests failed; their errors are logged")
     num_output = sum(counts)
     num_prompt = sum(map(len, prompts))
     return {
         "elapsed_s": elapsed_s,
-        "request_throughput": len(items) / elapsed_s,
+        "request_throughput": len(prompts) / elapsed_s,
         "output_throughput": num_output / elapsed_s,
         "total_token_throughput": (num_prompt + num_output) / elapsed_s,
         "cached_tokens": sum(output.num_cached_tokens or 0 for output in outputs),

@@ -7,11 +7,22 @@ that returns a ``Result``, and ``plot(result)`` that returns a figure with the p
 from __future__ import annotations
 
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import (
+    chunked_prefill,
+    continuous_against_static,
+    latency_against_load,
+    where_the_memory_goes,
+)
 from toolkit.experiments.catalogue.result import SIZES, Experiment, Result
 
 __all__ = ["EXPERIMENTS", "SIZES", "Experiment", "Result", "find"]
 
-EXPERIMENTS: dict[str, Experiment] = {}
+EXPERIMENTS: dict[str, Experiment] = {
+    "where_the_memory_goes": where_the_memory_goes,
+    "latency_against_load": latency_against_load,
+    "continuous_against_static": continuous_against_static,
+    "chunked_prefill": chunked_prefill,
+}
 
 
 def find(name: str) -> Experiment:

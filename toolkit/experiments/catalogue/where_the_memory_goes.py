@@ -39,7 +39,7 @@ ALLOCATORS = {
 _LOADS = {"sharegpt": (ShareGPT, 2.0), "alpaca": (Alpaca, 30.0)}
 # Seconds of each load. Orca's queue only grows, and paging is at rest after a few latencies.
 _DURATIONS_S = {
-    "quick": {"sharegpt": 600.0, "alpaca": 60.0},
+    "quick": {"sharegpt": 400.0, "alpaca": 40.0},
     "paper": {"sharegpt": 3600.0, "alpaca": 3600.0},
 }
 _WARMUP_SHARE = 0.25
@@ -70,7 +70,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     """Serve both loads under every allocator, and look where the memory went.
 
     Args:
-        size: "quick" (10 minutes of ShareGPT, 1 of Alpaca) or "paper" (an hour of each).
+        size: "quick" (400 s of ShareGPT, 40 s of Alpaca) or "paper" (an hour of each).
         progress: Whether to show a bar.
         seed: Of the loads.
 

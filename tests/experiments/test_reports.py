@@ -1,0 +1,56 @@
+"""A folder of results becomes one page that needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.toy import Toy
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import EXPERIMENTS
+from toolkit.experiments.reports import report
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    toy = Toy()
+    monkeypatch.setitem(EXPERIMENTS, "toy", toy)  # type: ignore[arg-type]
+    toy.run(seed=4).save(tmp_path / "toy")
+    return tmp_path
+
+
+def test_a_page_holds_figure_verdicts_tables_and_the_command(folder: Path) -> None:
+    path = report(folder)
+    page = path.read_text()
+    assert path == folder / "report.html"
+    assert "toolkit experiment run toy --size quick --seed 4" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "1 of 1 measured claims reproduced; 1 not measured" in page
+    assert "curve.csv</code>, 100 rows, the first 60 of them" in page
+    assert "0.3333" in page
+    assert "python" in page
+
+
+def test_what_results_say_is_text_and_not_markup(folder: Path) -> None:
+    page = report(folder).read_text()
+    assert "Is a toy &lt;quick&gt;?" in page
+    assert "needs &lt;a model&gt;" in page
+    assert "<b>" not in page
+
+
+def test_a_page_asks_nothing_of_the_network(folder: Path) -> None:
+    page = report(folder, folder / "other.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert "url(" not in page
+
+
+def test_the_figure_that_was_saved_is_the_one_shown(folder: Path) -> None:
+    (folder / "toy" / "figure.png").write_bytes(b"picture")
+    assert "cGljdHVyZQ==" in report(folder).read_text()
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="holds no results"):
+        report(tmp_path)

@@ -1,0 +1,98 @@
+"""Which requests of a load are due: those with a time of their own, and those that follow others.
+
+Open loop: what is due is due, however many are under way. A request that follows another (a client
+that waits for its answer, a turn of a chat) is due so many seconds after the end of that one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+__all__ = ["Agenda", "Due"]
+
+
+class Due(NamedTuple):
+    """A request that is to be sent.
+
+    ``free_s`` is when nothing held it back any more: ``scheduled_s``, or later where a limit on the
+    number in flight did.
+    """
+
+    arrival_id: int
+    scheduled_s: float
+    free_s: float
+
+
+class Agenda:
+    """Hands out requests when they are due; times count from the start of the load.
+
+    >>> agenda = Agenda()
+    >>> agenda.add(0, due_s=1.0)
+    >>> agenda.add(1, due_s=0.5, after=0)
+    >>> agenda.next_s, agenda.take(0.9), agenda.take(1.0)
+    (1.0, None, Due(arrival_id=0, scheduled_s=1.0, free_s=1.0))
+    >>> agenda.ended(0, 3.0); agenda.next_s
+    3.5
+
+    Args:
+        max_in_flight: How many may be under way at once; None for no limit. Those that are due and
+            held back keep the time at which they were scheduled.
+    """
+
+    def __init__(self, *, max_in_flight: int | None = None) -> None:
+        self.num_in_flight = 0
+        self.num_waiting = 0  # added and not handed out yet, followers included
+        self._max_in_flight = max_in_flight
+        self._scheduled: list[tuple[float, int]] = []  # a heap
+        self._followers: dict[int, list[tuple[int, float]]] = {}
+        self._ended_s: dict[int, float] = {}
+        self._roomy_since_s = 0.0
+
+    def add(self, arrival_id: int, *, due_s: float, after: int = -1) -> None:
+        """Take in a request; one that follows another (``after``) may come before or after its end.
+
+        Args:
+            arrival_id: Its place in the load.
+            due_s: From the start of the load, or from the end of the request it follows.
+            after: That request; -1 for none.
+        """
+        self.num_waiting += 1
+        if after < 0:
+            heapq.heappush(self._scheduled, (due_s, arrival_id))
+        elif after in self._ended_s:
+            heapq.heappush(self._scheduled, (self._ended_s[after] + due_s, arrival_id))
+        else:
+            self._followers.setdefault(after, []).append((arrival_id, due_s))
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next one is to be sent; None while that waits for the end of another."""
+        return self._scheduled[0][0] if self._scheduled and self._has_room else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left that was added: nothing waits, nothing is under way."""
+        return not self.num_waiting and not self.num_in_flight
+
+    def take(self, now_s: float) -> Due | None:
+        """Return one that is to be sent now, the earliest first; None if there is none."""
+        if not self._scheduled or not self._has_room or self._scheduled[0][0] > now_s:
+            return None
+        scheduled_s, arrival_id = heapq.heappop(self._scheduled)
+        self.num_waiting -= 1
+        self.num_in_flight += 1
+        return Due(arrival_id, scheduled_s, max(scheduled_s, self._roomy_since_s))
+
+    def ended(self, arrival_id: int, at_s: float) -> None:
+        """Note that a request has ended, well or not; those that follow it become due."""
+        if not self._has_room:
+            self._roomy_since_s = at_s
+        self.num_in_flight -= 1
+        self._ended_s[arrival_id] = at_s
+        for follower, delay_s in self._followers.pop(arrival_id, ()):
+            heapq.heappush(self._scheduled, (at_s + delay_s, follower))
+
+    @property
+    def _has_room(self) -> bool:
+        return self._max_in_flight is None or self.num_in_flight < self._max_in_flight

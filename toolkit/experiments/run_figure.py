@@ -1,0 +1,93 @@
+"""Draw a run: latencies over time, requests in the system, distributions of latency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from toolkit.experiments.metrics import queue_growth, steady_window
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from toolkit.experiments.results import Run
+
+__all__ = ["run_figure"]
+
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
+_COLOURS = {"ttft_s": "#0072B2", "e2e_s": "#D55E00", "itl_s": "#009E73", "tpot_s": "#CC79A7"}
+_NAMES = {"ttft_s": "TTFT", "e2e_s": "E2E", "itl_s": "ITL", "tpot_s": "TPOT"}
+
+
+def run_figure(run: Run) -> Figure:
+    """Return a figure of three panels; its ``.data`` is the table of requests."""
+    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
+    over_time, in_system, spread = figure.subplots(1, 3)
+    requests = run.requests
+    _draw_over_time(over_time, requests)
+    _draw_in_system(in_system, requests)
+    _draw_spread(spread, run)
+    figure.data = requests
+    return figure
+
+
+def _draw_over_time(axes: Axes, requests: pd.DataFrame) -> None:
+    for name in ("e2e_s", "ttft_s"):
+        known = requests[requests[name] > 0]
+        axes.plot(
+            known["scheduled_s"], known[name], ".", ms=3, color=_COLOURS[name], label=_NAMES[name]
+        )
+    failed = requests[requests["status"] == "failed"]
+    if len(failed):
+        at_bottom = axes.get_xaxis_transform()
+        axes.plot(
+            failed["scheduled_s"],
+            np.full(len(failed), 0.03),
+            "x",
+            color="black",
+            label="failed",
+            transform=at_bottom,
+        )
+    axes.set(xlabel="scheduled (s)", ylabel="latency (s)", yscale="log")
+    axes.legend(frameon=False)
+
+
+def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
+    started = requests["scheduled_s"].dropna().to_numpy("float64")
+    ended = requests["finished_s"].dropna().to_numpy("float64")
+    times = np.concatenate([started, ended])
+    order = np.argsort(times, kind="stable")
+    change = np.concatenate([np.ones(len(started)), -np.ones(len(ended))])
+    axes.step(times[order], np.cumsum(change[order]), where="post", lw=1, color="black")
+    window = steady_window(requests)
+    if window.start_s == window.start_s:
+        axes.axvspan(*window, color="0.9", zorder=0, label="without ramp and drain")
+        axes.set_title(
+            f"grows by {queue_growth(requests, window):+.2g} requests/s", fontsize="small"
+        )
+        axes.legend(frameon=False)
+    axes.set(xlabel="time (s)", ylabel="requests in the system")
+    axes.set_ylim(bottom=0)
+
+
+def _draw_spread(axes: Axes, run: Run) -> None:
+    finished = run.requests[run.requests["status"] == "finished"]
+    gaps = run.tokens.groupby("arrival_id")["time_s"].diff()
+    samples: dict[str, Any] = {
+        "itl_s": gaps,
+        "tpot_s": finished["tpot_s"],
+        "ttft_s": finished["ttft_s"],
+        "e2e_s": finished["e2e_s"],
+    }
+    for name, values in samples.items():
+        ordered = np.sort(values.dropna().to_numpy("float64"))
+        ordered = ordered[ordered > 0]
+        if len(ordered):
+            above = 1 - np.arange(len(ordered)) / len(ordered)
+            axes.step(ordered, above, where="post", color=_COLOURS[name], label=_NAMES[name])
+    axes.set(xlabel="latency (s)", ylabel="share that takes longer", xscale="log", yscale="log")
+    if samples["e2e_s"].notna().any():
+        axes.legend(frameon=False)

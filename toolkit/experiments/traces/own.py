@@ -1,0 +1,200 @@
+"""The toolkit's own files: a CSV that keeps a workload whole, and a JSON list of prompts.
+
+The CSV's first line is a comment with what its columns do not say (``pandas.read_csv(path,
+comment="#")`` reads the rest); times keep every bit. The JSON is a list of ``{"prompt_token_ids":
+[...], "output_len": n}``, all at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.arrivals import AtOnce, Timing
+from toolkit.experiments.columns import Ragged, objects
+from toolkit.experiments.content import ChatTurns, Content, RandomTokens, SharedPrefix
+from toolkit.experiments.drawing import columns_of
+from toolkit.experiments.given import Corpus, GivenBlocks, GivenTokens
+from toolkit.experiments.traces.trace import Place, Trace, opened, table_rows
+
+if TYPE_CHECKING:
+    from toolkit.experiments.workload import Workload
+
+__all__ = ["read_own", "write_own"]
+
+_VERSION = 1
+_MADE = {kind.__name__: kind for kind in (RandomTokens, SharedPrefix, ChatTurns)}
+_TOKENS, _BLOCKS = "prompt_token_ids", "block_ids"
+_INTS = ("after", "num_prompt_tokens", "num_output_tokens", "priority")
+# What fits no column; also a vocabulary that holds any token.
+_TOO_LARGE = 2**31
+_TAG_TYPES: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "json": json.loads,
+}
+
+
+def read_own(path: Path, num_requests: int | None) -> Trace:
+    """Read either file; which one it is shows at its first character."""
+    with opened(path) as file:
+        first = file.readline()
+        if first.startswith("#"):
+            return _read_csv(path, file, first, num_requests)
+        return _read_json(path, first + file.read(), num_requests)
+
+
+def write_own(workload: Workload, path: Path) -> None:
+    """Write the CSV.
+
+    Raises:
+        InvalidConfig: the prompts are made by a content that is not the toolkit's.
+    """
+    columns, content = workload.columns, workload.content
+    said, extra = _said(workload, content)
+    types = {name: _type_of(values.tolist()) for name, values in columns.tags.items()}
+    head = {"workload": _VERSION, "seed": workload.seed, "content": said, "tags": types}
+    cells: list[Any] = [range(len(columns)), *(c.tolist() for c in columns.numbers().values())]
+    for name, values in columns.tags.items():
+        cells.append(map(json.dumps, values) if types[name] == "json" else values)
+    names = ["arrival_id", *columns.numbers(), *(f"tags.{name}" for name in columns.tags)]
+    if extra is not None:
+        names.append(_BLOCKS if isinstance(content, GivenBlocks) else _TOKENS)
+        cells.append(" ".join(map(str, extra(k).tolist())) for k in range(len(columns)))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"# {json.dumps(head)}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(zip(*cells, strict=True))
+
+
+def _said(
+    workload: Workload, content: Content
+) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
+    """Return what the first line says of a content, and what gives its column, if it needs one."""
+    if type(content).__name__ in _MADE and type(content) is _MADE[type(content).__name__]:
+        return {"kind": type(content).__name__, **asdict(content)}, None  # type: ignore[call-overload]
+    if isinstance(content, GivenBlocks):
+        return {
+            "kind": "GivenBlocks",
+            "block_tokens": content.block_tokens,
+        }, content.ids.__getitem__
+    if isinstance(content, (GivenTokens, Corpus)):
+        return {"kind": "GivenTokens"}, lambda k: np.asarray(
+            workload.prompt_token_ids(k, _TOO_LARGE)
+        )
+    raise InvalidConfig(f"no file says what {content!r} is; keep the program that makes it")
+
+
+def _type_of(values: list[Any]) -> str:
+    kinds = {type(value) for value in values}
+    return next((kind.__name__ for kind in (str, int, float) if kinds == {kind}), "json")
+
+
+def _read_csv(path: Path, file: TextIO, first: str, num_requests: int | None) -> Trace:
+    head = _head(Place(path, 1), first)
+    tags: dict[str, list[Any]] = {name: [] for name in head["tags"]}
+    kind = head["content"]["kind"]
+    extra = {"GivenBlocks": _BLOCKS, "GivenTokens": _TOKENS}.get(kind)
+    block_tokens = head["content"].get("block_tokens", 1)
+    needed = ["due_s", *_INTS, *(f"tags.{name}" for name in tags), *([extra] if extra else [])]
+    due_s: list[float] = []
+    ints: list[list[int]] = []
+    rows: list[list[int]] = []
+    for place, row in table_rows(path, file, needed=needed):
+        place = Place(path, place.line + 1)  # the reader began behind the comment
+        due_s.append(place.seconds(row["due_s"], "due_s"))
+        ints.append([_int(place, row[name], name) for name in _INTS])
+        for name, kind_of in head["tags"].items():
+            tags[name].append(_tag(place, row[f"tags.{name}"], kind_of, name))
+        if extra:
+            rows.append(_row(place, row[extra], extra, -(-ints[-1][1] // block_tokens)))
+        if len(due_s) == num_requests:
+            break
+    table = np.asarray(ints, np.int64).reshape(-1, len(_INTS))
+    columns = columns_of(Timing(np.asarray(due_s), table[:, 0]), table[:, 1], table[:, 2])
+    columns = columns.replace(
+        priority=table[:, 3].astype(np.int32),
+        tags={name: objects(values) for name, values in tags.items()},
+    )
+    content = _content(Place(path, 1), head["content"], rows)
+    return Trace(columns, content, seed=head["seed"])
+
+
+def _head(place: Place, line: str) -> dict[str, Any]:
+    """Return the facts of the first line."""
+    try:
+        head = json.loads(line[1:])
+        is_good = (
+            head["workload"] == _VERSION
+            and isinstance(head["seed"], int)
+            and isinstance(head["content"]["kind"], str)
+            and head["content"].get("block_tokens", 1) >= 1
+            and set(head["tags"].values()) <= set(_TAG_TYPES)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        is_good = False
+    if not is_good:
+        raise place.error("the comment that Workload.to_csv writes, version 1", line.strip()[:80])
+    return dict(head)
+
+
+def _content(place: Place, said: dict[str, Any], rows: list[list[int]]) -> Content:
+    kind = said["kind"]
+    options = {name: value for name, value in said.items() if name != "kind"}
+    try:
+        if kind == "GivenTokens":
+            return GivenTokens(Ragged.of(rows))
+        if kind == "GivenBlocks":
+            return GivenBlocks(Ragged.of(rows, dtype=np.int64), options["block_tokens"])
+        return _MADE[kind](**options)
+    except (KeyError, TypeError):  # InvalidConfig says itself what is wrong
+        raise place.error("a content of the toolkit's", said) from None
+
+
+def _read_json(path: Path, text: str, num_requests: int | None) -> Trace:
+    try:
+        entries = json.loads(text)
+        prompts = Ragged.of([entry["prompt_token_ids"] for entry in entries[:num_requests]])
+        lengths = [entry["output_len"] for entry in entries[:num_requests]]
+        outputs = np.asarray(lengths, np.int32)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise InvalidConfig(
+            f"{path}, line {getattr(error, 'lineno', 1)}: expected a CSV of Workload.to_csv or a "
+            f'JSON list of {{"prompt_token_ids": [...], "output_len": n}}: {error!r}'
+        ) from error
+    timing = AtOnce().draw(np.zeros(len(prompts)))
+    return Trace(columns_of(timing, prompts.lengths, outputs), GivenTokens(prompts))
+
+
+def _row(place: Place, text: str, name: str, length: int) -> list[int]:
+    """Return the ids of a cell."""
+    ids = [_int(place, word, name) for word in text.split()]
+    if len(ids) != length or min(ids, default=0) < 0:
+        raise place.error(f"{length} {name}, none below 0", text[:80])
+    return ids
+
+
+def _int(place: Place, text: str, name: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = _TOO_LARGE
+    if abs(number) >= _TOO_LARGE:
+        raise place.error(f"a whole number for {name}", text)
+    return number
+
+
+def _tag(place: Place, text: str, kind: str, name: str) -> Any:
+    try:
+        return _TAG_TYPES[kind](text)
+    except ValueError:
+        raise place.error(f"a value of the type {kind} for the tag {name}", text) from None
