@@ -155,7 +155,7 @@ def finished(table: pd.DataFrame, workload: Workload) -> pd.DataFrame:
     columns = {name: _column(table, name).astype(kind) for name, kind in REQUEST_COLUMNS.items()}
     for name in ("request_id", "error"):
         columns[name] = columns[name].where(columns[name].notna(), None)
-    tags = {name: asked[name] for name in asked if name.startswith("tags.")}
+    tags = {name: asked[name].astype(object) for name in asked if name.startswith("tags.")}
     return pd.DataFrame({**columns, **tags})
 
 
