@@ -218,8 +218,9 @@ class Workload:
     def arrivals(self, *, block_size: int | None = None) -> ArrivalStream:
         """Return an iterator over the requests, for a machine without a model; it has a ``len``.
 
-        Prompts that begin alike come as names of blocks where the trace has names (in blocks of
-        ``block_size`` tokens, the trace's own by default), else as tokens; others as a length.
+        Prompts that begin alike come as the names of their full blocks of ``block_size`` tokens
+        (by default a trace's own, if it has blocks); as tokens where there are no names, which a
+        machine hashes; prompts that share nothing come as a length.
 
         Raises:
             InvalidConfig: at the first request, if ``block_size`` does not divide the trace's.
