@@ -66,6 +66,7 @@ def test_a_chat_is_text_and_several_processes_share_the_load(server: FakeServer)
         assert "ignore_eos" not in asked
 
 
+@pytest.mark.slow
 def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
     w = Workload(AtOnce(), Fixed(8, 6), num_requests=3)
     silent = experiments.run(w, on=server.url, model="silent", warmup=0, max_in_flight=1)
