@@ -152,12 +152,12 @@ def _measured(data: dict[str, pd.DataFrame]) -> dict[str, float]:
 def plot(result: Result) -> DataFigure:
     """Draw figure 2 as stacked bars and figure 13 as bars; dashes are the paper's values."""
     with style():
-        fig = figure(width_in=7.0, height_in=2.9)
-        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.5, 1, 1))
+        fig = figure(width_in=7.2, height_in=3.0)
+        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.4, 1, 1))
         rows = _draw_parts(parts, result)
         for axes, load, title in (
-            (sharegpt, "sharegpt", "ShareGPT, 2 requests/s"),
-            (alpaca, "alpaca", "Alpaca, 30 requests/s"),
+            (sharegpt, "sharegpt", "ShareGPT, 2 req/s"),
+            (alpaca, "alpaca", "Alpaca, 30 req/s"),
         ):
             rows += _draw_batched(axes, result, load, title)
         fig.data = pd.DataFrame(rows)
@@ -203,10 +203,11 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
     axes.set(
         ylabel="share of KV memory (%)",
         ylim=(0, 100),
-        title="Left of each pair: measured; right: paper",
+        title="KV memory (paler: the paper)",
     )
-    axes.set_xticks(range(len(ALLOCATORS)), [_short(name) for name in ALLOCATORS])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    axes.grid(axis="x", visible=False)
+    axes.get_figure().legend(loc="outside lower center", ncols=4)
     return rows
 
 
@@ -218,22 +219,30 @@ def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict
     for at, allocator in enumerate(ALLOCATORS):
         measured = float(batched.at[allocator, "num_running"])
         claimed = find_claim(f"vllm-fig13-{load}-{allocator}").value
-        axes.bar(at, measured, 0.62, color=look(at).color)
+        axes.bar(at, measured, 0.62, color=_BAR_COLOUR)
         axes.hlines(
-            claimed, at - 0.4, at + 0.4, color=PAPER_COLOUR, label="paper" if at == 0 else None
+            claimed, at - 0.4, at + 0.4, color=PAPER_COLOUR, label=None if at else "paper", lw=1.6
         )
-        axes.text(at, measured / 2, f"{measured:.3g}", ha="center", va="center", color="white")
+        axes.annotate(
+            f"{measured:.3g}",
+            (at, max(measured, claimed)),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
         rows += [
             {"panel": load, "allocator": allocator, "source": source, "value": value}
             for source, value in (("measured", measured), ("paper", claimed))
         ]
     axes.set(ylabel="requests that run at once", title=title)
-    axes.set_xticks(range(len(ALLOCATORS)), [_short(name) for name in ALLOCATORS])
+    axes.margins(y=0.1)
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper left")
     return rows
 
 
-def _short(allocator: str) -> str:
-    """Return an allocator's name over two lines: "Orca\\n(Max)"."""
-    return ALLOCATORS[allocator].replace(" ", "\n")
+_BAR_COLOUR = "#56B4E9"
+# Orca's three by how they reserve, as the ticks have no room for more.
+_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
