@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PYTEST := SMOKE=1 $(BIN)/python -m pytest
+# A process per core, four at most: each loads torch and models of its own. A file's tests stay together.
+PYTEST := SMOKE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo lab test quick check notebooks bench
 .DEFAULT_GOAL := help

@@ -124,6 +124,7 @@ def main() -> None:
             f"batch {batch}": step_costs(batch, arguments.rounds) for batch in BATCHES
         }
     }
+    print(results)
     with tempfile.TemporaryDirectory() as folder:
         models = {"bundled": None}
         if not arguments.bundled_only:
@@ -134,6 +135,7 @@ def main() -> None:
                     f"batch {batch}": model_ratios(llm, batch, arguments.rounds, arguments.output)
                     for batch in BATCHES
                 }
+            print(name, results[name])
     save("recorder_cost", results)
 
 

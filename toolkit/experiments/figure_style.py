@@ -111,7 +111,7 @@ def _settings(width_in: float) -> dict[str, Any]:
         "ps.fonttype": 42,
         "font.size": size,
         "axes.titlesize": size + 0.5,
-        "axes.titleweight": "semibold",
+        "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.labelsize": size,
         "xtick.labelsize": size - 0.5,
