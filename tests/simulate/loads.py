@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from toolkit.simulate import Arrival, Machine, ModelShape, StepWork
+from toolkit.simulate import Arrival, Device, Machine, ModelShape, StepWork
 
 TINY = ModelShape(
     name="tiny",
@@ -20,6 +20,9 @@ TINY = ModelShape(
     vocab_size=1_000,
     max_model_len=96,
 )
+POCKET = Device(
+    name="pocket", memory_gib=0.001, bandwidth_gbps=1, tflops=0.01, host_s=0.001, origin="a guess"
+)
 
 
 def seconds(work: StepWork) -> float:
@@ -28,7 +31,7 @@ def seconds(work: StepWork) -> float:
 
 
 def make_machine(cost_model: Any = seconds) -> Machine:
-    return Machine(TINY, "cpu-2core", cost_model=cost_model)
+    return Machine(TINY, POCKET, cost_model=cost_model)
 
 
 def random_load(rng: random.Random, num_requests: int) -> list[Arrival]:

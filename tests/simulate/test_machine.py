@@ -33,7 +33,7 @@ def options_for(rng: random.Random) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(SEEDS)
 def test_every_token_is_accounted_for_and_time_only_moves_on(seed: int):
     rng = random.Random(seed)
@@ -58,7 +58,7 @@ def test_every_token_is_accounted_for_and_time_only_moves_on(seed: int):
     assert engine.cache.num_free_blocks == engine.cache.num_blocks
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(SEEDS)
 def test_the_same_load_gives_the_same_run_bit_for_bit(seed: int):
     load = random_load(random.Random(seed), 25)
@@ -89,7 +89,7 @@ class Timed:
         """Hold nothing."""
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(SEEDS)
 def test_a_real_engine_whose_steps_last_as_long_has_the_same_schedule(seed: int):
     load = random_load(random.Random(seed), 25)

@@ -25,6 +25,8 @@ from toolkit.simulate.shapes import ModelShape, resolve_shape
 __all__ = ["Machine"]
 
 _GIB = 1024**3
+# A load of a million requests is to be kept whole: about 1 KB of each.
+_MAX_ROWS = {"requests": 2_000_000}
 
 
 class Machine:
@@ -144,7 +146,7 @@ class Machine:
                 clock=clock,
             ),
             journal=None if keeps_journal else NoJournal(),
-            recorder=Record(level=level, describe=self.describe),
+            recorder=Record(level=level, describe=self.describe, max_rows=_MAX_ROWS),
         )
 
     def run(

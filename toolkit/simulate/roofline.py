@@ -49,6 +49,18 @@ class _Product(NamedTuple):
     token_s: float
 
 
+class _Rates(NamedTuple):
+    """What one more of each thing takes, in all layers together."""
+
+    tile: int
+    pair_s: float  # of a query and a key
+    kv_s: float  # of reading a token's keys and values
+    between_s: float  # of a token's hidden states, between the products
+    collective_s: float  # of a step, before any byte is sent
+    link_s: float  # of a token's hidden states, summed over the devices
+    copy_s: float  # of a block, read and written
+
+
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """The least time of a step on one device, or on several that share every layer.
@@ -67,20 +79,23 @@ class Roofline:
     tensor_parallel: int = 1
     block_size: int = 16
     held_out_error: float | None = None
-    _matrices: tuple[_Product, ...] = field(init=False, repr=False)  # of a layer, on one device
+    _products: tuple[_Product, ...] = field(init=False, repr=False)  # in all layers
     _head: _Product = field(init=False, repr=False)
+    _rates: _Rates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         shape = self.shape
         up = (2 if shape.is_gated else 1) * shape.intermediate_size
-        sizes = (
-            shape.hidden_size * shape.qkv_size,
-            shape.hidden_size * shape.num_heads * shape.head_dim,
-            shape.hidden_size * up,
-            shape.hidden_size * shape.intermediate_size,
+        widths = (
+            shape.qkv_size,
+            shape.num_heads * shape.head_dim,
+            up,
+            shape.intermediate_size,
         )
-        object.__setattr__(self, "_matrices", tuple(map(self._product, sizes)))
+        products = [self._product(shape.num_layers * shape.hidden_size * width) for width in widths]
+        object.__setattr__(self, "_products", tuple(products))
         object.__setattr__(self, "_head", self._product(shape.hidden_size * shape.vocab_size))
+        object.__setattr__(self, "_rates", self._rates_of_layers())
 
     @property
     def origin(self) -> str:
@@ -101,27 +116,22 @@ class Roofline:
         >>> {name: round(1e3 * s, 2) for name, s in parts._asdict().items() if s > 1e-5}
         {'linear': 5.21, 'attention_decode': 0.05, 'head': 0.39, 'host': 2.0}
         """
-        shape, device = self.shape, self.device
-        num_layers, tile = shape.num_layers, device.tile_tokens
-        num_tiled = -(-work.num_tokens // tile) * tile
+        rates, num_tokens = self._rates, work.num_tokens
+        num_tiled = -(-num_tokens // rates.tile) * rates.tile
         linear_s = 0.0
-        for product in self._matrices:
-            linear_s += max(product.read_s, product.token_s * num_tiled)
-        bytes_per_s = device.bytes_per_s
-        heads = shape.num_heads * shape.head_dim / self.tensor_parallel
-        pair_s = 4 * heads / device.attention_flops
-        kv_s = shape.kv_bytes_per_token / num_layers / self.tensor_parallel / bytes_per_s
-        hidden_bytes = shape.dtype_bytes * shape.hidden_size * work.num_tokens
+        for read_s, token_s in self._products:
+            linear_s += max(read_s, token_s * num_tiled)
+        head_read_s, head_token_s = self._head
         num_read = work.prefill_context + work.num_prompt_tokens
         return OperatorTimes(
-            linear=num_layers * linear_s,
-            attention_prefill=num_layers * max(pair_s * work.prefill_attention, kv_s * num_read),
-            attention_decode=num_layers * max(pair_s, kv_s) * work.decode_context,
-            elementwise=num_layers * _HIDDEN_MOVES * hidden_bytes / bytes_per_s,
-            all_reduce=num_layers * 2 * self._all_reduce_s(hidden_bytes),
-            head=max(self._head.read_s, self._head.token_s * work.num_seqs),
-            copies=num_layers * kv_s * 2 * self.block_size * work.num_copied_blocks,
-            host=device.host_s,
+            linear=linear_s,
+            attention_prefill=max(rates.pair_s * work.prefill_attention, rates.kv_s * num_read),
+            attention_decode=max(rates.pair_s, rates.kv_s) * work.decode_context,
+            elementwise=rates.between_s * num_tokens,
+            all_reduce=rates.collective_s + rates.link_s * num_tokens,
+            head=max(head_read_s, head_token_s * work.num_seqs),
+            copies=rates.copy_s * work.num_copied_blocks,
+            host=self.device.host_s,
         )
 
     def _product(self, num_weights: int) -> _Product:
@@ -131,8 +141,19 @@ class Roofline:
             token_s=2 * own / self.device.flops,
         )
 
-    def _all_reduce_s(self, num_bytes: float) -> float:
-        if self.tensor_parallel == 1:
-            return 0.0
-        sent = 2 * (self.tensor_parallel - 1) / self.tensor_parallel * num_bytes
-        return self.device.link_latency_s + sent / (1e9 * self.device.link_gbps)
+    def _rates_of_layers(self) -> _Rates:
+        shape, device, count = self.shape, self.device, self.tensor_parallel
+        heads = shape.num_layers * shape.num_heads * shape.head_dim / count
+        kv_s = shape.kv_bytes_per_token / count / device.bytes_per_s
+        hidden_bytes = shape.num_layers * shape.dtype_bytes * shape.hidden_size  # of one token
+        num_sums = 2 * shape.num_layers if count > 1 else 0
+        sent = 2 * 2 * (count - 1) / count * hidden_bytes
+        return _Rates(
+            tile=device.tile_tokens,
+            pair_s=4 * heads / device.attention_flops,
+            kv_s=kv_s,
+            between_s=_HIDDEN_MOVES * hidden_bytes / device.bytes_per_s,
+            collective_s=num_sums * device.link_latency_s,
+            link_s=sent / (1e9 * device.link_gbps) if count > 1 else 0.0,
+            copy_s=2 * self.block_size * kv_s,
+        )
