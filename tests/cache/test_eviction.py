@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.cache.blocks import BlockPool, FarthestUse, FirstIn, LeastUsed
@@ -101,6 +101,7 @@ class Shadow:
         (LeastUsed, lambda shadow, name: shadow.uses[name]),
     ],
 )
+@settings(max_examples=50)
 @given(loads=prompts(), num_blocks=st.integers(5, 9))
 def test_a_rule_evicts_what_a_search_over_all_blocks_would(rule, rank, loads, num_blocks):
     pool, shadow = BlockPool(num_blocks, eviction=rule()), Shadow(rank)

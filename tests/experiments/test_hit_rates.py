@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cache.test_eviction import prompts
@@ -39,12 +39,14 @@ def test_without_a_limit_every_block_that_was_there_is_found(loads):
     assert prefix_hit_rate(loads) == pytest.approx(1 - len(set(names)) / len(names))
 
 
+@settings(max_examples=50)
 @given(prompts(), st.integers(1, 12))
 def test_no_rule_finds_more_than_the_one_that_knows_the_future(loads, num_blocks):
     rates = {rule: prefix_hit_rate(loads, num_blocks, rule) for rule in EVICTIONS}
     assert max(rates.values()) == rates["belady"]
 
 
+@settings(max_examples=30)
 @given(prompts(), st.sampled_from(EVICTIONS))
 def test_a_cache_in_which_everything_fits_evicts_nothing(loads, rule):
     num_names = len(set(chain.from_iterable(loads)))

@@ -23,7 +23,7 @@ def loaded(cost_model, *, num_requests: int = 60, seed: int = 0, level: str = "t
         due_s += rng.expovariate(30.0)
         arrivals.append(Arrival(number, due_s, rng.randrange(5, 600), rng.randrange(2, 60)))
     machine = Machine("opt-125m", "A100-40GB", cost_model=cost_model)
-    return machine.run(arrivals, level=level, max_num_batched_tokens=256, progress=False)
+    return machine.run(arrivals, level=level, max_num_batched_tokens=256, keeps_journal=True)
 
 
 def test_a_cost_of_the_fitted_form_is_found_exactly():
@@ -40,9 +40,9 @@ def test_durations_that_scatter_are_met_on_average():
     def noisy(work):
         return TRUTH(work) * rng.gamma(12, 1 / 12)
 
-    record = loaded(noisy, num_requests=300)
+    record = loaded(noisy, num_requests=150)
     steps = predicted_steps(record, fit(record))
-    assert steps["predicted_s"].sum() == pytest.approx(steps["measured_s"].sum(), rel=0.02)
+    assert steps["predicted_s"].sum() == pytest.approx(steps["measured_s"].sum(), rel=0.03)
 
 
 def test_no_coefficient_is_negative_though_the_best_fit_had_one():

@@ -107,7 +107,9 @@ def test_a_policy_of_ones_own_goes_over_to_the_twin():
     rng = random.Random(0)
     arrivals = [Arrival(n, 0.0, rng.randrange(5, 99), 20) for n in range(40)]
     machine = Machine("opt-125m", "A100-40GB", cost_model=TRUTH)
-    record = machine.run(arrivals, policy=latest_first, max_num_seqs=4, level="tokens")
+    record = machine.run(
+        arrivals, policy=latest_first, max_num_seqs=4, level="tokens", keeps_journal=True
+    )
     asked.clear()
     errors = twin(record, share=0.2).errors
     assert asked

@@ -161,7 +161,7 @@ def _is_paused(record: Record, starts: Array) -> npt.NDArray[np.bool_]:
     events = record.events
     paused_s = events.loc[events["kind"] == "paused", "time_s"].to_numpy(np.float64)
     places = np.searchsorted(starts, paused_s, side="right") - 1
-    found = np.zeros(max(0, len(starts) - 1), dtype=bool)
+    found: npt.NDArray[np.bool_] = np.zeros(max(0, len(starts) - 1), dtype=np.bool_)
     found[places[(places >= 0) & (places < len(found))]] = True
     return found
 
@@ -229,7 +229,7 @@ def _cross_validate(features: Array, seconds: Array) -> float:
     """Return the mean relative error on stretches of the run that were left out of the fit."""
     errors = []
     for fold in np.array_split(np.arange(len(seconds)), _NUM_FOLDS):
-        kept = np.ones(len(seconds), dtype=bool)
+        kept: npt.NDArray[np.bool_] = np.ones(len(seconds), dtype=np.bool_)
         kept[fold] = False
         predicted = features[fold] @ _solve(features[kept], seconds[kept])
         errors.append(np.abs(predicted - seconds[fold]) / seconds[fold])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -58,6 +58,9 @@ class RecordedCost:
     def __init__(self, record: Record) -> None:
         journal = journal_of(record)
         entries = [entry for entry in journal if not _is_empty(entry)]
+        outputs = _outputs(entries)
+        if (record.requests["status"] != "finished").any():
+            raise RecordError("requests of this run have not finished: record it to its end")
         self.base = journal.base
         # Numbers of the steps that computed something; only these are simulated.
         self.steps = tuple(entry.step for entry in entries if isinstance(entry, Stepped))
@@ -65,7 +68,7 @@ class RecordedCost:
             raise RecordError("nothing was computed in this run, so there is nothing to simulate")
         timeline = _Timeline(entries)
         self._costs = timeline.costs
-        self.stretches = tuple(_stretches(entries, timeline))
+        self.stretches = tuple(_stretches(entries, outputs, timeline))
 
     def __call__(self, work: StepWork) -> float:
         """Return the seconds of a step; steps are counted from the journal's first one on.
@@ -209,8 +212,6 @@ class _Timeline:
             elif isinstance(entry, Stepped):
                 num_unfinished -= num_ended[entry.step]
                 self.num_left.append(num_unfinished)
-        if num_unfinished:
-            raise RecordError("requests of this run have not finished: record it to its end")
         self.costs = [
             self.starts[index + 1] - self.starts[index]
             if left
@@ -226,10 +227,11 @@ class _Timeline:
         return (self.starts[next_step - 1] + start_s) / 2
 
 
-def _stretches(entries: Sequence[Entry], timeline: _Timeline) -> Iterator[Stretch]:
+def _stretches(
+    entries: Sequence[Entry], outputs: Mapping[str, tuple[int, ...]], timeline: _Timeline
+) -> Iterator[Stretch]:
     """Yield what came between two changes, in order."""
     requests = [entry.samples[0] for entry in entries if isinstance(entry, Added)]
-    outputs = _outputs(entries)
     first = 0
     starts = sorted({0, *timeline.changes})
     for start_step, end_step in pairwise((*starts, len(timeline.starts))):

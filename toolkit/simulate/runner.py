@@ -71,7 +71,7 @@ class SimulatedRunner:
         return StepResult(tokens=tokens, times=StepTimes(forward_s=duration_s))
 
     def _foreseen_in(self, plan: StepPlan) -> dict[str, tuple[SampledToken, ...]]:
-        found = {}
+        found: dict[str, tuple[SampledToken, ...]] = {}
         for chunk in plan.chunks:
             if chunk.samples and chunk.request_id in self._foreseen:
                 num_prompt, token_ids = self._foreseen[chunk.request_id]

@@ -16,8 +16,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import numpy as np
-
 from toolkit.beam_search_params import BeamSearchParams
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
@@ -90,11 +88,11 @@ def closed_form_sharing(lengths: Lengths, width: int, *, block_size: int = 16) -
     >>> closed_form_sharing([(33, 16)], 2)  # two of three blocks are shared by both, all the time
     0.3333333333333333
     """
-    shared = total = 0.0
+    shared = total = 0
     for num_prompt, num_output in lengths:
-        tokens = num_prompt + np.arange(num_output)
+        num_blocks = sum(-(-(num_prompt + t) // block_size) for t in range(num_output))
         shared += (width - 1) * ((num_prompt - 1) // block_size) * num_output
-        total += width * float(np.ceil(tokens / block_size).sum())
+        total += width * num_blocks
     return shared / total
 
 
