@@ -165,6 +165,12 @@ class Machine:
         record: Record = engine.record
         return record
 
+    @property
+    def name(self) -> str:
+        """Model and device in words: "opt-66b on 4 x A100-40GB"."""
+        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
+        return f"{self.shape.name} on {count}{self.device.name}"
+
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of the machine, as plain values."""
         return {
@@ -199,10 +205,9 @@ class Machine:
     def __repr__(self) -> str:
         shape = self.shape
         error = held_out_error_of(self.cost_model)
-        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
         return "\n".join(
             (
-                f"Machine: {shape.name} on {count}{self.device.name}",
+                f"Machine: {self.name}",
                 f"  weights         {shape.num_parameters / 1e9:.2f} B parameters, "
                 f"{shape.weight_bytes / _GIB:.1f} GiB",
                 f"  KV cache        {self.kv_slots:,} tokens of "
