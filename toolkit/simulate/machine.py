@@ -121,11 +121,12 @@ class Machine:
             block_size=block_size,
             enable_prefix_caching=enable_prefix_caching,
         )
-        limit = min(self.shape.max_model_len, cache.num_slots)
+        if max_model_len is None:
+            max_model_len = min(self.shape.max_model_len, cache.num_slots)
         config = EngineConfig(
             cache=cache,
             scheduler=SchedulerConfig(
-                max_model_len=limit if max_model_len is None else max_model_len,
+                max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
             ),
@@ -136,7 +137,6 @@ class Machine:
         clock = VirtualClock()
         own = None  # the engine makes its paged cache itself, and can go back then
         if allocator != "paged":
-            max_model_len = config.scheduler.max_model_len
             own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
             SimulatedRunner(self.cost_model, clock),
