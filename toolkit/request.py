@@ -290,6 +290,7 @@ class Request:
     num_pooled_tokens: int = 0  # of the prompt's first: the runner has pooled their hidden states
     embedding: bytes | None = None  # float32 numbers, little-endian
     num_shown_tokens: int = 0  # of its first: their activations have been seen, if it is hooked
+    sure_length: int = 0  # with fewer tokens no sampled one can end it: see engine.stopping
 
     # What happened to it.
     num_cached_tokens: int = 0

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from toolkit.beam_search_params import BeamSearchParams
@@ -25,7 +26,7 @@ from toolkit.engine import events
 from toolkit.engine.entries import Base, Changed, Ended, PolicyChosen, Reset, StepClock, pristine
 from toolkit.engine.intake import Intake, as_hooks
 from toolkit.engine.interrupts import interrupts_held
-from toolkit.engine.journal import Journal
+from toolkit.engine.journal import Journal, NoJournal
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
 from toolkit.engine.plan import SampledToken, StepPlan, StepResult
@@ -53,6 +54,8 @@ __all__ = ["Engine"]
 logger = logging.getLogger(__name__)
 
 _PREPARATION_WAIT_S = 0.02
+# Made once per token: calling the class takes three times as long.
+_new_update = partial(tuple.__new__, RequestUpdate)
 E = TypeVar("E", bound=events.Event)
 T = TypeVar("T")
 
@@ -65,6 +68,9 @@ class Engine:
         config: Limits, cache size, policy, seed.
         text: Tokenizer and detokenizer; without one, prompts are token ids and no text is made.
         clock: Where times come from; wall time by default.
+        cache: The KV cache as the scheduler counts it, where it is not the paged one that
+            ``config.cache`` describes; such an engine cannot go back.
+        journal: ``NoJournal()`` where nobody will want to go back.
         recorder: Turns events into tables; ``engine.record``.
         sampler: What ``engine.sampler`` shows.
         hooks: What ``engine.hooks`` shows; None where the runner shows no activations.
@@ -78,6 +84,8 @@ class Engine:
         *,
         text: TextPort | None = None,
         clock: Clock | None = None,
+        cache: PagedCache | None = None,
+        journal: Journal | None = None,
         recorder: RecordsEvents | None = None,
         sampler: Any = None,
         hooks: Any = None,
@@ -86,8 +94,9 @@ class Engine:
         self.runner = runner
         self.config = config
         self.clock = clock or WallClock()
-        self.journal = Journal(config.policy)
-        self.cache = PagedCache(config.cache, clock=self.clock)
+        self.journal = Journal(config.policy) if journal is None else journal
+        self.cache = PagedCache(config.cache, clock=self.clock) if cache is None else cache
+        self._has_own_cache = cache is not None
         self.scheduler = Scheduler(
             config.scheduler,
             self.cache,
@@ -302,7 +311,16 @@ class Engine:
         return self._loop.call(lambda: self.journal.frozen())
 
     def blank(self, runner: Runner, clock: Clock) -> Engine:
-        """Return an engine of the same settings, with another runner and nothing in it."""
+        """Return an engine of the same settings, with another runner and nothing in it.
+
+        Raises:
+            EngineError: this one was given a cache, and nobody knows how to make another like it.
+        """
+        if self._has_own_cache:
+            raise EngineError(
+                f"this engine was given a {type(self.cache).__name__}, and another like it cannot "
+                "be made here: it cannot go back"
+            )
         return Engine(
             runner,
             replace(self.config, policy=pristine(self.journal.base.policy)),
@@ -481,7 +499,7 @@ class Engine:
         ran_s = self.read_clock("ran")
         progress = self.scheduler.update(plan, result, ran_s)
         end_s = self.read_clock("end")
-        updates = self._deliver(progress, result.tokens)
+        updates, ended = self._deliver(progress, result.tokens)
         sent_s = self.read_clock("sent")
         self.scheduler.settle(plan, progress, end_s=end_s, sent_s=sent_s)
         self.journal.stepped(
@@ -514,8 +532,8 @@ class Engine:
             beam_moves=tuple(decision.beam_moves),
         )
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
-        errors = {p.request.id: p.request.error for p in progress if p.request.error is not None}
-        emit_step_events(self.events, report, decision, sampled_s=ran_s, errors=errors)
+        ends = [(request.id, str(request.finish_reason), request.error) for request in ended]
+        emit_step_events(self.events, report, decision, sampled_s=ran_s, ends=ends)
         self._send()
         if self.config.check_every_step:
             self.scheduler.check()
@@ -540,32 +558,55 @@ class Engine:
 
     def _deliver(
         self, progress: list[Progress], sampled: Mapping[str, tuple[SampledToken, ...]]
-    ) -> tuple[RequestUpdate, ...]:
-        """Take the text of new tokens, lay pieces out for the streams, forget who ended."""
-        updates = []
-        any_ended = False
-        for request, first_index, num_new in progress:
-            if not num_new and request.finish_reason is None:
+    ) -> tuple[tuple[RequestUpdate, ...], list[Request]]:
+        """Take the text of new tokens, lay pieces out for the streams, forget who ended.
+
+        Return what was added to each request, and those that ended.
+        """
+        updates, ended = [], []
+        sinks = self._sinks
+        for request, num_new in progress:
+            name, tokens = request.id, request.token_ids
+            first_index = len(tokens) - len(request.prompt_token_ids) - num_new
+            has_ended = request.finish_reason is not None
+            if num_new == 1 and not has_ended and request.text is None and request.beam is None:
+                row = (name, first_index, (tokens[-1],), "", None, sampled[name])
+                updates.append(_new_update(row))
+                if sinks:
+                    self._lay_out(request, first_index, row[2], "")
                 continue
-            token_ids = tuple(request.token_ids[-num_new:]) if num_new else ()
-            text = self._take_text(request)  # which ends the request if it raises
-            ended = request.finish_reason is not None
-            any_ended |= ended
-            reason = str(request.finish_reason) if ended else None
-            tokens = sampled.get(request.id, ())[:num_new]
+            if not num_new and not has_ended:
+                continue
+            own = sampled.get(name, ())
+            token_ids = tuple(tokens[len(tokens) - num_new :])
+            text = ""
+            if request.text is not None:
+                text = self._take_text(request)  # which ends the request if it raises
+                has_ended = request.finish_reason is not None
             if request.beam is not None:  # the runner's answer was a beam's candidates
-                tokens = tuple(map(SampledToken, token_ids))
-            updates.append(RequestUpdate(request.id, first_index, token_ids, text, reason, tokens))
-            leader_id = request.parent_id or request.id
-            sink = self._sinks.get(leader_id)
-            if sink is not None:
-                piece = _piece(request, first_index, token_ids, text)
-                self._outbox.append((leader_id, sink, piece))
+                own = tuple(map(SampledToken, token_ids))
+            reason = None
+            if has_ended:
+                reason = str(request.finish_reason)
+                ended.append(request)
+            update = (name, first_index, token_ids, text, reason, own[:num_new])
+            updates.append(_new_update(update))
+            if sinks:
+                self._lay_out(request, first_index, token_ids, text)
         # Afterwards: two samples of one request may end in the same step, and both are to be heard.
-        for request, _, _ in progress if any_ended else ():
-            if request.finish_reason is not None:
-                self.forget(request)
-        return tuple(updates)
+        for request in ended:
+            self.forget(request)
+        return tuple(updates), ended
+
+    def _lay_out(
+        self, request: Request, first_index: int, token_ids: tuple[int, ...], text: str
+    ) -> None:
+        """Lay a piece out for whoever streams the request."""
+        leader_id = request.parent_id or request.id
+        sink = self._sinks.get(leader_id)
+        if sink is not None:
+            piece = _piece(request, first_index, token_ids, text)
+            self._outbox.append((leader_id, sink, piece))
 
     def _take_text(self, request: Request) -> str:
         """Return what became certain of a request's text; one whose text raises fails alone."""
@@ -660,7 +701,7 @@ class Engine:
         self.journal.note(Ended(request.id, now_s, status, reason, error, by))
         request.error = error
         self.scheduler.end(request, status, reason, now_s)
-        self._deliver([Progress(request, request.num_output_tokens, 0)], {})
+        self._deliver([Progress(request, 0)], {})
         if error is None:
             self.emit(events.Aborted, request_id=request.id, by=by)
         else:
@@ -711,7 +752,7 @@ class Engine:
 
     def _show_journal(self) -> None:
         if hasattr(self.record, "journal"):
-            self.record.journal = self.journal
+            self.record.journal = None if isinstance(self.journal, NoJournal) else self.journal
 
     def _on_policy_chosen(self, policy: Policy) -> None:
         self.journal.note(PolicyChosen(pristine(policy)))

@@ -161,9 +161,11 @@ class Intake:
                 raise InvalidRequest("this engine has no tokenizer: give token ids", param="prompt")
             prompt = self.text.encode(prompt)
         try:
-            if isinstance(prompt, bytes) or any(isinstance(token_id, bool) for token_id in prompt):
+            kinds = set(map(type, prompt))
+            if isinstance(prompt, bytes) or bool in kinds:
                 raise TypeError("neither bytes nor truth values are token ids")
-            token_ids = tuple(map(index, prompt))  # NumPy's and torch's integers are welcome
+            # NumPy's and torch's integers are welcome.
+            token_ids = tuple(prompt if kinds == {int} else map(index, prompt))
         except TypeError as error:
             raise InvalidRequest(
                 f"a prompt is text or a list of token ids, not {prompt!r:.80}", param="prompt"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from toolkit.clock import Clock
 from toolkit.engine import events
@@ -61,9 +61,17 @@ def emit_step_events(
     decision: Decision,
     *,
     sampled_s: float,
-    errors: Mapping[str, BaseException],
+    ends: Sequence[tuple[str, str, BaseException | None]],
 ) -> None:
-    """Emit one step's events in the order in which they happened; ``errors`` by request id."""
+    """Emit one step's events in the order in which they happened.
+
+    Args:
+        bus: Who listens.
+        report: Of the step.
+        decision: What it was planned by.
+        sampled_s: When its tokens were sampled.
+        ends: Request id, reason and error, if it was one, of each request that ended.
+    """
     _emit_decision(bus, report, decision)
     step = report.step
     if bus.wants(events.TokenSampled):
@@ -75,14 +83,11 @@ def emit_step_events(
         for update in report.updates:
             if update.text:
                 bus.emit(events.TextEmitted(step, report.end_s, update.request_id, update.text))
-    for update in report.updates:
-        if update.finish_reason is None:
-            continue
-        error = errors.get(update.request_id)
+    for request_id, reason, error in ends:
         if error is not None:
-            bus.emit(events.Failed(step, report.end_s, update.request_id, error))
+            bus.emit(events.Failed(step, report.end_s, request_id, error))
         else:
-            bus.emit(events.Finished(step, report.end_s, update.request_id, update.finish_reason))
+            bus.emit(events.Finished(step, report.end_s, request_id, reason))
     if bus.wants(events.StepFinished):
         bus.emit(events.StepFinished(step, report.end_s, report))
 

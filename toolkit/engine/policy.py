@@ -5,7 +5,8 @@ every request ends. The contract:
 
     def my_policy(request, view) -> sortable      # smaller runs first, ties by arrival
     class MyPolicy:                               # or any of these methods
-        static = False                            # True: ranked once, when it joins the line
+        static = False     # True: ranked once, when it joins the line; else in each step, a long
+                           # line by parts (see engine.queue.WINDOW)
         def rank(self, request, view): ...
         def admit(self, request, view) -> bool: ...
         def chunk(self, request, budget, view) -> int: ...
@@ -125,6 +126,8 @@ class Policy:
         if self._own["rank"] is None:
             return (0, 0)
         value = self._ask("rank", _sortable, request, view)
+        if type(value) is int:  # which compares by itself, and quickly
+            return (0, value)
         return (1, 0) if value is None else (0, _Rank(value, self))
 
     def admits(self, request: Request, view: SchedulerView) -> bool:
@@ -213,7 +216,10 @@ def _show(answer: Any) -> str:
 
 
 class _Rank:
-    """A user's rank that compares with any other: those that do not compare count as equal."""
+    """A user's rank that compares with any other: those that do not compare count as equal.
+
+    Plain integers are not wrapped, so either side of a comparison may be one.
+    """
 
     __slots__ = ("policy", "value")
 
@@ -221,15 +227,24 @@ class _Rank:
         self.value = value
         self.policy = policy
 
-    def __lt__(self, other: _Rank) -> bool:
+    def __lt__(self, other: Any) -> bool:
+        return self._compares(self.value, _bare(other))
+
+    def __gt__(self, other: Any) -> bool:
+        return self._compares(_bare(other), self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return not self < other and not self > other
+
+    __hash__ = None  # type: ignore[assignment]  # equal ranks need not hash alike
+
+    def _compares(self, value: Any, other: Any) -> bool:
         try:
-            return bool(self.value < other.value)
+            return bool(value < other)
         except BaseException:
             self.policy.overrule("rank", "does not compare with another's", exc_info=True)
             return False
 
-    def __eq__(self, other: object) -> bool:
-        assert isinstance(other, _Rank)
-        return not self < other and not other < self
 
-    __hash__ = None  # type: ignore[assignment]  # equal ranks need not hash alike
+def _bare(rank: Any) -> Any:
+    return rank.value if isinstance(rank, _Rank) else rank

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from toolkit.engine.policies import resolve_policy
 from toolkit.engine.policy import Policy, ReadOnly, ReadOnlyList, SchedulerView
 from toolkit.engine.prompt_scores import append_prompt_scores
 from toolkit.engine.queue import Entry, WaitingQueue
-from toolkit.engine.stopping import append_token
+from toolkit.engine.stopping import append_token, sure_length
 from toolkit.engine.waits import Ledger
 from toolkit.errors import EngineError, InvariantViolation
 from toolkit.request import FinishReason, Request, SamplingParams, Status
@@ -61,11 +62,14 @@ class Decision:
 
 
 class Progress(NamedTuple):
-    """What ``update`` did to one request."""
+    """What ``update`` did to one request: so many tokens more, at the end of its output."""
 
     request: Request
-    first_index: int
     num_new_tokens: int
+
+
+# Made once per token: calling the class takes three times as long.
+_new_chunk = partial(tuple.__new__, ScheduledChunk)
 
 
 class Scheduler:
@@ -82,6 +86,8 @@ class Scheduler:
     ) -> None:
         self.config = config
         self.cache = cache
+        # Another kind of cache need not have it: then it is asked about every token.
+        self._writable: Mapping[str, int] = getattr(cache, "writable", {})
         self._policy = resolve_policy(policy)
         self.policy_chosen = policy_chosen  # told before a policy is first asked
         self.policy_changed = policy_changed
@@ -89,6 +95,7 @@ class Scheduler:
         self._running: list[Request] = []
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
         self._requests: dict[str, Request] = {}
+        self._one_token: dict[str, Progress] = {}  # what nearly every step does to each of them
         self._ledger = Ledger()
         self._beams = BeamGroups()
         self._step = 0
@@ -166,7 +173,9 @@ class Scheduler:
     def add(self, request: Request, now_s: float) -> None:
         """Put a new request in line."""
         request.queued_s = now_s
+        request.sure_length = sure_length(request, self.config.max_model_len)
         self._requests[request.id] = request
+        self._one_token[request.id] = Progress(request, 1)
         if not self._beams.parks(request):
             self._queue.push(request, self._policy, self._view(now_s))
         self._ledger.join(request)
@@ -188,7 +197,7 @@ class Scheduler:
         self._ledger.end(request, now_s)
         self.cache.close(request)  # after the status, which tells the tables why
         self._beams.leave(request)
-        del self._requests[request.id]
+        del self._requests[request.id], self._one_token[request.id]
 
     def change(
         self,
@@ -207,6 +216,7 @@ class Scheduler:
             room = self.config.max_model_len - request.num_prompt_tokens
             request.params = params
             request.max_tokens = min(params.max_tokens or room, room)
+            request.sure_length = sure_length(request, self.config.max_model_len)
         self._rerank()
 
     def start_at(self, step: int) -> None:
@@ -246,7 +256,7 @@ class Scheduler:
     def _fill(self, draft: Decision, view: SchedulerView, now_s: float) -> None:
         """Spend the budget: first on those that run, then on those that wait."""
         if not self._policy.static:
-            self._queue.rerank(self._policy, view)
+            self._queue.refresh(self._policy, view)
             self._sort_running(view)
         self._continue_running(draft, view)
         if draft.preempted:  # whoever lost its blocks must not be overtaken by a newcomer
@@ -258,15 +268,23 @@ class Scheduler:
 
     def update(self, plan: StepPlan, result: StepResult, now_s: float) -> list[Progress]:
         """Take in what a step computed: count, append, finish."""
-        progress = []
+        progress: list[Progress] = []
+        requests, one_token, tokens = self._requests, self._one_token, result.tokens
+        is_plain = not result.errors and not result.prompt_scores
         for chunk in plan.chunks:
-            request = self._requests.get(chunk.request_id)
+            request = requests.get(chunk[0])
             if request is None:  # aborted while the step ran
                 continue
-            first = len(request.token_ids) - len(request.prompt_token_ids)
-            num_new = 0
-            request.num_computed_tokens = chunk.end
+            token_ids = request.token_ids
+            request.num_computed_tokens = chunk[2]
             request.num_steps += 1
+            if chunk[6] and len(token_ids) + 1 < request.sure_length and is_plain:
+                own = tokens.get(chunk[0], ())
+                if len(own) == 1 and request.hooked is None:  # nothing but a token more
+                    token_ids.append(own[0][0])
+                    progress.append(one_token[chunk[0]])
+                    continue
+            num_new = 0
             if request.hooked is not None:
                 request.num_shown_tokens = max(request.num_shown_tokens, chunk.end)
             if request.id in result.prompt_scores:
@@ -280,8 +298,8 @@ class Scheduler:
             elif request.pooling is not None:
                 self._update_pooling(request, chunk, result, now_s)
             elif chunk.samples:
-                num_new = self._append(request, first, result.tokens.get(request.id, ()), now_s)
-            progress.append(Progress(request, first, num_new))
+                num_new = self._append(request, tokens.get(request.id, ()), now_s)
+            progress.append(Progress(request, num_new))
         return progress
 
     def settle(
@@ -297,7 +315,7 @@ class Scheduler:
             skipped=draft.skipped,
             stalled=draft.stalled,
         )
-        for request, _, num_new in progress:
+        for request, num_new in progress:
             if num_new:
                 request.last_token_s = sent_s
                 if request.first_token_s is None:
@@ -357,17 +375,32 @@ class Scheduler:
     def _continue_running(
         self, draft: Decision, view: SchedulerView, *, ask_policy: bool = True
     ) -> None:
+        asks_policy = self._policy.has_chunk and ask_policy
+        writable, moved, chunks = self._writable, self._beams.moved, draft.chunks
         for request in tuple(self._running):
             if draft.budget == 0:
                 draft.limited_by = "budget"
                 return
             start = request.num_computed_tokens
+            tokens = request.token_ids
             is_preempted = request.status is not Status.RUNNING  # by one before it
-            if is_preempted or start == len(request.token_ids):  # or an idle beam
+            if is_preempted or start == len(tokens):  # or an idle beam
                 draft.skipped.add(request.id)
                 continue
-            want = min(len(request.token_ids) - start, draft.budget)
-            if self._policy.has_chunk and ask_policy:
+            if (
+                start + 1 == len(tokens)
+                and start < writable.get(request.id, 0)
+                and start >= request.num_lost_tokens
+                and request.pooling is None
+                and not asks_policy
+                and not moved
+            ):  # its newest token, into a block that it has: what nearly all requests want
+                draft.budget -= 1
+                chunk = (request.id, start, start + 1, (tokens[start],), (), False, True)
+                chunks.append(_new_chunk(chunk))
+                continue
+            want = min(len(tokens) - start, draft.budget)
+            if asks_policy:
                 want = self._policy.chunk(request, want, draft.budget, view)
                 if want == 0:
                     draft.skipped.add(request.id)
@@ -621,7 +654,7 @@ class Scheduler:
             for sample in group.samples:
                 sample.error = error
                 self.end(sample, Status.FAILED, FinishReason.ERROR, now_s)
-            return [Progress(sample, 0, 0) for sample in group.samples]
+            return [Progress(sample, 0) for sample in group.samples]
         if not group.is_complete:
             return []
         group.decide(self.cache)
@@ -630,7 +663,7 @@ class Scheduler:
             return []
         for sample, reason in group.hand_out():
             self.end(sample, Status.FINISHED, reason, now_s)
-        return [Progress(sample, 0, sample.num_output_tokens) for sample in group.samples]
+        return [Progress(sample, sample.num_output_tokens) for sample in group.samples]
 
     def _yields_to(self, request: Request, draft: Decision, view: SchedulerView) -> bool:
         """Preempt an idle beam for a request that waits; return whether there was one."""
@@ -675,9 +708,7 @@ class Scheduler:
         chunk = (request.id, start, end, tuple(tokens[start:end]), new, is_first, samples)
         draft.chunks.append(ScheduledChunk._make(chunk))
 
-    def _append(
-        self, request: Request, first: int, tokens: tuple[SampledToken, ...], now_s: float
-    ) -> int:
+    def _append(self, request: Request, tokens: tuple[SampledToken, ...], now_s: float) -> int:
         """Append a request's sampled tokens until one ends it; return how many.
 
         A token that the request's detokenizer raises on is the last one: the request fails alone.
@@ -690,7 +721,7 @@ class Scheduler:
         for sampled in tokens:
             num_new += 1
             try:
-                reason = append_token(request, sampled, first + num_new, self.config.max_model_len)
+                reason = append_token(request, sampled, self.config.max_model_len)
             except BaseException as error:
                 request.error = error
                 self.end(request, Status.FAILED, FinishReason.ERROR, now_s)

@@ -5,13 +5,31 @@ from __future__ import annotations
 from toolkit.engine.plan import SampledToken
 from toolkit.request import FinishReason, Request
 
-__all__ = ["append_token"]
+__all__ = ["append_token", "sure_length"]
+
+
+def sure_length(request: Request, max_model_len: int) -> int:
+    """Return the number of tokens below which no sampled token can end a request.
+
+    0 where a token's id, its text or what is known of it matters, so that each must be looked at.
+    """
+    params = request.params
+    is_plain = (
+        request.text is None
+        and request.logprobs is None
+        and request.beam is None
+        and request.pooling is None
+        and not params.stop_token_ids
+        and params.structured_outputs is None
+        and (params.ignore_eos or not request.eos_token_ids)
+    )
+    return min(request.num_prompt_tokens + request.max_tokens, max_model_len) if is_plain else 0
 
 
 def append_token(
-    request: Request, sampled: SampledToken, num_output: int, max_model_len: int
+    request: Request, sampled: SampledToken, max_model_len: int
 ) -> FinishReason | None:
-    """Append output token number ``num_output`` and return why the request ends with it, or None.
+    """Append an output token and return why the request ends with it, or None.
 
     A stop token stays in the token ids but not in the text, as in vLLM. ``min_tokens`` is vLLM's
     too: that many tokens come before a stop string is completed, and one that was complete by then
@@ -22,6 +40,7 @@ def append_token(
     token_id = sampled.token_id
     params = request.params
     request.token_ids.append(token_id)
+    num_output = request.num_output_tokens
     if sampled.logprobs is not None and request.logprobs is not None:
         request.logprobs.append(sampled.logprobs)
         request.cumulative_logprob += sampled.logprobs[token_id].logprob

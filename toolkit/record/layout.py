@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from toolkit.errors import InvalidConfig
 from toolkit.record.holdings import HOLDING_KINDS
 from toolkit.record.log import Log
 from toolkit.record.rows import REQUEST_KINDS, STEP_KINDS
@@ -57,9 +60,23 @@ TABLE_KINDS = {
 
 
 class Logs(dict[str, Log]):
-    """The rows of all tables, by name; ``requests`` has those that ended."""
+    """The rows of all tables, by name; ``requests`` has those that ended.
 
-    def __init__(self) -> None:
+    Args:
+        max_rows: How many are kept, for tables that are to keep more or fewer than MAX_ROWS says.
+
+    Raises:
+        InvalidConfig: there is no such table, or a number is not positive.
+    """
+
+    def __init__(self, max_rows: Mapping[str, int] | None = None) -> None:
+        bounds = {**MAX_ROWS, **(max_rows or {})}
+        unknown = ", ".join(bounds.keys() - TABLE_KINDS.keys())
+        if unknown or min(bounds.values()) < 1:
+            raise InvalidConfig(
+                f"max_rows={max_rows!r} must map tables ({', '.join(TABLE_KINDS)}) to positive "
+                "numbers of rows"
+            )
         super().__init__(
-            {name: Log(kinds, max_rows=MAX_ROWS[name]) for name, kinds in TABLE_KINDS.items()}
+            {name: Log(kinds, max_rows=bounds[name]) for name, kinds in TABLE_KINDS.items()}
         )

@@ -48,13 +48,14 @@ class Segment:
         kinds: Of the columns.
     """
 
-    __slots__ = ("codes", "columns", "num_rows", "start")
+    __slots__ = ("appends", "codes", "columns", "num_rows", "start")
 
     def __init__(self, start: int, kinds: Sequence[str]) -> None:
         self.start = start
         self.num_rows = 0  # written last, so that readers find all columns of a row
         self.codes = Codes()
         self.columns: list[Any] = [_empty(kind) for kind in kinds]
+        self.appends = [column.append for column in self.columns]
 
 
 class Log:
@@ -78,6 +79,7 @@ class Log:
         self._kinds = tuple(kinds.values())
         self._segments: tuple[Segment, ...] = (Segment(0, self._kinds),)
         self._is_name = tuple(kind == NAME for kind in self._kinds)
+        self._name_places = [place for place, kind in enumerate(self._kinds) if kind == NAME]
         self._places = {name: place for place, name in enumerate(kinds)}
         self.num_dropped = 0
 
@@ -107,9 +109,11 @@ class Log:
     def append(self, row: Sequence[Any]) -> int:
         """Add a row; return its number."""
         segment = self._segments[-1]
-        codes = segment.codes
-        for column, value, is_name in zip(segment.columns, row, self._is_name, strict=True):
-            column.append(codes[value] if is_name else value)
+        values = list(row)
+        for place in self._name_places:
+            values[place] = segment.codes[values[place]]
+        for append, value in zip(segment.appends, values, strict=True):
+            append(value)
         number = segment.start + segment.num_rows
         segment.num_rows += 1
         if segment.num_rows >= self._rows_per_segment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from numbers import Integral
@@ -43,6 +43,7 @@ class Record(Tables, Readings):
             chunks and tokens too; "blocks": holdings and events of blocks too; "explain": what the
             sampler did for each token too.
         token_text: Makes the ``text`` column from token ids; None leaves it empty.
+        max_rows: How many rows are kept, by table, where it is not `layout.MAX_ROWS`.
         describe: Says what ``environment`` cannot know by itself: the model, its fingerprint.
     """
 
@@ -52,8 +53,9 @@ class Record(Tables, Readings):
         level: str = "tokens",
         token_text: Callable[[int], str | None] | None = None,
         describe: Callable[[], dict[str, Any]] | None = None,
+        max_rows: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(token_text or (lambda token_id: None))
+        super().__init__(token_text or (lambda token_id: None), max_rows)
         self.started_at = datetime.now(timezone.utc)
         self.name = ""  # of a part, see ``during``
         self.config: dict[str, Any] = {}

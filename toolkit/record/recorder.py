@@ -198,10 +198,12 @@ class Recorder:
         tokens: Sequence[SampledToken] = [answer[0] for answer in answers if len(answer) == 1]
         if len(tokens) != len(names) or not self._of(names).is_known:
             names, indices, tokens = new_tokens(report.updates, self.live)
-        batch = self._of(names)
-        itl_s = gaps(batch, report.sent_s - self.origin_s)
+        batch, sent_s = self._of(names), report.sent_s - self.origin_s
         if not self._depth or not tokens:
+            for times in batch.sent_s:
+                times.append(sent_s)
             return
+        itl_s = gaps(batch, sent_s)
         columns, facts = token_columns(
             report, batch, self.origin_s, indices=indices, tokens=tokens, itl_s=itl_s
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -27,12 +27,17 @@ class Tables:
 
     Args:
         token_text: Makes the ``text`` column from token ids.
+        max_rows: How many rows are kept of tables, where it is not `layout.MAX_ROWS`.
     """
 
-    def __init__(self, token_text: Callable[[int], str | None]) -> None:
+    def __init__(
+        self,
+        token_text: Callable[[int], str | None],
+        max_rows: Mapping[str, int] | None = None,
+    ) -> None:
         self.tables = TABLES
         self._token_text = token_text
-        self._logs = Logs()
+        self._logs = Logs(max_rows)
         self._recorder: Recorder | None = None
 
     @property

@@ -76,6 +76,9 @@ class PagedCache:
         self.block_size = config.block_size
         self.pool = BlockPool(config.num_blocks, clock=clock)
         self._tables: dict[str, BlockTable] = {}
+        # By request id: up to where ``extend`` has nothing to do. The positions are in the
+        # request's last block, which it alone holds, and do not make it full.
+        self.writable: dict[str, int] = {}
 
     @property
     def num_blocks(self) -> int:
@@ -137,6 +140,7 @@ class PagedCache:
         """Put what ``match_ahead`` found in place of the next blocks; return the table."""
         table = self._tables[request.id]
         first_index = match.num_tokens // self.block_size - len(match.block_ids)
+        self.writable.pop(request.id, None)
         self.pool.share(match.block_ids, request.id)
         self.pool.release(reversed(table.block_ids[first_index:]), request.id)
         table.block_ids[first_index:] = match.block_ids
@@ -148,7 +152,7 @@ class PagedCache:
 
         The last of them may be partly filled; whoever writes to it first gets a copy.
         """
-        table = self._forked(self._tables[source.id], target, num_tokens)
+        table = self._forked(source, self._tables[source.id], target, num_tokens)
         self._tables[target.id] = table
         return tuple(table.block_ids)
 
@@ -161,7 +165,8 @@ class PagedCache:
         """
         held = dict(self._tables)
         for source, target, num_tokens in forks:
-            self._tables[target.id] = self._forked(held[source.id], target, num_tokens)
+            self.writable.pop(target.id, None)
+            self._tables[target.id] = self._forked(source, held[source.id], target, num_tokens)
         for fork in forks:
             if fork.target.id in held:
                 self.pool.release(reversed(held[fork.target.id].block_ids), fork.target.id)
@@ -196,13 +201,20 @@ class PagedCache:
             new = self.pool.take(missing, request.id)
             table.block_ids += new
             extension = Extension(tuple(new), extension.copy)
-        if end // size > table.num_named and self.config.enable_prefix_caching:
+        names_full_blocks = self.config.enable_prefix_caching
+        if end // size > table.num_named and names_full_blocks:
             self._name_full_blocks(request, table, end)
+        num_slots = len(table.block_ids) * size
+        if num_slots - size < end < num_slots:
+            self.writable[request.id] = num_slots - names_full_blocks
+        else:
+            self.writable.pop(request.id, None)
         return extension
 
     def close(self, request: Request) -> None:
         """Give a request's blocks back; named ones stay findable until they are evicted."""
         table = self._tables.pop(request.id, None)
+        self.writable.pop(request.id, None)
         if table is not None:
             self.pool.release(reversed(table.block_ids), request.id)
 
@@ -245,6 +257,11 @@ class PagedCache:
                     f"block {block_id}: {count} tables hold it, its reference count is "
                     f"{self.pool.ref_count(block_id)}"
                 )
+        for request_id in self.writable:
+            table = self._tables[request_id]
+            last = len(table.block_ids) - 1
+            if table.num_named > last or self.pool.ref_count(table.block_ids[last]) > 1:
+                raise InvariantViolation(f"{request_id} may not write to its last block unasked")
 
     def _match(self, request: Request, first_index: int) -> PrefixMatch:
         """Return the blocks found from one index on, and where the last of them ends."""
@@ -258,7 +275,10 @@ class PagedCache:
                 found.append(block_id)
         return PrefixMatch(tuple(found), (first_index + len(found)) * self.block_size)
 
-    def _forked(self, table: BlockTable, target: Request, num_tokens: int) -> BlockTable:
+    def _forked(
+        self, source: Request, table: BlockTable, target: Request, num_tokens: int
+    ) -> BlockTable:
+        self.writable.pop(source.id, None)
         shared = table.block_ids[: self.blocks_for(num_tokens)]
         self.pool.share(shared, target.id)
         return BlockTable(shared, min(table.num_named, num_tokens // self.block_size))
