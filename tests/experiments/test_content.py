@@ -177,6 +177,7 @@ def test_a_corpus_gives_pieces_of_its_text() -> None:
         w.prompt_token_ids(0, 100)
 
 
+@pytest.mark.slow
 def test_a_corpus_takes_the_bundled_text_and_a_tokenizer_object() -> None:
     class Bytes:
         def encode(self, text: str) -> list[int]:

@@ -51,7 +51,8 @@ class Workload:
         seed: Decides all that is drawn; loads that differ in one part have the same luck in others.
         content: What prompts hold: RandomTokens(), SharedPrefix, ChatTurns, Corpus.
         tags: For each tag a value for all; a list to draw from evenly for each request; a mapping
-            from value to weight; or a function from ``table`` to a column.
+            from value to weight; or a function from ``table`` to a column (one of a module, if the
+            workload is to be pickled).
         priority: The same for the priority; a smaller one runs first under the policy "priority".
 
     Raises:
