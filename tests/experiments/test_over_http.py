@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.experiments.fake_server import FakeServer, fake_server
+from tests.client.fake_server import FakeServer, fake_server
 from toolkit import experiments
+from toolkit.client import processes
+from toolkit.client.load import Item
+from toolkit.client.processes import ask
+from toolkit.client.target import Target
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.experiments import AtOnce, Closed, Constant, Fixed, Workload
-from toolkit.experiments.over_http import processes
 from toolkit.experiments.over_http.bodies import Speech
-from toolkit.experiments.over_http.load import Item
-from toolkit.experiments.over_http.processes import ask
-from toolkit.experiments.over_http.target import Target
 
 
 @pytest.fixture

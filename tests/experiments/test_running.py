@@ -135,6 +135,7 @@ def test_an_interrupt_returns_what_there_is(llm: LLM) -> None:
     assert not llm.engine.scheduler.has_work
 
 
+@pytest.mark.slow
 def test_the_record_of_a_server_in_this_process_comes_with_the_run(llm: LLM) -> None:
     w = Workload(AtOnce(), Fixed(10, 4), num_requests=3)
     with serve(llm, port=0) as server:
