@@ -84,7 +84,7 @@ ROOMS = {
     "experiments": row(
         "toolkit.experiments.*",
         imports="words cache.blocks record simulate llm toolkit.engine.events",
-        outside="httpx jinja2 matplotlib numpy pandas psutil scipy tqdm",
+        outside="jinja2 matplotlib numpy pandas scipy tqdm",
     ),
     "server": row("toolkit.server.*", imports="words engine text record", outside="*"),
     # serve() makes an LLM from a name, so its file reaches further than the rest of the server.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidConfig
@@ -43,6 +43,7 @@ def draw(lengths: Lengths, num: int = NUM, seed: int = 0) -> tuple[Any, Any]:
     )
 
 
+@settings(max_examples=50)
 @given(
     share=st.floats(0.002, 0.98),
     sigma=st.floats(0.05, 3.0),
@@ -64,6 +65,7 @@ def test_the_mean_is_that_of_what_is_drawn() -> None:
     assert cut.quantile(uniforms(0, "x", NUM)).mean() == pytest.approx(338, rel=0.01)
 
 
+@settings(max_examples=50)
 @given(median=st.floats(2, 900), sigma=st.floats(0.1, 3.0))
 def test_a_cut_lognormal_has_the_median_asked_for(median: float, sigma: float) -> None:
     cut = CutLogNormal.with_median(median, sigma=sigma, longest=1024)

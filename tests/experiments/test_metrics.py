@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidParameter
@@ -149,6 +149,7 @@ def test_what_came_all_at_once_has_intervals_too() -> None:
     assert table.at["ttft_s", "p50_low"] < 50.5 < table.at["ttft_s", "p50_high"]
 
 
+@settings(max_examples=25)  # each takes some 30 ms
 @given(
     st.lists(
         st.tuples(st.floats(0, 100), st.lists(st.floats(0.001, 5), min_size=1, max_size=5)),

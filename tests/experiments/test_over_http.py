@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -81,15 +82,20 @@ def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
 
 
 def test_an_interrupt_returns_what_there_is(server: FakeServer) -> None:
-    w = Workload(Constant(5.0), Fixed(4, 2), num_requests=50)
-    timer = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])
-    timer.start()
+    def interrupt() -> None:
+        while len(server.bodies) < 3:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    w = Workload(Constant(20.0), Fixed(4, 2), num_requests=200)
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
     run = experiments.run(w, on=server.url, warmup=0)
-    timer.join()
-    assert 0 < len(run.requests) < 50
+    interrupter.join()
+    assert 2 <= len(run.requests) < 200
     assert "interrupted" in run.notes[0]
     assert run.saturation is not None
-    assert run.saturation.num_unsent == 50 - len(run.requests)
+    assert run.saturation.num_unsent == 200 - len(run.requests)
 
 
 def test_bodies_are_given_as_they_are_sent(
@@ -127,7 +133,7 @@ def test_a_header_cannot_smuggle_another() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"policy": "sjf"}, "set where it is started"),
+        ({"policy": "shortest-first"}, "set where it is started"),
         ({"burstiness": 2}, "no option burstiness"),
         ({"api": "embeddings"}, "api="),
         ({"api": "chat", "prompts": "token_ids"}, "a chat is text"),

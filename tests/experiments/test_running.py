@@ -97,8 +97,8 @@ def test_turns_of_a_chat_find_their_past_in_the_cache_and_an_empty_one_to_begin_
 
 def test_a_policy_holds_for_one_run(llm: LLM) -> None:
     w = Workload(AtOnce(), Fixed(10, 2), num_requests=2)
-    run = experiments.run(w, on=llm.engine, policy="sjf")
-    assert run.settings["policy"] == "sjf"
+    run = experiments.run(w, on=llm.engine, policy="shortest-first")
+    assert run.settings["policy"] == "shortest-first"
     assert llm.engine.scheduler.policy.name == "fcfs"
 
 
@@ -149,14 +149,14 @@ def test_the_record_of_a_server_in_this_process_comes_with_the_run(llm: LLM) -> 
 def test_a_simulated_machine_takes_the_same_workload() -> None:
     w = Workload(Constant(5.0), Fixed(100, 10), num_requests=20, tags={"tenant": ["a", "b"]})
     machine = Machine("opt-13b", "A100-40GB")
-    run = experiments.run(w, on=machine, policy="sjf", max_num_seqs=8)
+    run = experiments.run(w, on=machine, policy="shortest-first", max_num_seqs=8)
     check(run, w)
     assert run.tokens.empty
     assert run.saturation is None
-    assert run.settings["policy"] == "sjf"
+    assert run.settings["policy"] == "shortest-first"
     assert run.environment["is_simulated"]
     assert run.summary().at["ttft_s", "num"] == 20
-    again = experiments.run(w, on=machine, policy="sjf", max_num_seqs=8, level="tokens")
+    again = experiments.run(w, on=machine, policy="shortest-first", max_num_seqs=8, level="tokens")
     pd.testing.assert_frame_equal(run.requests, again.requests)
     assert len(again.tokens) == 200
     assert again.summary().at["itl_s", "num"] == 180

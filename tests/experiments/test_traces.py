@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidConfig
@@ -156,6 +156,7 @@ CONTENTS: st.SearchStrategy[Content] = st.one_of(
 TAG = st.one_of(st.text(max_size=5), st.integers(), st.floats(allow_nan=False), st.none())
 
 
+@settings(max_examples=25)
 @given(content=CONTENTS, seed=st.integers(0, 9), tag=TAG, rate=st.floats(0.01, 1e3))
 def test_the_toolkits_csv_keeps_a_workload_whole(
     tmp_path_factory: pytest.TempPathFactory, content: Content, seed: int, tag: Any, rate: float
@@ -188,9 +189,8 @@ def test_given_tokens_and_blocks_come_back_too(tmp_path: Path) -> None:
     blocks = read(write(tmp_path, "\n".join(map(json.dumps, MOONCAKE))), "mooncake")
     blocks.to_csv(path)
     assert read(path, "toolkit").fingerprint == blocks.fingerprint
-    corpus = Workload(
-        AtOnce(), Fixed(9, 1), num_requests=3, content=Corpus(lambda text: list(text.encode()))
-    )
+    content = Corpus(lambda text: list(text.encode()), ["some text or other"])
+    corpus = Workload(AtOnce(), Fixed(9, 1), num_requests=3, content=content)
     corpus.to_csv(path)
     again = read(path, "toolkit")
     assert [again.prompt_token_ids(k, 256) for k in range(3)] == [

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Capacity", "capacity"]
 
-_MOST_DOUBLINGS = 12
+_MOST_DOUBLINGS = 8
 _GROWTH = 0.05  # of what arrives may stay behind before a queue counts as growing
 _CHANCE = 3.0  # standard deviations
 

@@ -38,7 +38,7 @@ def scaled(workload: Workload, *, rate: float, time: float, lengths: float) -> W
     said = ", ".join(f"{name}={by:g}" for name, by in factors.items() if by != 1)
     return _changed(
         workload,
-        partial(scaled, **factors),
+        partial(scaled, rate=rate, time=time, lengths=lengths),
         f"scale({said})",
         columns=columns.replace(due_s=columns.due_s / faster * time),
         content=content,

@@ -54,7 +54,7 @@ class Columns:
 
 def objects(values: Sequence[Any]) -> Array:
     """Return a column of Python objects, whatever they are."""
-    made = np.empty(len(values), object)
+    made: Array = np.empty(len(values), object)
     made[:] = values
     return made
 
@@ -75,7 +75,7 @@ class Ragged:
     def of(cls, rows: Any, dtype: Any = np.int32) -> Ragged:
         """Make it of an iterable of sequences."""
         rows = [np.asarray(row, dtype) for row in rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
+        offsets: Array = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return cls(offsets, np.concatenate([np.zeros(0, dtype), *rows]))
 

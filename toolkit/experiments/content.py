@@ -31,9 +31,7 @@ class Content:
     num_turns = 1  # requests of one chain, which arrive one after another
     think_s = 0.0  # between the end of a turn and the next
 
-    def token_ids(
-        self, columns: Columns, arrival_id: int, *, vocab_size: int, seed: int
-    ) -> Array | tuple[int, ...]:
+    def token_ids(self, columns: Columns, arrival_id: int, *, vocab_size: int, seed: int) -> Array:
         """Return the prompt of a request: ``columns.num_prompt_tokens[arrival_id]`` tokens."""
         raise NotImplementedError
 
@@ -116,7 +114,7 @@ class SharedPrefix(Content):
 
     def num_shared_tokens(self, columns: Columns, seed: int) -> Array:
         """See `Content`."""
-        shared = np.full(len(columns), self.num_tokens, np.int64)
+        shared: Array = np.full(len(columns), self.num_tokens, np.int64)
         _, firsts = np.unique(self._groups(len(columns), seed), return_index=True)
         shared[firsts] = 0
         return shared
@@ -167,19 +165,19 @@ class ChatTurns(Content):
     def num_prompt_tokens(self, own: Array, output: Array) -> Array:
         """See `Content`."""
         grown = np.cumsum(own.astype(np.int64) + output) - output  # since the load began
-        firsts = np.arange(len(own)) // self.num_turns * self.num_turns
+        firsts: Array = np.arange(len(own)) // self.num_turns * self.num_turns
         return grown - (grown[firsts] - own[firsts])
 
     def num_own_tokens(self, prompt: Array, output: Array) -> Array:
         """See `Content`."""
-        own = prompt.astype(np.int64)
+        own: Array = prompt.astype(np.int64)
         later = np.arange(len(prompt)) % self.num_turns > 0
         own[later] -= (prompt + output)[:-1][later[1:]]
         return own
 
     def num_shared_tokens(self, columns: Columns, seed: int) -> Array:
         """See `Content`."""
-        shared = np.roll(columns.num_prompt_tokens, 1).astype(np.int64)
+        shared: Array = np.roll(columns.num_prompt_tokens, 1).astype(np.int64)
         shared[:: self.num_turns] = 0
         return shared
 

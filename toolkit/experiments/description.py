@@ -57,7 +57,7 @@ def gaps(columns: Columns) -> Array:
 
 def _lengths(name: str, lengths: Array) -> dict[str, float]:
     shown = {f"{name}_mean": float(lengths.mean())}
-    values = np.percentile(lengths, _QUANTILES)
+    values: Array = np.percentile(lengths, _QUANTILES)
     shown.update((f"{name}_p{q}", float(v)) for q, v in zip(_QUANTILES, values, strict=True))
     return {**shown, f"{name}_max": float(lengths.max())}
 

@@ -56,8 +56,9 @@ def _chained(starts: Timing, turns: int, think_s: float, num_requests: int) -> T
 
     A chain that follows another starts after the last turn of that one.
     """
-    places = np.arange(len(starts.due_s) * turns, dtype=np.int32)
-    due_s, after = np.full(len(places), think_s), places - 1
+    places: Array = np.arange(len(starts.due_s) * turns, dtype=np.int32)
+    due_s: Array = np.full(len(places), think_s)
+    after: Array = places - 1
     due_s[::turns] = starts.due_s
     after[::turns] = np.where(starts.after < 0, -1, starts.after * turns + turns - 1)
     return Timing(due_s[:num_requests], after[:num_requests])

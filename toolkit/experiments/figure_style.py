@@ -18,12 +18,23 @@ try:
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 except ImportError as error:
     raise ImportError(
         "figures need matplotlib: pip install 'llm-serving-toolkit[notebook]'"
     ) from error
 
-__all__ = ["COLOURS", "PAPER_COLOUR", "DataFigure", "Look", "figure", "look", "paper", "style"]
+__all__ = [
+    "COLOURS",
+    "PAPER_COLOUR",
+    "DataFigure",
+    "Look",
+    "figure",
+    "look",
+    "paper",
+    "plain_ticks",
+    "style",
+]
 
 # Okabe and Ito, "Color Universal Design" (2008); yellow is left out: too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -99,6 +110,13 @@ def style() -> Iterator[None]:
         yield
 
 
+def plain_ticks(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers, at 1, 2 and 5 of each decade."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _settings(width_in: float) -> dict[str, Any]:
     """Return matplotlib's settings for figures of one width; text in points, lines too."""
     size = 7.5 if width_in < _NARROW_IN else 9.0
@@ -111,7 +129,7 @@ def _settings(width_in: float) -> dict[str, Any]:
         "ps.fonttype": 42,
         "font.size": size,
         "axes.titlesize": size + 0.5,
-        "axes.titleweight": "semibold",
+        "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.labelsize": size,
         "xtick.labelsize": size - 0.5,

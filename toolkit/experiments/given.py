@@ -35,7 +35,7 @@ def encoder(tokenizer: Any) -> Encode:
             f"tokenizer={tokenizer!r} encodes no text: give a function from text to token ids, or "
             "something with a method encode, like llm.tokenizer"
         )
-    return encode  # type: ignore[no-any-return]
+    return encode
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -52,7 +52,7 @@ class GivenTokens(Content):
 
     def num_shared_tokens(self, columns: Columns, seed: int) -> Array:
         """See `Content`; in blocks of 16 tokens."""
-        shared = np.zeros(len(columns), np.int64)
+        shared: Array = np.zeros(len(columns), np.int64)
         seen: set[bytes] = set()
         for arrival_id in range(len(columns)):
             name, still = b"", True
@@ -120,9 +120,9 @@ class GivenBlocks(Content):
         """See `Content`."""
         # An id stands for all before it too, so one that was seen is a prefix that was seen.
         values = self.ids.values
-        is_repeated = np.ones(len(values), bool)
+        is_repeated: Array = np.ones(len(values), bool)
         is_repeated[np.unique(values, return_index=True)[1]] = False
-        rows = np.repeat(np.arange(len(columns)), self.ids.lengths)
+        rows: Array = np.repeat(np.arange(len(columns)), self.ids.lengths)
         num_blocks = np.bincount(rows, weights=is_repeated, minlength=len(columns))
         shared = num_blocks.astype(np.int64) * self.block_tokens
         return np.minimum(shared, columns.num_prompt_tokens)

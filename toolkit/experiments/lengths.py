@@ -60,11 +60,7 @@ class Uniform:
 
     def draw(self, prompt_unit: Array, output_unit: Array) -> tuple[Array, Array]:
         """See `Lengths`."""
-        prompt, output = (
-            low + ((high - low + 1) * unit).astype(np.int64)
-            for (low, high), unit in ((self.prompt, prompt_unit), (self.output, output_unit))
-        )
-        return prompt, output
+        return _from_range(self.prompt, prompt_unit), _from_range(self.output, output_unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +146,11 @@ class LogNormal:
             CutLogNormal.with_mean(self.prompt_mean, sigma=sigmas[0], longest=limits[0]),
             CutLogNormal.with_mean(self.output_mean, sigma=sigmas[1], longest=limits[1]),
         )
+
+
+def _from_range(bounds: tuple[int, int], unit: Array) -> Array:
+    low, high = bounds
+    return low + ((high - low + 1) * unit).astype(np.int64)
 
 
 def _mean(mu: float, sigma: float, longest: int) -> float:

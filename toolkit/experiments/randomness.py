@@ -60,7 +60,7 @@ def token_ids(seed: int, name: str, place: int, num: int, *, vocab_size: int) ->
         )
     # A place has 2**64 numbers before the next one's begin.
     bits = np.random.Philox(key=_key(seed, name), counter=place * _WORD)
-    drawn = _unit(bits.random_raw(num)) * (vocab_size - FIRST_TOKEN_ID)
+    drawn: Array = _unit(bits.random_raw(num)) * (vocab_size - FIRST_TOKEN_ID)
     return FIRST_TOKEN_ID + drawn.astype(np.int64)
 
 

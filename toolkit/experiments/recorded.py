@@ -70,7 +70,12 @@ def run_of_record(
         refused: Those that it did not take in.
         parts: Further fields of the ``Run``: environment, settings, saturation, notes.
     """
-    ids = pd.DataFrame({"arrival_id": list(request_ids), "request_id": list(request_ids.values())})
+    ids = pd.DataFrame(
+        {
+            "arrival_id": np.fromiter(request_ids, "int64", len(request_ids)),
+            "request_id": np.fromiter(request_ids.values(), object, len(request_ids)),
+        }
+    )
     measured = ids.merge(record.requests, on="request_id", how="left")
     is_known = measured["status"].notna()
     notes = list(parts.pop("notes", ()))
@@ -150,7 +155,7 @@ def finished(table: pd.DataFrame, workload: Workload) -> pd.DataFrame:
     columns = {name: _column(table, name).astype(kind) for name, kind in REQUEST_COLUMNS.items()}
     for name in ("request_id", "error"):
         columns[name] = columns[name].where(columns[name].notna(), None)
-    tags = {name: asked[name] for name in asked if name.startswith("tags.")}
+    tags = {name: asked[name].astype(object) for name in asked if name.startswith("tags.")}
     return pd.DataFrame({**columns, **tags})
 
 
@@ -158,7 +163,7 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Return a column, or an empty one of its kind."""
     if name in table:
         return table[name]
-    empty = {"float64": np.nan, "object": None, "Int64": pd.NA}[REQUEST_COLUMNS[name]]
+    empty = {"int64": 0, "float64": np.nan, "object": None, "Int64": pd.NA}[REQUEST_COLUMNS[name]]
     table[name] = pd.Series([empty] * len(table), index=table.index, dtype=REQUEST_COLUMNS[name])
     return table[name]
 

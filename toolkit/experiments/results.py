@@ -14,8 +14,7 @@ from toolkit.experiments.saturation import Saturation
 from toolkit.record import Record
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from toolkit.experiments.figure_style import DataFigure
     from toolkit.experiments.workload import Workload
 
 __all__ = ["REQUEST_COLUMNS", "Run"]
@@ -103,7 +102,7 @@ class Run:
             definition=definition,
         )
 
-    def plot(self) -> Figure:
+    def plot(self) -> DataFigure:
         """Draw latencies over time, requests in the system, and distributions of latency."""
         from toolkit.experiments.run_figure import run_figure
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from toolkit.experiments.figure_style import COLOURS, DataFigure, figure, style
 from toolkit.experiments.metrics import queue_growth, steady_window
 
 if TYPE_CHECKING:
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["run_figure"]
 
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = {"ttft_s": "#0072B2", "e2e_s": "#D55E00", "itl_s": "#009E73", "tpot_s": "#CC79A7"}
+_SIZE_IN = (7.0, 2.3)
 _NAMES = {"ttft_s": "TTFT", "e2e_s": "E2E", "itl_s": "ITL", "tpot_s": "TPOT"}
+_COLOURS = dict(zip(_NAMES, COLOURS, strict=False))
 
 
-def run_figure(run: Run) -> Figure:
+def run_figure(run: Run) -> DataFigure:
     """Return a figure of three panels; its ``.data`` is the table of requests."""
-    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
-    over_time, in_system, spread = figure.subplots(1, 3)
-    requests = run.requests
-    _draw_over_time(over_time, requests)
-    _draw_in_system(in_system, requests)
-    _draw_spread(spread, run)
-    figure.data = requests
-    return figure
+    with style():
+        drawing = figure(width_in=_SIZE_IN[0], height_in=_SIZE_IN[1])
+        over_time, in_system, spread = drawing.subplots(1, 3)
+        _draw_over_time(over_time, run.requests)
+        _draw_in_system(in_system, run.requests)
+        _draw_spread(spread, run)
+    drawing.data = run.requests
+    return drawing
 
 
 def _draw_over_time(axes: Axes, requests: pd.DataFrame) -> None:
@@ -52,7 +52,7 @@ def _draw_over_time(axes: Axes, requests: pd.DataFrame) -> None:
             transform=at_bottom,
         )
     axes.set(xlabel="scheduled (s)", ylabel="latency (s)", yscale="log")
-    axes.legend(frameon=False)
+    axes.legend()
 
 
 def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
@@ -61,14 +61,12 @@ def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
     times = np.concatenate([started, ended])
     order = np.argsort(times, kind="stable")
     change = np.concatenate([np.ones(len(started)), -np.ones(len(ended))])
-    axes.step(times[order], np.cumsum(change[order]), where="post", lw=1, color="black")
+    axes.step(times[order], np.cumsum(change[order]), where="post", color="black")
     window = steady_window(requests)
     if window.start_s == window.start_s:
-        axes.axvspan(*window, color="0.9", zorder=0, label="without ramp and drain")
-        axes.set_title(
-            f"grows by {queue_growth(requests, window):+.2g} requests/s", fontsize="small"
-        )
-        axes.legend(frameon=False)
+        axes.axvspan(*window, color="0.9", zorder=0, label="no ramp, no drain")
+        axes.set_title(f"grows by {queue_growth(requests, window):+.2g} requests/s")
+        axes.legend()
     axes.set(xlabel="time (s)", ylabel="requests in the system")
     axes.set_ylim(bottom=0)
 
@@ -90,4 +88,4 @@ def _draw_spread(axes: Axes, run: Run) -> None:
             axes.step(ordered, above, where="post", color=_COLOURS[name], label=_NAMES[name])
     axes.set(xlabel="latency (s)", ylabel="share that takes longer", xscale="log", yscale="log")
     if samples["e2e_s"].notna().any():
-        axes.legend(frameon=False)
+        axes.legend()

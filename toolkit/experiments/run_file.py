@@ -163,27 +163,31 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _requests(content: bytes) -> pd.DataFrame:
-    texts = [name for name, kind in REQUEST_COLUMNS.items() if kind == "object"]
-    table = pd.read_csv(
-        io.BytesIO(content),
-        dtype=dict.fromkeys(texts, "string"),
-        float_precision="round_trip",
-        keep_default_na=False,
-        na_values={name: [""] for name in REQUEST_COLUMNS},
-    )
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     missing = [name for name in REQUEST_COLUMNS if name not in table]
     if missing:
         raise ValueError(f"requests.csv has no column {', '.join(missing)}")
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in table:
+        cells = table[name].tolist()
         if name in REQUEST_COLUMNS:
-            values = table[name].astype(REQUEST_COLUMNS[name])
-            columns[name] = values.where(values.notna(), None) if name in texts else values
+            columns[name] = _parsed(cells, REQUEST_COLUMNS[name])
         elif name.startswith("tags."):
-            columns[name] = [json.loads(value) for value in table[name].astype(str)]
+            columns[name] = pd.Series([json.loads(cell) for cell in cells], dtype=object)
         else:
             raise ValueError(f"requests.csv has a column {name:.80}")
     return pd.DataFrame(columns)
+
+
+def _parsed(cells: list[str], kind: str) -> Any:
+    """Return cells as a column of a kind; an empty one is nothing."""
+    if kind == "object":
+        return pd.Series([cell or None for cell in cells], dtype=object)
+    if kind == "Int64":
+        return pd.array([int(cell) if cell else None for cell in cells], dtype="Int64")
+    if kind == "int64":
+        return np.array([int(cell) for cell in cells], dtype="int64")
+    return np.array([float(cell or "nan") for cell in cells])  # each bit as it was
 
 
 def _tokens(content: bytes) -> pd.DataFrame:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Workload"]
 
-_AT_ONCE = 4096
 _AT_ONCE = AtOnce()
 
 

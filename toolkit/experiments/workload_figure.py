@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments import plots
+from toolkit.experiments import figure_style
 from toolkit.experiments.description import first_times, gaps
 from toolkit.experiments.randomness import Array
 from toolkit.experiments.workload import Workload
@@ -21,20 +21,21 @@ _MAX_POINTS = 400
 _BINS_PER_DECADE = 12
 
 
-def draw(workload: Workload) -> plots.DataFigure:
+def draw(workload: Workload) -> figure_style.DataFigure:
     """Return the figure; ``.data`` has the columns panel, series, x and y."""
     columns = workload.columns
     first_s, between_s = first_times(columns), gaps(columns)
-    with plots.style():
-        figure = plots.figure(width_in=_SIZE_IN[0], height_in=_SIZE_IN[1])
+    with figure_style.style():
+        figure = figure_style.figure(width_in=_SIZE_IN[0], height_in=_SIZE_IN[1])
         over_time, between, lengths = figure.subplots(1, 3)
         drawn = [
             *_draw_rate(over_time, first_s),
             *_draw_gaps(between, between_s),
-            *_draw_lengths(lengths, "prompt", columns.num_prompt_tokens, 0),
-            *_draw_lengths(lengths, "output", columns.num_output_tokens, 1),
+            *_draw_lengths(
+                lengths,
+                {"prompt": columns.num_prompt_tokens, "output": columns.num_output_tokens},
+            ),
         ]
-        lengths.legend()
     table = pd.DataFrame(drawn, columns=["panel", "series", "x", "y"]).explode(["x", "y"])
     figure.data = table.astype({"x": float, "y": float}).reset_index(drop=True)
     return figure
@@ -53,10 +54,10 @@ def _draw_rate(axes: Any, first_s: Array) -> list[Drawn]:
     width_s = _round_up(span_s / _MAX_BINS)
     edges = first_s[0] + width_s * np.arange(math.ceil(span_s / width_s) + 1)
     rates = np.histogram(first_s, edges)[0] / width_s
-    axes.stairs(rates, edges, fill=True, alpha=0.35, color=plots.COLOURS[0])
-    axes.stairs(rates, edges, color=plots.COLOURS[0], lw=0.8)
+    axes.stairs(rates, edges, fill=True, alpha=0.35, color=figure_style.COLOURS[0])
+    axes.stairs(rates, edges, color=figure_style.COLOURS[0], lw=0.8)
     mean = (len(first_s) - 1) / span_s
-    axes.axhline(mean, color=plots.COLOURS[6], ls="--", lw=0.9, label=f"mean {mean:.3g}/s")
+    axes.axhline(mean, color=figure_style.COLOURS[6], ls="--", lw=0.9, label=f"mean {mean:.3g}/s")
     axes.set_ylim(0, 1.25 * rates.max())
     axes.legend(loc="upper right")
     return [("arrivals", "requests/s", edges[:-1], rates)]
@@ -70,7 +71,9 @@ def _draw_gaps(axes: Any, between_s: Array) -> list[Drawn]:
         axes.text(0.5, 0.5, "no gaps", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return []
+    mean_s = float(between_s.mean())
     shares = np.arange(len(above), 0, -1) / len(between_s)
+    low, high = min(float(above[0]), mean_s / 100), 1.5 * float(above[-1])
     # So many points evenly over the curve's two directions, which are logarithmic.
     places = np.unique(
         np.concatenate([
@@ -78,27 +81,37 @@ def _draw_gaps(axes: Any, between_s: Array) -> list[Drawn]:
             len(above) - np.geomspace(1, len(above), _MAX_POINTS // 2),
         ]).astype(np.int64)
     )  # fmt: skip
-    x, y = above[places], shares[places]
-    mean_s = float(between_s.mean())
-    exponential = np.exp(-x / mean_s)
-    shown = exponential > 0.5 * y.min()
-    axes.plot(x, y, color=plots.COLOURS[0], label="this load")
-    axes.plot(
-        x[shown], exponential[shown], color=plots.COLOURS[6], ls="--", lw=0.9, label="Poisson"
-    )
-    axes.set(xscale="log", yscale="log", xlim=(max(above[0], 1e-3 * mean_s), 1.3 * above[-1]))
+    x: Array = np.append(low, above[places])
+    y: Array = np.append(shares[0], shares[places])
+    grid = np.geomspace(low, high, _MAX_POINTS // 2)
+    exponential = np.exp(-grid / mean_s)
+    grid, exponential = grid[exponential > y.min() / 2], exponential[exponential > y.min() / 2]
+    colours = figure_style.COLOURS
+    axes.step(x, y, color=colours[0], label="this load")
+    axes.plot(grid, exponential, color=colours[6], ls="--", lw=0.9, label="Poisson")
+    axes.set(xscale="log", yscale="log", xlim=(max(low, high / 1e5), high))
     axes.legend(loc="lower left")
-    return [("gaps", "this load", x, y), ("gaps", "Poisson", x[shown], exponential[shown])]
+    return [("gaps", "this load", x, y), ("gaps", "Poisson", grid, exponential)]
 
 
-def _draw_lengths(axes: Any, name: str, lengths: Array, place: int) -> list[Drawn]:
+def _draw_lengths(axes: Any, lengths: dict[str, Array]) -> list[Drawn]:
     axes.set(title="lengths", xlabel="tokens", ylabel="requests (%)", xscale="log")
-    edges = _length_edges(lengths)
-    shares = 100 * np.histogram(lengths, edges)[0] / len(lengths)
-    look = {"color": plots.COLOURS[place], "ls": "-" if place == 0 else "--"}
-    axes.stairs(shares, edges, label=f"{name}, mean {lengths.mean():,.4g}", **look)
-    centres = np.sqrt(edges[:-1] * edges[1:])
-    return [("lengths", name, centres, shares)]
+    drawn: list[Drawn] = []
+    for place, (name, column) in enumerate(lengths.items()):
+        edges = _length_edges(column)
+        shares = 100 * np.histogram(column, edges)[0] / len(column)
+        look = {"color": figure_style.COLOURS[place], "ls": "-" if place == 0 else "--"}
+        mean = column.mean()
+        said = f"{mean:,.0f}" if mean >= 100 else f"{mean:.3g}"
+        axes.stairs(shares, edges, label=f"{name}, mean {said}", **look)
+        drawn.append(("lengths", name, np.sqrt(edges[:-1] * edges[1:]), shares))
+    shortest = min(float(column.min()) for column in lengths.values())
+    longest = max(float(column.max()) for column in lengths.values())
+    axes.set_xlim(max(shortest / 2, 0.7), 2 * longest)
+    axes.set_ylim(0, 1.4 * max(shares.max() for *_, shares in drawn))  # room for the legend
+    axes.xaxis.set_minor_formatter("")
+    axes.legend(loc="upper left")
+    return drawn
 
 
 def _length_edges(lengths: Array) -> Array:

@@ -33,17 +33,17 @@ class Connections:
         self._target = target
         self._head = target.head
         self._tls = target.tls()
-        self._address = target.host
+        self._addresses = [target.host]
         self._opening: set[asyncio.Task[None]] = set()
 
     async def resolve(self) -> None:
-        """Look up the server's address, once for all connections."""
+        """Look up the server's addresses, once for all connections."""
         loop = asyncio.get_running_loop()
         with suppress(OSError):  # each request will say so
             found = await loop.getaddrinfo(
                 self._target.host, self._target.port, type=socket.SOCK_STREAM
             )
-            self._address = str(found[0][4][0])
+            self._addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
 
     def send(self, exchange: Exchange, body: bytes) -> None:
         """Send a request, on the connection that came free last if there is one."""
@@ -68,20 +68,33 @@ class Connections:
             connection.abandon()
 
     async def _connect_and_send(self, exchange: Exchange, request: bytes) -> None:
-        connecting = asyncio.get_running_loop().create_connection(
-            lambda: Connection(self),
-            self._address,
-            self._target.port,
-            ssl=self._tls,
-            server_hostname=self._target.host if self._tls else None,
-        )
         try:
-            _, connection = await asyncio.wait_for(connecting, self.timeout_s)
+            connection = await asyncio.wait_for(self._connect(), self.timeout_s)
         except (OSError, asyncio.TimeoutError) as error:
             exchange.fail(f"cannot connect: {error or 'timeout'}", time.perf_counter())
             self.ended(exchange)
         else:
             connection.ask(exchange, request)
+
+    async def _connect(self) -> Connection:
+        """Open a connection to the first address that answers; "localhost" has two."""
+        *others, last = self._addresses
+        for address in others:
+            with suppress(OSError):
+                connection = await self._connect_to(address)
+                self._addresses = [address]
+                return connection
+        return await self._connect_to(last)
+
+    async def _connect_to(self, address: str) -> Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self),
+            address,
+            self._target.port,
+            ssl=self._tls,
+            server_hostname=self._target.host if self._tls else None,
+        )
+        return connection
 
 
 class Connection(asyncio.Protocol):

@@ -81,7 +81,7 @@ def _said(
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
     """Return what the first line says of a content, and what gives its column, if it needs one."""
     if type(content).__name__ in _MADE and type(content) is _MADE[type(content).__name__]:
-        return {"kind": type(content).__name__, **asdict(content)}, None  # type: ignore[call-overload]
+        return {"kind": type(content).__name__, **asdict(content)}, None
     if isinstance(content, GivenBlocks):
         return {
             "kind": "GivenBlocks",
@@ -109,8 +109,7 @@ def _read_csv(path: Path, file: TextIO, first: str, num_requests: int | None) ->
     due_s: list[float] = []
     ints: list[list[int]] = []
     rows: list[list[int]] = []
-    for place, row in table_rows(path, file, needed=needed):
-        place = Place(path, place.line + 1)  # the reader began behind the comment
+    for place, row in table_rows(path, file, needed=needed, above=1):
         due_s.append(place.seconds(row["due_s"], "due_s"))
         ints.append([_int(place, row[name], name) for name in _INTS])
         for name, kind_of in head["tags"].items():

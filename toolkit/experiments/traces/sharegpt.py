@@ -59,9 +59,9 @@ def _entries(path: Path) -> list[Any]:
     with opened(path) as file:
         try:
             entries = json.load(file)
-        except ValueError as error:
-            line = getattr(error, "lineno", 1)
-            raise Place(path, line).error("a JSON list of conversations", str(error)) from error
+        except json.JSONDecodeError as error:
+            place = Place(path, error.lineno)
+            raise place.error("a JSON list of conversations", error.msg) from error
     if not isinstance(entries, list):
         raise Place(path, 1).error("a JSON list of conversations", type(entries).__name__)
     return entries

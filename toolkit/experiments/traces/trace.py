@@ -130,9 +130,11 @@ def opened(path: Path) -> Iterator[TextIO]:
 
 
 def table_rows(
-    path: Path, file: TextIO, *, needed: Sequence[str], known: Sequence[str] = ()
+    path: Path, file: TextIO, *, needed: Sequence[str], known: Sequence[str] = (), above: int = 0
 ) -> Iterator[tuple[Place, dict[str, str]]]:
     """Yield the rows of a CSV file with a header: those columns of ``needed`` and ``known``.
+
+    ``above`` is how many lines of the file were read before.
 
     Raises:
         InvalidConfig: a needed column is missing, or a row is too short.
@@ -141,15 +143,15 @@ def table_rows(
     try:
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in needed if name not in header]:
-            place = Place(path, reader.line_num)
+            place = Place(path, above + reader.line_num)
             raise place.error(f"a header with the columns {', '.join(missing)}", ",".join(header))
         places = {name: header.index(name) for name in (*needed, *known) if name in header}
         for row in reader:
             if not row:
                 continue
-            place = Place(path, reader.line_num)
+            place = Place(path, above + reader.line_num)
             if len(row) < len(header):
                 raise place.error(f"{len(header)} fields", ",".join(row))
             yield place, {name: row[index] for name, index in places.items()}
     except csv.Error as error:
-        raise InvalidConfig(f"{path}, line {reader.line_num}: {error}") from error
+        raise InvalidConfig(f"{path}, line {above + reader.line_num}: {error}") from error
