@@ -45,7 +45,7 @@ _DURATIONS_S = {
 }
 _WARMUP_SHARE = 0.25
 # The engine of that time: prompts in steps of their own, of 2,560 tokens at most, nothing shared.
-ENGINE_OF_2023 = {
+ENGINE_OF_2023: dict[str, Any] = {
     "policy": "prefill-first",
     "max_num_batched_tokens": 2560,
     "enable_prefix_caching": False,
