@@ -1,60 +1,17 @@
-"""The closed form against what it says in words; the experiment in small."""
+"""The experiment in small: the schedule is the closed form's, whatever steps take."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from toolkit.experiments.catalogue import continuous_against_static as experiment
-from toolkit.experiments.catalogue.continuous_against_static import (
-    GammaOutputs,
-    closed_form,
-    harmonic,
-)
-
-CVS = st.floats(0.1, 2.0)
-
-
-@given(mean=st.floats(2, 300), cv=CVS, unit=st.floats(0.001, 0.999))
-def test_a_quantile_is_the_shortest_length_that_enough_outputs_do_not_exceed(
-    mean: float, cv: float, unit: float
-) -> None:
-    lengths = GammaOutputs(mean, cv)
-    (found,) = lengths.quantile(np.array([unit]))
-    below, up_to = lengths.at_most(np.array([found - 1, found]))
-    assert up_to >= unit - 1e-9
-    assert found == 1 or below < unit + 1e-9
-
-
-@pytest.mark.parametrize("cv", [0.0, 0.5, 1.0, 2.0])
-def test_outputs_have_the_mean_and_spread_that_they_say(cv: float) -> None:
-    drawn = GammaOutputs(200.0, cv).quantile((np.arange(100_000) + 0.5) / 100_000)
-    assert drawn.mean() == pytest.approx(200, rel=0.01)
-    assert drawn.std() / drawn.mean() == pytest.approx(cv, rel=0.03, abs=1e-9)
-
-
-@pytest.mark.parametrize("cv", [0.5, 1.0, 2.0])
-def test_the_closed_form_is_the_mean_of_the_longest_over_the_mean(cv: float) -> None:
-    lengths = GammaOutputs(50.0, cv)
-    drawn = lengths.quantile(np.random.default_rng(0).random((40_000, 16)))
-    expected = drawn.max(axis=1).mean() / drawn.mean()
-    assert closed_form(lengths, 16) == pytest.approx(expected, rel=0.01)
-
-
-@given(num=st.integers(1, 200))
-def test_the_closed_form_of_exponential_lengths_is_harmonic(num: int) -> None:
-    assert closed_form(GammaOutputs(2000.0, 1.0), num) == pytest.approx(harmonic(num), rel=2e-3)
 
 
 @pytest.mark.slow
 def test_the_experiment_finds_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(
-        experiment._SIZES["quick"], cvs=(0.0, 1.0), num_batches=12, engine_num_batches=2
-    )
+    small = replace(experiment._SIZES["quick"], cvs=(0.0, 1.0), num_batches=12, engine_rounds=1)
     monkeypatch.setitem(experiment._SIZES, "quick", small)
     result = experiment.run(progress=False)
     gains = result.data["gains"]
@@ -62,9 +19,8 @@ def test_the_experiment_finds_the_closed_form(monkeypatch: pytest.MonkeyPatch) -
     # A step of the scheduler is a step of the closed form, whatever it takes in seconds.
     for row in gains.itertuples():
         assert row.gain_in_steps == pytest.approx(row.closed_form_of_drawn, rel=0.03)
-        assert row.gain_in_steps >= row.gain * 0.95
+    simulated = gains[gains["on"] != "bundled model, real engine"]
+    assert simulated["gain"].tolist() == pytest.approx(simulated["gain_of_such_steps"], rel=0.1)
     figure = experiment.plot(result)
     assert figure.data.equals(gains)
     assert figure.to_png()[:4] == b"\x89PNG"
-    again = experiment.run(progress=False).data["seats"]
-    assert again.equals(result.data["seats"])
