@@ -69,6 +69,8 @@ ROOMS = {
         imports="words cache.blocks engine record",
         outside="numpy pandas scipy tqdm",
     ),
+    # Loads any server, from processes that are to start at once.
+    "client": row("toolkit.client.*", imports="words", outside="-"),
     # Checks any server, so it knows none: what it says of ours holds for others too.
     "conformance": row(
         "toolkit.conformance.*", imports="words", outside="httpx openai pandas pydantic"
@@ -83,7 +85,7 @@ ROOMS = {
     ),
     "experiments": row(
         "toolkit.experiments.*",
-        imports="words cache.blocks record simulate llm toolkit.engine.events",
+        imports="words cache.blocks record simulate client llm toolkit.engine.events",
         outside="jinja2 matplotlib numpy pandas scipy tqdm",
     ),
     "server": row("toolkit.server.*", imports="words engine text record", outside="*"),
@@ -106,7 +108,7 @@ ROOMS = {
         outside="*",
     ),
 }
-TORCH_FREE = ("words", "cache.blocks", "engine", "record", "simulate", "conformance")
+TORCH_FREE = ("words", "cache.blocks", "engine", "record", "simulate", "client", "conformance")
 
 
 def modules_on_disk() -> dict[str, Path]:

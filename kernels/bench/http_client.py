@@ -23,9 +23,9 @@ import httpx
 from common import save, spread
 from stream_client import read_streams
 
-from toolkit.experiments.over_http.exchange import Answer
-from toolkit.experiments.over_http.load import Item, Load
-from toolkit.experiments.over_http.target import Target
+from toolkit.client.exchange import Answer
+from toolkit.client.load import Item, Load
+from toolkit.client.target import Target
 
 NUM_STREAMS = 64
 NUM_PIECES = 200

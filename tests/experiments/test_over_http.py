@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.experiments.fake_server import FakeServer, fake_server
+from tests.client.fake_server import FakeServer, fake_server
 from toolkit import experiments
+from toolkit.client import processes
+from toolkit.client.load import Item
+from toolkit.client.processes import ask
+from toolkit.client.target import Target
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.experiments import AtOnce, Closed, Constant, Fixed, Workload
-from toolkit.experiments.over_http import processes
 from toolkit.experiments.over_http.bodies import Speech
-from toolkit.experiments.over_http.load import Item
-from toolkit.experiments.over_http.processes import ask
-from toolkit.experiments.over_http.target import Target
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_a_chat_is_text_and_several_processes_share_the_load(server: FakeServer)
         assert "ignore_eos" not in asked
 
 
+@pytest.mark.slow
 def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
     w = Workload(AtOnce(), Fixed(8, 6), num_requests=3)
     silent = experiments.run(w, on=server.url, model="silent", warmup=0, max_in_flight=1)

@@ -17,7 +17,7 @@ from toolkit.errors import InvalidConfig
 from toolkit.experiments import AtOnce, ChatTurns, Closed, Constant, Fixed, Run, Workload
 from toolkit.experiments.results import REQUEST_COLUMNS
 from toolkit.record import Record
-from toolkit.simulate import Machine, drive
+from toolkit.simulate import Disaggregated, Fleet, Machine, drive
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,7 @@ def test_an_interrupt_returns_what_there_is(llm: LLM) -> None:
     assert not llm.engine.scheduler.has_work
 
 
+@pytest.mark.slow
 def test_the_record_of_a_server_in_this_process_comes_with_the_run(llm: LLM) -> None:
     w = Workload(AtOnce(), Fixed(10, 4), num_requests=3)
     with serve(llm, port=0) as server:
@@ -160,6 +161,16 @@ def test_a_simulated_machine_takes_the_same_workload() -> None:
     pd.testing.assert_frame_equal(run.requests, again.requests)
     assert len(again.tokens) == 200
     assert again.summary().at["itl_s", "num"] == 180
+
+
+def test_several_machines_take_the_same_workload() -> None:
+    w = Workload(Constant(20.0), Fixed(100, 10), num_requests=20)
+    machine = Machine("opt-13b", "A100-40GB")
+    for machines in (Fleet(machine, replicas=2), Disaggregated(machine)):
+        run = experiments.run(w, on=machines)
+        check(run, w)
+        assert run.record is None
+        assert "replicas" in str(run.settings["on"]) or "2 x" in str(run.settings["on"])
 
 
 def test_what_a_simulated_engine_refuses_is_a_row() -> None:

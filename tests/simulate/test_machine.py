@@ -215,7 +215,7 @@ def test_an_engine_takes_another_cache():
 
     engine = make_machine().engine(allocator=allocator)
     assert engine.cache is made[0] is engine.scheduler.cache
-    with pytest.raises(InvalidConfig, match="neither"):
+    with pytest.raises(InvalidConfig, match="not one of paged"):
         make_machine().engine(allocator="orderly")
 
 

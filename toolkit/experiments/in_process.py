@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from toolkit.client.agenda import Agenda, Due
 from toolkit.engine.events import Aborted, Failed, Finished
 from toolkit.errors import EngineError, InvalidRequest
-from toolkit.experiments.agenda import Agenda, Due
 from toolkit.experiments.recorded import Refusal
 from toolkit.experiments.saturation import Saturation, saturation
 from toolkit.request import SamplingParams

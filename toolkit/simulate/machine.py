@@ -135,16 +135,15 @@ class Machine:
             check_every_step=check_every_step,
         )
         clock = VirtualClock()
+        own = None  # the engine makes its paged cache itself, and can go back then
+        if allocator != "paged":
+            max_model_len = config.scheduler.max_model_len
+            own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
             SimulatedRunner(self.cost_model, clock),
             config,
             clock=clock,
-            cache=make_cache(
-                allocator,
-                cache,
-                max_model_len=config.scheduler.max_model_len,
-                clock=clock,
-            ),
+            cache=own,
             journal=None if keeps_journal else NoJournal(),
             recorder=Record(level=level, describe=self.describe, max_rows=_MAX_ROWS),
         )

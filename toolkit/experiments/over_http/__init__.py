@@ -1,1 +1,1 @@
-"""A load over HTTP, against any OpenAI-compatible server, from processes of its own."""
+"""Workloads over HTTP: what each request says, and the tables of what came back."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from toolkit.client.load import Item
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.over_http.load import Item
 
 if TYPE_CHECKING:
     from toolkit.experiments.workload import Workload

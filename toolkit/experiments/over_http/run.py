@@ -9,12 +9,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from toolkit.client.processes import Outcome, ask
+from toolkit.client.target import Target, facts_of
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.experiments.notes import common_notes, description_of
 from toolkit.experiments.over_http.bodies import Speech, items
-from toolkit.experiments.over_http.processes import Outcome, ask
 from toolkit.experiments.over_http.tables import notes_on, requests_of, tokens_of
-from toolkit.experiments.over_http.target import Target, facts_of
 from toolkit.experiments.results import Run
 from toolkit.experiments.saturation import Saturation, saturation
 from toolkit.experiments.warmup import warmup_of

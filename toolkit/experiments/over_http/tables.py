@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.over_http.exchange import Answer
+from toolkit.client.exchange import Answer
 from toolkit.experiments.recorded import NO_TOKENS, finished
 from toolkit.experiments.saturation import quantile
 

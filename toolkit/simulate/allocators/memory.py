@@ -48,7 +48,7 @@ class MemoryUse(NamedTuple):
         Raises:
             InvalidConfig: another word than these two.
 
-        >>> MemoryUse(15, 4, 1, 0, 80).shares(of="allocated")["token_states"]
+        >>> float(MemoryUse(15, 4, 1, 0, 80).shares(of="allocated")["token_states"])
         0.75
         """
         if of not in ("all", "allocated"):

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from toolkit.experiments.agenda import Agenda, Due
-from toolkit.experiments.over_http.connections import Connections
-from toolkit.experiments.over_http.exchange import Answer, Exchange
-from toolkit.experiments.over_http.target import Target
+from toolkit.client.agenda import Agenda, Due
+from toolkit.client.connections import Connections
+from toolkit.client.exchange import Answer, Exchange
+from toolkit.client.target import Target
 
 __all__ = ["Item", "Load", "Watch", "allow_many_files"]
 

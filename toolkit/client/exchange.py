@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.experiments.over_http.response import BadResponse, EventReader, ResponseReader
+from toolkit.client.response import BadResponse, EventReader, ResponseReader
 
 __all__ = ["Answer", "Exchange"]
 

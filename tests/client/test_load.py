@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import pytest
 
-from tests.experiments.fake_server import FakeServer, fake_server
-from toolkit.experiments.over_http.exchange import Answer
-from toolkit.experiments.over_http.load import Item, Load, Watch
-from toolkit.experiments.over_http.target import Target
+from tests.client.fake_server import FakeServer, fake_server
+from toolkit.client.exchange import Answer
+from toolkit.client.load import Item, Load, Watch
+from toolkit.client.target import Target
 
 # Between a write of the server and the client's stamp, on a machine that others use too.
 TOLERANCE_S = 0.05

@@ -19,10 +19,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from toolkit.client.exchange import Answer
+from toolkit.client.load import Item, Watch
+from toolkit.client.target import Target
 from toolkit.errors import ToolkitError
-from toolkit.experiments.over_http.exchange import Answer
-from toolkit.experiments.over_http.load import Item, Watch
-from toolkit.experiments.over_http.target import Target
 
 __all__ = ["Outcome", "ask"]
 
@@ -192,7 +192,7 @@ class _Child:
         self._is_gone = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "toolkit.experiments.over_http.child"],
+            [sys.executable, "-m", "toolkit.client.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

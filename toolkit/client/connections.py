@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from toolkit.experiments.over_http.exchange import Exchange
-from toolkit.experiments.over_http.target import Target
+from toolkit.client.exchange import Exchange
+from toolkit.client.target import Target
 
 __all__ = ["Connections"]
 

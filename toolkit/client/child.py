@@ -16,9 +16,9 @@ import sys
 import threading
 from typing import Any, BinaryIO
 
-from toolkit.experiments.over_http.exchange import Answer
-from toolkit.experiments.over_http.load import Load, allow_many_files
-from toolkit.experiments.over_http.target import Target
+from toolkit.client.exchange import Answer
+from toolkit.client.load import Load, allow_many_files
+from toolkit.client.target import Target
 
 __all__ = ["main"]
 

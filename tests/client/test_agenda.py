@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.experiments.agenda import Agenda, Due
+from toolkit.client.agenda import Agenda, Due
 
 
 def test_those_that_are_due_come_in_the_order_of_their_times() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.experiments.over_http.exchange import Answer, Exchange
+from toolkit.client.exchange import Answer, Exchange
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"

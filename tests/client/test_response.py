@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.experiments.over_http.response import BadResponse, EventReader, ResponseReader
+from toolkit.client.response import BadResponse, EventReader, ResponseReader
 
 BODY = b"data: one\n\ndata: two\n\n"
 CHUNKED = (
