@@ -17,7 +17,7 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     toy = Toy()
-    monkeypatch.setitem(EXPERIMENTS, "toy", toy)  # type: ignore[arg-type]
+    monkeypatch.setitem(EXPERIMENTS, "toy", toy)
     return toy
 
 

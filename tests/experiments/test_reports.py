@@ -16,7 +16,7 @@ from toolkit.experiments.reports import report
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     toy = Toy()
-    monkeypatch.setitem(EXPERIMENTS, "toy", toy)  # type: ignore[arg-type]
+    monkeypatch.setitem(EXPERIMENTS, "toy", toy)
     toy.run(seed=4).save(tmp_path / "toy")
     return tmp_path
 
