@@ -29,7 +29,6 @@ __all__ = ["closed_form_sharing", "saved_by_sharing"]
 
 Lengths: TypeAlias = Sequence[tuple[int, int]]  # prompt and output tokens of each request
 
-_NUM_AT_ONCE = 32  # prompts; sharing is within one, so this changes nothing but the speed
 _EVERY = 4  # steps between two looks at the block tables
 
 
@@ -37,6 +36,8 @@ def saved_by_sharing(
     lengths: Lengths, way: str, width: int, *, block_size: int = 16, seed: int = 0
 ) -> float:
     """Return the share of blocks that sharing saved, over all steps of an engine.
+
+    All requests run at once, in a cache where they fit: none waits, and none is preempted.
 
     Args:
         lengths: Prompt and output tokens of each request.
@@ -53,9 +54,8 @@ def saved_by_sharing(
             f'way={way!r}, width={width}: give "parallel" or "beam", and two sequences or more'
         )
     clock = VirtualClock()
-    longest = max(num_prompt + num_output for num_prompt, num_output in lengths)
-    num_seqs = _NUM_AT_ONCE * width
-    num_blocks = num_seqs * (-(-longest // block_size) + 1)
+    totals = [num_prompt + num_output for num_prompt, num_output in lengths]
+    num_blocks = width * sum(-(-total // block_size) + 1 for total in totals)
     engine = Engine(
         BeamRunner(_one_second, clock, seed=seed),
         EngineConfig(
@@ -63,9 +63,9 @@ def saved_by_sharing(
                 num_blocks=num_blocks, block_size=block_size, enable_prefix_caching=False
             ),
             scheduler=SchedulerConfig(
-                max_model_len=longest,
-                max_num_seqs=num_seqs,
-                max_num_batched_tokens=num_seqs + _NUM_AT_ONCE * longest,
+                max_model_len=max(totals),
+                max_num_seqs=width * len(totals),
+                max_num_batched_tokens=sum(totals),
             ),
         ),
         clock=clock,

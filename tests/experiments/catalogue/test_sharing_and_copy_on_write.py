@@ -11,7 +11,8 @@ from toolkit.experiments.claims_table import find_claim
 @pytest.fixture(scope="module")
 def result():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiment._NUM_REQUESTS, "quick", {"alpaca": 40, "sharegpt": 4})
+        few = {way: {"alpaca": 30, "sharegpt": 4} for way in ("parallel", "beam")}
+        patch.setitem(experiment._NUM_REQUESTS, "quick", few)
         return experiment.run(progress=False)
 
 

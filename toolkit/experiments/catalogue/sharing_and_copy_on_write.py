@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.arrivals import AtOnce
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.claims_table import find_claim
 from toolkit.experiments.surrogates import Alpaca, ShareGPT
-from toolkit.experiments.workload import Workload
 from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
@@ -37,9 +35,17 @@ CLAIMS = tuple(
     for width in widths
 )
 
+_GOLDEN = (5**0.5 - 1) / 2
+# A beam takes many times as long as a sample.
 _NUM_REQUESTS = {
-    "quick": {"alpaca": 200, "sharegpt": 48},
-    "paper": {"alpaca": 2_000, "sharegpt": 500},
+    "quick": {
+        "parallel": {"alpaca": 400, "sharegpt": 100},
+        "beam": {"alpaca": 100, "sharegpt": 32},
+    },
+    "paper": {
+        "parallel": {"alpaca": 4_000, "sharegpt": 1_000},
+        "beam": {"alpaca": 1_000, "sharegpt": 320},
+    },
 }
 
 
@@ -59,7 +65,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     rows = []
     with progress_bar(len(cells), "Sharing", unit="load", progress=progress) as bar:
         for load, way, width in cells:
-            lengths = _lengths(load, _NUM_REQUESTS[size][load], seed)
+            lengths = _lengths(load, _NUM_REQUESTS[size][way][load], seed)
             saved = saved_by_sharing(lengths, way, width, seed=seed)
             expected = closed_form_sharing(lengths, width) if way == "parallel" else float("nan")
             published = _published(load, way, width)
@@ -106,9 +112,16 @@ def plot(result: Result) -> Any:
 
 
 def _lengths(load: str, num_requests: int, seed: int) -> list[tuple[int, int]]:
-    """Return prompt and output tokens of each request."""
-    table = Workload(AtOnce(), _LOADS[load](), num_requests=num_requests, seed=seed).table
-    return list(zip(table["num_prompt_tokens"], table["num_output_tokens"], strict=True))
+    """Return prompt and output tokens of each request: quantiles that fill the square evenly.
+
+    A lattice of the golden ratio, moved by chance. Long outputs are rare and weigh much: as many
+    free draws would be off by a third.
+    """
+    places = np.arange(num_requests)
+    quantiles = (places + 0.5) / num_requests
+    others = (places * _GOLDEN + np.random.default_rng(seed).random()) % 1.0
+    prompt, output = _LOADS[load]().draw(quantiles, others)
+    return list(zip(prompt.tolist(), output.tolist(), strict=True))
 
 
 def _published(load: str, way: str, width: int) -> float:
