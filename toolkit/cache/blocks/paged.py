@@ -201,12 +201,12 @@ class PagedCache:
             new = self.pool.take(missing, request.id)
             table.block_ids += new
             extension = Extension(tuple(new), extension.copy)
-        is_named = self.config.enable_prefix_caching
-        if end // size > table.num_named and is_named:
+        names_full_blocks = self.config.enable_prefix_caching
+        if end // size > table.num_named and names_full_blocks:
             self._name_full_blocks(request, table, end)
         num_slots = len(table.block_ids) * size
         if num_slots - size < end < num_slots:
-            self.writable[request.id] = num_slots - is_named
+            self.writable[request.id] = num_slots - names_full_blocks
         else:
             self.writable.pop(request.id, None)
         return extension
@@ -257,7 +257,6 @@ class PagedCache:
                     f"block {block_id}: {count} tables hold it, its reference count is "
                     f"{self.pool.ref_count(block_id)}"
                 )
-
         for request_id in self.writable:
             table = self._tables[request_id]
             last = len(table.block_ids) - 1
