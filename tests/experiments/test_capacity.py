@@ -13,7 +13,7 @@ from toolkit.experiments.lengths import Fixed
 from toolkit.experiments.workload import Workload
 from toolkit.simulate import Machine, StepWork
 
-NUM = 120
+NUM = 80
 
 
 def one_at_a_time(step_s: float = 0.1) -> Machine:

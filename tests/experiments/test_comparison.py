@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.experiments.runs import made_run
@@ -121,6 +121,7 @@ def test_jains_index_lies_between_one_nth_and_one(shares: list[float]) -> None:
     assert 1 / len(shares) - 1e-9 <= jain_index(shares) <= 1 + 1e-9
 
 
+@settings(max_examples=8)
 @given(st.integers(0, 1_000), st.integers(2, 12))
 def test_paired_intervals_hold_the_difference_of_shifted_values(seed: int, num: int) -> None:
     before = np.random.default_rng(seed).normal(size=60)

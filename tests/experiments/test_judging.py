@@ -19,7 +19,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     toy = Toy()
     for name in list(EXPERIMENTS):
         monkeypatch.delitem(EXPERIMENTS, name)
-    monkeypatch.setitem(EXPERIMENTS, "toy", toy)  # type: ignore[arg-type]
+    monkeypatch.setitem(EXPERIMENTS, "toy", toy)
     return toy
 
 

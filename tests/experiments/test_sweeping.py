@@ -61,7 +61,7 @@ def test_policies_get_the_same_arrivals() -> None:
 
 
 def test_further_axes_are_options_of_the_run() -> None:
-    df = sweep(a_load(), a_machine(), seeds=[0], over={"max_num_seqs": [1, 8]})
+    df = sweep(a_load(), a_machine(), rate=500, seeds=[0], over={"max_num_seqs": [1, 8]})
     slow, fast = df.set_index("max_num_seqs")["e2e_s_mean"]
     assert slow > fast
 

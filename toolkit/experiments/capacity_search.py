@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.cells import at_rate
@@ -17,6 +16,7 @@ from toolkit.experiments.metrics import queue_growth, steady_window
 from toolkit.experiments.running import run
 from toolkit.html_table import rows_html
 from toolkit.record.summary import check_limits
+from toolkit.simulate.progress import progress_bar
 
 if TYPE_CHECKING:
     from toolkit.experiments.results import Run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Capacity", "capacity"]
 
-_MOST_DOUBLINGS = 12
+_MOST_DOUBLINGS = 8
 _GROWTH = 0.05  # of what arrives may stay behind before a queue counts as growing
 _CHANCE = 3.0  # standard deviations
 
@@ -84,7 +84,7 @@ def capacity(
         attainment: The share of requests that must keep all limits.
         start: The first rate; by default the workload's own.
         tolerance: How far apart the last two rates may be, as a share.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar; None shows it where it takes long and somebody looks on.
         options: Of every run.
 
     Raises:
@@ -97,7 +97,7 @@ def capacity(
         )
     limits = slo if callable(slo) else check_limits(slo)
     probes: list[dict[str, Any]] = []
-    with tqdm(desc="Capacity", unit="probe", disable=not progress) as bar:
+    with progress_bar(None, "Capacity", unit="probe", progress=progress) as bar:
 
         def holds(rate: float) -> bool:
             done = run(at_rate(w, rate), on=on, progress=False, **options)

@@ -185,7 +185,7 @@ def _blocks_of(times_s: np.ndarray[Any, Any], num_blocks: int) -> tuple[np.ndarr
     num = max(1, min(num_blocks, len(times_s) // _LEAST_IN_BLOCK))
     span_s = float(times_s[-1] - times_s[0])
     if not span_s:  # all at once: blocks of as many requests each
-        places = np.arange(len(times_s)) * num // len(times_s)
+        places: np.ndarray[Any, Any] = np.arange(len(times_s)) * num // len(times_s)
     else:
         places = np.minimum(((times_s - times_s[0]) / span_s * num).astype("int64"), num - 1)
     owners = np.unique(places, return_inverse=True)[1]

@@ -7,7 +7,7 @@ marker and a dash of its own as well, so that a copy in black and white still re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -18,12 +18,23 @@ try:
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 except ImportError as error:
     raise ImportError(
         "figures need matplotlib: pip install 'llm-serving-toolkit[notebook]'"
     ) from error
 
-__all__ = ["COLOURS", "PAPER_COLOUR", "DataFigure", "Look", "figure", "look", "paper", "style"]
+__all__ = [
+    "COLOURS",
+    "PAPER_COLOUR",
+    "DataFigure",
+    "Look",
+    "figure",
+    "look",
+    "paper",
+    "plain_ticks",
+    "style",
+]
 
 # Okabe and Ito, "Color Universal Design" (2008); yellow is left out: too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -97,6 +108,13 @@ def style() -> Iterator[None]:
     """Draw in the style of the toolkit's figures, at the width in force, and leave no trace."""
     with matplotlib.rc_context(_settings(matplotlib.rcParams["figure.figsize"][0])):
         yield
+
+
+def plain_ticks(axis: Any, *, at: Sequence[float] = (1, 2, 5)) -> None:
+    """Label a logarithmic axis with plain numbers, the given ones of each decade."""
+    axis.set_major_locator(LogLocator(subs=at))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _settings(width_in: float) -> dict[str, Any]:

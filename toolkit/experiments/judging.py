@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS, Result, find
@@ -16,6 +15,7 @@ from toolkit.experiments.catalogue.result import check_size
 from toolkit.experiments.claims import REPRODUCED, Claim
 from toolkit.experiments.claims_table import CLAIMS, find_claim
 from toolkit.html_table import rows_html
+from toolkit.simulate.progress import progress_bar
 
 __all__ = ["VerdictTable", "run_experiment", "verdict_table", "verdicts"]
 
@@ -86,7 +86,7 @@ def verdicts(
         folder: Keeps each experiment's result, and reads those of the same size and seed that are
             there instead of running them again.
         seed: Of every experiment.
-        progress: Shows a bar; by default where there are several experiments.
+        progress: Whether to show a bar; None shows it where it takes long and somebody looks on.
 
     Raises:
         InvalidConfig: no such size, or nothing is called as ``only`` says.
@@ -95,11 +95,11 @@ def verdicts(
     chosen = _chosen(only)
     owners = {claim.id: name for name, module in EXPERIMENTS.items() for claim in _own(module)}
     names = dict.fromkeys(owners[claim.id] for claim in chosen if claim.id in owners)
-    shown = len(names) > 1 if progress is None else progress
-    results = [
-        run_experiment(name, size, seed=seed, folder=folder, progress=progress)
-        for name in tqdm(names, desc="experiments", disable=not shown)
-    ]
+    results = []
+    with progress_bar(len(names), "Verdicts", unit="experiment", progress=progress) as bar:
+        for name in names:
+            results.append(run_experiment(name, size, seed=seed, folder=folder, progress=progress))
+            bar.update()
     return verdict_table(results, chosen)
 
 

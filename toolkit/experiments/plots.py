@@ -9,6 +9,7 @@ from toolkit.experiments.figure_style import (
     figure,
     look,
     paper,
+    plain_ticks,
     style,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "latency_curves",
     "look",
     "paper",
+    "plain_ticks",
     "style",
 ]

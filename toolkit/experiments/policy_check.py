@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from toolkit.experiments.cells import label_of
 from toolkit.experiments.trials import Trial, make_loads, try_policy
 from toolkit.html_table import rows_html
 from toolkit.simulate import Machine
+from toolkit.simulate.progress import progress_bar
 
 __all__ = ["PolicyCheck", "check_policy"]
 
@@ -97,14 +97,16 @@ def check_policy(
         policy: A name, a function, a class or an object, as an engine takes it.
         machine: What is simulated; by default OPT-13B on an A100 with 40 GB.
         seed: Of the loads.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar; None shows it where it takes long and somebody looks on.
     """
     machine = machine or Machine("opt-13b", "A100-40GB")
     name = str(label_of(policy))
     loads = make_loads(machine, seed)
     trials = {}
-    for load in tqdm(loads, desc=f"Checking {name}", unit="load", disable=not progress):
-        trials[load.name] = tuple(try_policy(machine, load, one) for one in (policy, _BASE))
+    with progress_bar(len(loads), f"Checking {name}", unit="load", progress=progress) as bar:
+        for load in loads:
+            trials[load.name] = tuple(try_policy(machine, load, one) for one in (policy, _BASE))
+            bar.update()
     rows = [
         _starvation(*trials["steady"]),
         _idle(*trials["line"]),

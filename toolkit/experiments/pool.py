@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from toolkit.errors import InvalidConfig
 
@@ -16,7 +16,7 @@ __all__ = ["results_of"]
 T = TypeVar("T")
 
 # Of a worker process: what it may be asked to do. Nothing is put here in the process of a user.
-_work: list[Callable[[], object]] = []
+_work: list[Callable[[], Any]] = []
 
 
 def results_of(work: Sequence[Callable[[], T]], *, processes: int = 1) -> Iterator[tuple[int, T]]:
@@ -50,9 +50,9 @@ def results_of(work: Sequence[Callable[[], T]], *, processes: int = 1) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
-def _hold(work: Sequence[Callable[[], object]]) -> None:
+def _hold(work: Sequence[Callable[[], Any]]) -> None:
     _work[:] = work
 
 
-def _do(place: int) -> object:
+def _do(place: int) -> Any:
     return _work[place]()

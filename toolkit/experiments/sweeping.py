@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.cells import Cell, at_rate, labelled
 from toolkit.experiments.pool import results_of
+from toolkit.simulate.progress import progress_bar
 
 if TYPE_CHECKING:
     from toolkit.experiments.workload import Workload
@@ -51,7 +51,7 @@ def sweep(
         processes: How many runs at a time; more than one only of simulations.
         slo: Limits by metric, for ``goodput_per_s`` and ``goodput_share``.
         warmup_s: Leaves out what was scheduled in the first seconds of each run.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar; None shows it where it takes long and somebody looks on.
         options: Of every run.
 
     Returns:
@@ -107,8 +107,7 @@ def _rows(
     place = None if folder is None else Path(folder)
     rows = [None if place is None else cell.kept(place) for cell in cells]
     missing = [at for at, row in enumerate(rows) if row is None]
-    hidden = len(cells) < 2 if progress is None else not progress
-    with tqdm(total=len(cells), desc="Sweep", unit="run", disable=hidden) as bar:
+    with progress_bar(len(cells), "Sweep", unit="run", progress=progress) as bar:
         bar.update(len(cells) - len(missing))
         work = [cells[at].measure for at in missing]
         for done, row in results_of(work, processes=processes):

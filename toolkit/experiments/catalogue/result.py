@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ __all__ = ["SIZES", "Experiment", "Result", "check_size"]
 
 # "quick" ends within a minute on two cores; "paper" is as large as in the paper it repeats.
 SIZES = ("quick", "paper")
-_FILE = "result.json"
+_FILE = "experiment.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Result:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``result.json`` and a CSV file per table into a folder; return the folder."""
+        """Write ``experiment.json`` and a CSV file per table into a folder; return the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.data.items():
@@ -76,10 +76,8 @@ class Result:
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             tables = facts.pop("tables")
-            data = {
-                name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
-                for name in tables
-            }
+            # The engine that reads every float as the one that was written.
+            data = {name: pd.read_csv(folder / f"{name}.csv", engine="python") for name in tables}
             return cls(data=data, **facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidConfig(
@@ -96,10 +94,23 @@ class Result:
 class Experiment(Protocol):
     """A module of the catalogue: a title, the claims it measures, and two functions."""
 
-    TITLE: str
-    CLAIMS: tuple[str, ...]
-    run: Callable[..., Result]  # (size="quick", *, progress=None, seed=0)
-    plot: Callable[[Result], Any]  # a matplotlib Figure with .data
+    @property
+    def TITLE(self) -> str:  # noqa: N802  # a constant of the module
+        """The question."""
+        ...
+
+    @property
+    def CLAIMS(self) -> tuple[str, ...]:  # noqa: N802
+        """Ids in the table of claims."""
+        ...
+
+    def run(self, size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
+        """Measure, at one of ``SIZES``; the same seed gives the same result."""
+        ...
+
+    def plot(self, result: Result) -> Any:
+        """Return a matplotlib figure with ``data``, the table it draws, and the paper's values."""
+        ...
 
 
 def check_size(size: str) -> None:
