@@ -279,13 +279,13 @@ def plot(result: Result) -> DataFigure:
             simulated["gain_of_such_steps"],
             color=PAPER_COLOUR,
             linestyle=":",
-            label="the same, if steps grow as OPT-13B's",
+            label="the same, of growing steps",
         )
         left.set(
             xlabel="standard deviation / mean of output lengths",
             ylabel="throughput, continuous / static",
             title="What an even end costs",
-            ylim=(0, None),
+            ylim=(0, 1.5 * gains["closed_form"].max()),
         )
         left.legend(loc="upper left")
         for number, (name, rows) in enumerate(seats.groupby("policy", sort=False)):
@@ -300,8 +300,8 @@ def plot(result: Result) -> DataFigure:
             xlabel="time (s)",
             ylabel="seats that are taken",
             title="Exponential lengths",
-            ylim=(0, None),
+            ylim=(0, 1.25 * batch_size),
         )
-        right.legend(loc="lower left")
+        right.legend(loc="upper right", ncols=2)
         fig.data = gains
     return fig
