@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,8 +35,8 @@ def prompts(workload: Workload) -> list[tuple[int, ...]]:
     return [workload.prompt_token_ids(k, VOCAB) for k in range(len(workload))]
 
 
-def common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """How many tokens two prompts have in common at their beginning."""
+def common(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many tokens (or names) two prompts have in common at their beginning."""
     return next(
         (k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(min(a, b, key=len))
     )
@@ -133,6 +136,22 @@ def test_blocks_of_one_id_are_the_same_tokens_and_those_of_others_are_not() -> N
         next(w.arrivals(block_size=3))
 
 
+@settings(max_examples=50)
+@given(content=CONTENTS, block_size=st.integers(1, 20), seed=st.integers(0, 9))
+def test_names_of_blocks_agree_where_all_tokens_up_to_there_do(
+    content: Content, block_size: int, seed: int
+) -> None:
+    w = Workload(Poisson(1.0), Uniform((1, 40), (1, 9)), num_requests=9, seed=seed, content=content)
+    asked = prompts(w)
+    named = [arrival.block_keys for arrival in w.arrivals(block_size=block_size)]
+    for k, (names, prompt) in enumerate(zip(named, asked, strict=True)):
+        if content.shares:
+            assert len(names) == len(prompt) // block_size
+        for other in range(k):
+            expected = common(prompt, asked[other]) // block_size
+            assert common(names, named[other]) in (expected, expected - (block_size == 1))
+
+
 def test_prompts_that_share_nothing_come_as_lengths_and_others_as_tokens() -> None:
     plain = Workload(AtOnce(), Fixed(5, 1), num_requests=1)
     assert next(plain.arrivals()).prompt_token_ids is None
@@ -158,6 +177,7 @@ def test_a_corpus_gives_pieces_of_its_text() -> None:
         w.prompt_token_ids(0, 100)
 
 
+@pytest.mark.slow
 def test_a_corpus_takes_the_bundled_text_and_a_tokenizer_object() -> None:
     class Bytes:
         def encode(self, text: str) -> list[int]:

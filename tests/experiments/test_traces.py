@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -198,6 +199,20 @@ def test_given_tokens_and_blocks_come_back_too(tmp_path: Path) -> None:
     ]
     table = pd.read_csv(path, comment="#")
     assert table.num_prompt_tokens.tolist() == [9, 9, 9]
+
+
+def test_a_prompt_of_a_hundred_thousand_tokens_comes_back(tmp_path: Path) -> None:
+    w = Workload.from_prompts([range(100_000)], 1)
+    w.to_csv(tmp_path / "w.csv")
+    limit = csv.field_size_limit()
+    assert read(tmp_path / "w.csv", "toolkit").fingerprint == w.fingerprint
+    assert csv.field_size_limit() == limit
+
+
+def test_a_tag_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    w = Workload(AtOnce(), Fixed(1, 1), num_requests=1, tags={"a": object()})
+    with pytest.raises(InvalidConfig, match="no file says what the tag"):
+        w.to_csv(tmp_path / "w.csv")
 
 
 def test_a_content_of_ones_own_cannot_be_written(tmp_path: Path) -> None:

@@ -200,6 +200,22 @@ def test_the_oldest_rows_go_first_and_are_counted(monkeypatch: pytest.MonkeyPatc
         record.blocks_at(3)
 
 
+def test_how_many_rows_are_kept_can_be_chosen_by_table():
+    engine = make_engine(recorder=Record(max_rows={"tokens": 20}))
+    for i in range(30):
+        engine.add([i, 2, 3], params(3))
+    engine.run_until_idle()
+    assert engine.record.num_rows("tokens") <= 21
+    assert engine.record.num_dropped["tokens"] == 90 - engine.record.num_rows("tokens")
+    assert engine.record.num_dropped["requests"] == engine.record.num_dropped["steps"] == 0
+
+
+@pytest.mark.parametrize("wrong", [{"token": 9}, {"tokens": 0}])
+def test_bounds_of_no_sense_are_refused(wrong: dict[str, int]):
+    with pytest.raises(InvalidConfig, match="max_rows"):
+        Record(max_rows=wrong)
+
+
 def test_names_go_with_the_rows_that_used_them():
     log = Log({"name": "n"}, max_rows=20)
     for i in range(1_000):

@@ -768,7 +768,8 @@ class Engine:
 
     def _block_counts(self) -> BlockCounts:
         pool = self.cache.pool
-        return BlockCounts(pool.num_used, pool.num_cached, pool.num_free - pool.num_cached)
+        num_free, num_cached = pool.num_free, pool.num_cached
+        return BlockCounts(pool.num_blocks - num_free, num_cached, num_free - num_cached)
 
     def _snapshot(self) -> EngineSnapshot:
         def view(request: Request) -> RequestSnapshot:

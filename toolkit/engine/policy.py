@@ -123,11 +123,18 @@ class Policy:
 
     def rank(self, request: Request, view: SchedulerView) -> tuple[int, Any]:
         """Return a rank that compares with any other; one without sense comes last."""
-        if self._own["rank"] is None:
+        own = self._own["rank"]
+        if own is None:
             return (0, 0)
-        value = self._ask("rank", _sortable, request, view)
+        # As ``_ask`` does it, without the call: everybody is asked about in every step.
+        try:
+            value = own(request, view)
+        except BaseException:
+            self.overrule("rank", "raised", exc_info=True)
+            return (1, 0)
         if type(value) is int:  # which compares by itself, and quickly
             return (0, value)
+        value = self._checked("rank", _sortable, value)
         return (1, 0) if value is None else (0, _Rank(value, self))
 
     def admits(self, request: Request, view: SchedulerView) -> bool:
@@ -158,6 +165,9 @@ class Policy:
         except BaseException:
             self.overrule(method, "raised", exc_info=True)
             return None
+        return self._checked(method, check, answer)
+
+    def _checked(self, method: str, check: Callable[[Any], T], answer: Any) -> T | None:
         try:
             return check(answer)
         except BaseException:

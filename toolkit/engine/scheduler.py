@@ -387,24 +387,23 @@ class Scheduler:
             if is_preempted or start == len(tokens):  # or an idle beam
                 draft.skipped.add(request.id)
                 continue
-            if (
-                start + 1 == len(tokens)
-                and start < writable.get(request.id, 0)
-                and start >= request.num_lost_tokens
-                and request.pooling is None
-                and not asks_policy
-                and not moved
-            ):  # its newest token, into a block that it has: what nearly all requests want
-                draft.budget -= 1
-                chunk = (request.id, start, start + 1, (tokens[start],), (), False, True)
-                chunks.append(_new_chunk(chunk))
-                continue
             want = min(len(tokens) - start, draft.budget)
             if asks_policy:
                 want = self._policy.chunk(request, want, draft.budget, view)
                 if want == 0:
                     draft.skipped.add(request.id)
                     continue
+            if (
+                start + 1 == len(tokens)
+                and start < writable.get(request.id, 0)
+                and start >= request.num_lost_tokens
+                and request.pooling is None
+                and not moved
+            ):  # its newest token, into a block that it has: what nearly all requests want
+                draft.budget -= 1
+                chunk = (request.id, start, start + 1, (tokens[start],), (), False, True)
+                chunks.append(_new_chunk(chunk))
+                continue
             table: tuple[int, ...] = ()
             was_moved = request.id in self._beams.moved
             if was_moved:

@@ -84,7 +84,8 @@ def _changed(
     return workload._with(
         **parts,
         text=f"{workload!r}.{said}",
-        redraw=partial(_changed_anew, redraw=workload.with_seed, change=change),
+        # Of what it was made, not of the workload, whose columns would be kept with it.
+        redraw=partial(_changed_anew, redraw=workload._redraw, change=change),
     )
 
 

@@ -16,7 +16,7 @@ from toolkit.errors import InvalidConfig
 from toolkit.experiments.columns import Columns
 from toolkit.experiments.randomness import Array, token_ids, uniform_at, uniforms
 
-__all__ = ["RANDOM_TOKENS", "ChatTurns", "Content", "RandomTokens", "SharedPrefix"]
+__all__ = ["RANDOM_TOKENS", "ChatTurns", "Content", "RandomTokens", "SharedPrefix", "block_names"]
 
 
 class Content:
@@ -27,7 +27,6 @@ class Content:
     """
 
     shares = False  # whether prompts may begin alike, so that a prefix cache has something to find
-    has_block_keys = False  # whether the blocks of prompts have names, so tokens are not needed
     num_turns = 1  # requests of one chain, which arrive one after another
     think_s = 0.0  # between the end of a turn and the next
 
@@ -36,10 +35,13 @@ class Content:
         raise NotImplementedError
 
     def block_keys(
-        self, columns: Columns, arrival_id: int, block_size: int | None
-    ) -> tuple[bytes, ...]:
-        """Return the names of the prompt's full blocks, if this content has those."""
-        return ()
+        self, columns: Columns, arrival_id: int, *, block_size: int | None, seed: int
+    ) -> tuple[bytes, ...] | None:
+        """Return names of the prompt's full blocks, equal where all tokens up to there are equal.
+
+        None where only the tokens themselves can tell; ``block_size`` may be left to the content.
+        """
+        return None
 
     def num_prompt_tokens(self, own: Array, output: Array) -> Array:
         """Return the length of each prompt, given the tokens of its own and of its output."""
@@ -64,6 +66,15 @@ class Content:
     def head(self, num_requests: int) -> Content:
         """Return the content of the first requests alone."""
         return self
+
+
+def block_names(kind: bytes, owner: int, places: range) -> tuple[bytes, ...]:
+    """Return the names of the blocks at those places of a sequence of tokens, 13 bytes each.
+
+    ``kind`` is a byte and ``owner`` a number that tell the sequence apart from all others.
+    """
+    stem = kind + owner.to_bytes(8, "little")
+    return tuple(stem + place.to_bytes(4, "little") for place in places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +109,22 @@ class SharedPrefix(Content):
 
     def token_ids(self, columns: Columns, arrival_id: int, *, vocab_size: int, seed: int) -> Array:
         """See `Content`."""
-        group = int(uniform_at(seed, "group", arrival_id) * self.num_groups)
+        group = self._group(arrival_id, seed)
         own = int(columns.num_prompt_tokens[arrival_id]) - self.num_tokens
         prefix = token_ids(seed, "prefix", group, self.num_tokens, vocab_size=vocab_size)
         rest = token_ids(seed, "prompt", arrival_id, own, vocab_size=vocab_size)
         return np.concatenate([prefix, rest])
+
+    def block_keys(
+        self, columns: Columns, arrival_id: int, *, block_size: int | None, seed: int
+    ) -> tuple[bytes, ...] | None:
+        """See `Content`."""
+        if block_size is None:
+            return None
+        num_shared = self.num_tokens // block_size
+        num = int(columns.num_prompt_tokens[arrival_id]) // block_size
+        shared = block_names(b"g", self._group(arrival_id, seed), range(num_shared))
+        return shared + block_names(b"r", arrival_id, range(num_shared, num))
 
     def num_prompt_tokens(self, own: Array, output: Array) -> Array:
         """See `Content`."""
@@ -124,6 +146,9 @@ class SharedPrefix(Content):
         if self.num_groups == 1:
             return {}
         return {"group": self._groups(num_requests, seed).astype(object)}
+
+    def _group(self, arrival_id: int, seed: int) -> int:
+        return int(uniform_at(seed, "group", arrival_id) * self.num_groups)
 
     def _groups(self, num_requests: int, seed: int) -> Array:
         return (uniforms(seed, "group", num_requests) * self.num_groups).astype(np.int64)
@@ -161,6 +186,15 @@ class ChatTurns(Content):
                 num = int(output[turn])
                 parts.append(token_ids(seed, "answer", first + turn, num, vocab_size=vocab_size))
         return np.concatenate(parts)
+
+    def block_keys(
+        self, columns: Columns, arrival_id: int, *, block_size: int | None, seed: int
+    ) -> tuple[bytes, ...] | None:
+        """See `Content`; all prompts of a conversation are beginnings of its last."""
+        if block_size is None:
+            return None
+        num = int(columns.num_prompt_tokens[arrival_id]) // block_size
+        return block_names(b"c", arrival_id // self.num_turns, range(num))
 
     def num_prompt_tokens(self, own: Array, output: Array) -> Array:
         """See `Content`."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.columns import Columns, Ragged
-from toolkit.experiments.content import Content
+from toolkit.experiments.content import Content, block_names
 from toolkit.experiments.randomness import Array, token_ids, uniform_at
 
 __all__ = ["Corpus", "Encode", "GivenBlocks", "GivenTokens", "encoder"]
@@ -89,7 +89,6 @@ class GivenBlocks(Content):
     block_tokens: int
 
     shares = True
-    has_block_keys = True
 
     def token_ids(self, columns: Columns, arrival_id: int, *, vocab_size: int, seed: int) -> Array:
         """See `Content`."""
@@ -102,8 +101,8 @@ class GivenBlocks(Content):
         return np.concatenate(parts)
 
     def block_keys(
-        self, columns: Columns, arrival_id: int, block_size: int | None
-    ) -> tuple[bytes, ...]:
+        self, columns: Columns, arrival_id: int, *, block_size: int | None, seed: int
+    ) -> tuple[bytes, ...] | None:
         """See `Content`; raises InvalidConfig if ``block_size`` does not divide the trace's."""
         block_size = block_size or self.block_tokens
         if self.block_tokens % block_size:
@@ -111,10 +110,10 @@ class GivenBlocks(Content):
                 f"block_size={block_size} does not divide the trace's blocks of "
                 f"{self.block_tokens} tokens"
             )
-        each = self.block_tokens // block_size
-        num = int(columns.num_prompt_tokens[arrival_id]) // block_size
-        names = [block.to_bytes(8, "little") for block in self.ids[arrival_id].tolist()]
-        return tuple(names[k // each] + (k % each).to_bytes(4, "little") for k in range(num))
+        parts = range(self.block_tokens // block_size)
+        ids = self.ids[arrival_id].tolist()
+        names = tuple(name for block in ids for name in block_names(b"t", block, parts))
+        return names[: int(columns.num_prompt_tokens[arrival_id]) // block_size]
 
     def num_shared_tokens(self, columns: Columns, seed: int) -> Array:
         """See `Content`."""

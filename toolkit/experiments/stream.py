@@ -32,20 +32,24 @@ class ArrivalStream(Iterator[Arrival]):
 
 
 def _arrivals(workload: Workload, block_size: int | None) -> Iterator[Arrival]:
-    columns, content = workload.columns, workload.content
-    asks_tokens = content.shares and not content.has_block_keys
+    columns, content, seed = workload.columns, workload.content, workload.seed
     for start in range(0, len(workload), _ROWS_AT_ONCE):
         chunks = (c[start : start + _ROWS_AT_ONCE].tolist() for c in columns.numbers().values())
         for arrival_id, row in enumerate(zip(*chunks, strict=True), start):
             due_s, after, num_prompt_tokens, num_output_tokens, priority = row
+            keys = prompt = None
+            if content.shares:
+                keys = content.block_keys(columns, arrival_id, block_size=block_size, seed=seed)
+                if keys is None:
+                    prompt = workload.prompt_token_ids(arrival_id, _VOCAB_SIZE)
             yield Arrival(
                 arrival_id,
                 due_s,
                 num_prompt_tokens,
                 num_output_tokens,
                 after,
-                workload.prompt_token_ids(arrival_id, _VOCAB_SIZE) if asks_tokens else None,
-                content.block_keys(columns, arrival_id, block_size),
+                prompt,
+                keys or (),
                 priority,
                 {name: column[arrival_id] for name, column in columns.tags.items()} or None,
             )

@@ -51,7 +51,8 @@ class Workload:
         seed: Decides all that is drawn; loads that differ in one part have the same luck in others.
         content: What prompts hold: RandomTokens(), SharedPrefix, ChatTurns, Corpus.
         tags: For each tag a value for all; a list to draw from evenly for each request; a mapping
-            from value to weight; or a function from ``table`` to a column.
+            from value to weight; or a function from ``table`` to a column (one of a module, if the
+            workload is to be pickled).
         priority: The same for the priority; a smaller one runs first under the policy "priority".
 
     Raises:
@@ -218,8 +219,9 @@ class Workload:
     def arrivals(self, *, block_size: int | None = None) -> ArrivalStream:
         """Return an iterator over the requests, for a machine without a model; it has a ``len``.
 
-        Prompts that begin alike come as names of blocks where the trace has names (in blocks of
-        ``block_size`` tokens, the trace's own by default), else as tokens; others as a length.
+        Prompts that begin alike come as the names of their full blocks of ``block_size`` tokens
+        (by default a trace's own, if it has blocks); as tokens where there are no names, which a
+        machine hashes; prompts that share nothing come as a length.
 
         Raises:
             InvalidConfig: at the first request, if ``block_size`` does not divide the trace's.

@@ -64,11 +64,11 @@ def write_own(workload: Workload, path: Path) -> None:
     head = {"workload": _VERSION, "seed": workload.seed, "content": said, "tags": types}
     cells: list[Any] = [range(len(columns)), *(c.tolist() for c in columns.numbers().values())]
     for name, values in columns.tags.items():
-        cells.append(map(json.dumps, values) if types[name] == "json" else values)
+        cells.append(map(_as_json, values) if types[name] == "json" else values)
     names = ["arrival_id", *columns.numbers(), *(f"tags.{name}" for name in columns.tags)]
     if extra is not None:
         names.append(_BLOCKS if isinstance(content, GivenBlocks) else _TOKENS)
-        cells.append(" ".join(map(str, extra(k).tolist())) for k in range(len(columns)))
+        cells.append(" ".join(map(str, extra(k))) for k in range(len(columns)))
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(f"# {json.dumps(head)}\n")
         writer = csv.writer(file, lineterminator="\n")
@@ -80,18 +80,22 @@ def _said(
     workload: Workload, content: Content
 ) -> tuple[dict[str, Any], Callable[[int], Any] | None]:
     """Return what the first line says of a content, and what gives its column, if it needs one."""
-    if type(content).__name__ in _MADE and type(content) is _MADE[type(content).__name__]:
-        return {"kind": type(content).__name__, **asdict(content)}, None
+    kind = type(content).__name__
+    if _MADE.get(kind) is type(content):
+        return {"kind": kind, **asdict(content)}, None
     if isinstance(content, GivenBlocks):
-        return {
-            "kind": "GivenBlocks",
-            "block_tokens": content.block_tokens,
-        }, content.ids.__getitem__
+        return {"kind": kind, "block_tokens": content.block_tokens}, content.ids.__getitem__
     if isinstance(content, (GivenTokens, Corpus)):
-        return {"kind": "GivenTokens"}, lambda k: np.asarray(
-            workload.prompt_token_ids(k, _TOO_LARGE)
-        )
+        # A corpus is written as the prompts that it gives.
+        return {"kind": "GivenTokens"}, lambda k: workload.prompt_token_ids(k, _TOO_LARGE)
     raise InvalidConfig(f"no file says what {content!r} is; keep the program that makes it")
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(f"no file says what the tag {value!r} is: {error}") from error
 
 
 def _type_of(values: list[Any]) -> str:
@@ -109,7 +113,7 @@ def _read_csv(path: Path, file: TextIO, first: str, num_requests: int | None) ->
     due_s: list[float] = []
     ints: list[list[int]] = []
     rows: list[list[int]] = []
-    for place, row in table_rows(path, file, needed=needed, above=1):
+    for place, row in table_rows(path, file, needed=needed, above=1, longest=_TOO_LARGE - 1):
         due_s.append(place.seconds(row["due_s"], "due_s"))
         ints.append([_int(place, row[name], name) for name in _INTS])
         for name, kind_of in head["tags"].items():

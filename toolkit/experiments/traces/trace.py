@@ -130,16 +130,23 @@ def opened(path: Path) -> Iterator[TextIO]:
 
 
 def table_rows(
-    path: Path, file: TextIO, *, needed: Sequence[str], known: Sequence[str] = (), above: int = 0
+    path: Path,
+    file: TextIO,
+    *,
+    needed: Sequence[str],
+    known: Sequence[str] = (),
+    above: int = 0,
+    longest: int = 1 << 17,
 ) -> Iterator[tuple[Place, dict[str, str]]]:
     """Yield the rows of a CSV file with a header: those columns of ``needed`` and ``known``.
 
-    ``above`` is how many lines of the file were read before.
+    ``above`` is how many lines of the file were read before, ``longest`` the characters of a field.
 
     Raises:
         InvalidConfig: a needed column is missing, or a row is too short.
     """
     reader = csv.reader(file)
+    usual = csv.field_size_limit(longest)  # of the whole module, so it is put back
     try:
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in needed if name not in header]:
@@ -155,3 +162,5 @@ def table_rows(
             yield place, {name: row[index] for name, index in places.items()}
     except csv.Error as error:
         raise InvalidConfig(f"{path}, line {above + reader.line_num}: {error}") from error
+    finally:
+        csv.field_size_limit(usual)
