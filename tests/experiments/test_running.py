@@ -79,7 +79,7 @@ def test_clients_that_wait_for_their_answers_ask_one_after_the_other(llm: LLM) -
     ):
         if after >= 0:
             waited_s = requests.at[arrival_id, "scheduled_s"] - requests.at[after, "finished_s"]
-            assert waited_s == pytest.approx(due_s, abs=0.005)
+            assert waited_s == pytest.approx(due_s)
 
 
 def test_turns_of_a_chat_find_their_past_in_the_cache_and_an_empty_one_to_begin_with(
