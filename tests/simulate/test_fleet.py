@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidConfig
-from toolkit.simulate import Arrival, Fleet, Machine, Replica, StepWork
+from toolkit.simulate import Arrival, Fleet, Machine, Replica, StaticBatching, StepWork
 
 MACHINE = Machine("opt-13b", "A100-40GB")
 LOADS = st.lists(
@@ -121,6 +121,14 @@ def test_a_conversation_goes_on_when_its_turn_before_has_ended():
     chain = [Arrival(0, 0.0, 50, 10), Arrival(1, 2.0, 50, 10, after=0)]
     table = Fleet(MACHINE, replicas=2, router="least-loaded").run(chain).requests
     assert table["arrival_s"][1] == pytest.approx(table["finished_s"][0] + 2.0)
+
+
+def test_a_policy_that_remembers_does_so_for_each_replica_alone():
+    """Batches of two on either replica: with one memory for both, one replica would wait."""
+    arrivals = [Arrival(number, 0.0, 10, 5) for number in range(4)]
+    fleet = Fleet(MACHINE, replicas=2, router="least-loaded")
+    table = fleet.run(arrivals, policy=StaticBatching(2)).requests
+    assert table["first_scheduled_s"].tolist() == [0.0] * 4
 
 
 def test_the_summary_is_over_all_replicas():

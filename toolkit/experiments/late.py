@@ -2,6 +2,7 @@
 
 from toolkit.experiments.capacity_search import Capacity, capacity
 from toolkit.experiments.comparison import RunComparison, compare, jain_index
+from toolkit.experiments.hit_rates import prefix_hit_rate, prefix_hit_rates
 from toolkit.experiments.judging import VerdictTable, verdict_table, verdicts
 from toolkit.experiments.policy_check import PolicyCheck, check_policy
 from toolkit.experiments.reports import report
@@ -19,6 +20,8 @@ __all__ = [
     "check_policy",
     "compare",
     "jain_index",
+    "prefix_hit_rate",
+    "prefix_hit_rates",
     "report",
     "run",
     "sweep",

@@ -26,3 +26,5 @@ class Arrival(NamedTuple):
     block_keys: tuple[bytes, ...] = ()
     priority: int = 0
     tags: Mapping[str, Any] | None = None
+    # What it makes, where that is known, as of a recorded run: num_output_tokens of them.
+    output_token_ids: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ from toolkit.cache.blocks.paged import BlockTable
 from toolkit.errors import InvalidConfig
 from toolkit.request import Request
 from toolkit.simulate.arrivals import Arrival
-from toolkit.simulate.fleet import FleetRun, requests_of, require_count
+from toolkit.simulate.fleet import FleetRun, own_engine, requests_of, require_count
 from toolkit.simulate.machine import Machine
 from toolkit.simulate.routers import LeastLoaded, choose
 from toolkit.simulate.timeline import Load, Replica, Timeline
@@ -57,7 +57,7 @@ class Disaggregated:
 
     >>> pair = Disaggregated(Machine("opt-13b", "A100-40GB"), transfer_gbps=300)
     >>> run = pair.run([Arrival(0, 0.0, num_prompt_tokens=1000, num_output_tokens=5)])
-    >>> round(1e3 * run.requests["transfer_s"][0], 2)  # 1000 x 800 KiB
+    >>> round(1e3 * float(run.requests["transfer_s"][0]), 2)  # 1000 x 800 KiB
     2.73
 
     Args:
@@ -155,12 +155,12 @@ class _Course:
         self._link_free_s = [0.0] * pair.num_prefill
         self._transfers: list[tuple[int, float]] = []  # arrival id, seconds
         self.prefills = tuple(
-            Replica(at, pair.machine.engine(**options), timeline, self._prefilled)
+            Replica(at, own_engine(pair.machine, options), timeline, self._prefilled)
             for at in range(pair.num_prefill)
         )
         receiving = {**options, "allocator": ReceivingCache, "enable_prefix_caching": False}
         self.decodes = tuple(
-            Replica(at, pair.decode_machine.engine(**receiving), timeline, self._decoded)
+            Replica(at, own_engine(pair.decode_machine, receiving), timeline, self._decoded)
             for at in range(pair.num_decode)
         )
 

@@ -17,7 +17,7 @@ from toolkit.request import Request, SamplingParams
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.feed import Feed
 from toolkit.simulate.progress import progress_bar
-from toolkit.simulate.runner import FIRST_MADE_UP
+from toolkit.simulate.runner import FIRST_MADE_UP, SimulatedRunner
 
 __all__ = ["add_arrival", "drive"]
 
@@ -151,6 +151,8 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
         arrival_s=arrival_s,
         tags=dict(arrival.tags) if arrival.tags else None,
     )
+    if arrival.output_token_ids and isinstance(engine.runner, SimulatedRunner):
+        engine.runner.foresee(request, arrival.output_token_ids)
     if arrival.block_keys:
         request.block_hashes = list(arrival.block_keys)
     elif arrival.prompt_token_ids is None:

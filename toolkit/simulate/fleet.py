@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from toolkit.engine import Engine
 from toolkit.errors import InvalidConfig
 from toolkit.record import Record
 from toolkit.record.summary import summarise
@@ -17,7 +19,7 @@ from toolkit.simulate.machine import Machine
 from toolkit.simulate.routers import Router, choose, resolve_router, router_name
 from toolkit.simulate.timeline import Load, Replica, Timeline
 
-__all__ = ["Fleet", "FleetRun", "requests_of", "require_count"]
+__all__ = ["Fleet", "FleetRun", "own_engine", "requests_of", "require_count"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +106,7 @@ class Fleet:
             load.ended(arrival.arrival_id)
 
         replicas = tuple(
-            Replica(at, self.machine.engine(**options), timeline, end)
+            Replica(at, own_engine(self.machine, options), timeline, end)
             for at in range(self.num_replicas)
         )
         with Load(arrivals, timeline, deliver, progress=progress) as load:
@@ -112,8 +114,7 @@ class Fleet:
         return FleetRun(
             requests=requests_of(replicas),
             records=tuple(replica.engine.record for replica in replicas),
-            title=f"{self.num_replicas} x {self.machine.shape.name} on "
-            f"{self.machine.device.name}, router {router_name(self.router)}",
+            title=f"{self.num_replicas} x {self.machine.name}, router {router_name(self.router)}",
         )
 
     def __repr__(self) -> str:
@@ -138,6 +139,11 @@ def requests_of(replicas: Sequence[Replica]) -> pd.DataFrame:
     served = [table for table in tables if len(table)] or tables[:1]
     merged = pd.concat(served, ignore_index=True)
     return merged.sort_values("arrival_id", kind="stable", ignore_index=True)
+
+
+def own_engine(machine: Machine, options: Mapping[str, Any]) -> Engine:
+    """Return an engine of a machine; what its policy remembers is of this engine alone."""
+    return machine.engine(**{**options, "policy": deepcopy(options.get("policy", "fcfs"))})
 
 
 def require_count(name: str, count: int) -> None:

@@ -121,11 +121,12 @@ class Machine:
             block_size=block_size,
             enable_prefix_caching=enable_prefix_caching,
         )
-        limit = min(self.shape.max_model_len, cache.num_slots)
+        if max_model_len is None:
+            max_model_len = min(self.shape.max_model_len, cache.num_slots)
         config = EngineConfig(
             cache=cache,
             scheduler=SchedulerConfig(
-                max_model_len=limit if max_model_len is None else max_model_len,
+                max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
             ),
@@ -136,7 +137,6 @@ class Machine:
         clock = VirtualClock()
         own = None  # the engine makes its paged cache itself, and can go back then
         if allocator != "paged":
-            max_model_len = config.scheduler.max_model_len
             own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
             SimulatedRunner(self.cost_model, clock),
@@ -164,6 +164,12 @@ class Machine:
         drive(engine, arrivals, progress=progress, until_s=until_s)
         record: Record = engine.record
         return record
+
+    @property
+    def name(self) -> str:
+        """Model and device in words: "opt-66b on 4 x A100-40GB"."""
+        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
+        return f"{self.shape.name} on {count}{self.device.name}"
 
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of the machine, as plain values."""
@@ -199,10 +205,9 @@ class Machine:
     def __repr__(self) -> str:
         shape = self.shape
         error = held_out_error_of(self.cost_model)
-        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
         return "\n".join(
             (
-                f"Machine: {shape.name} on {count}{self.device.name}",
+                f"Machine: {self.name}",
                 f"  weights         {shape.num_parameters / 1e9:.2f} B parameters, "
                 f"{shape.weight_bytes / _GIB:.1f} GiB",
                 f"  KV cache        {self.kv_slots:,} tokens of "

@@ -23,7 +23,14 @@ from toolkit.record import Record
 from toolkit.request import Request
 from toolkit.simulate.texts import RecordedText
 
-__all__ = ["RecordedEngine", "engine_at", "journal_of", "recorded_engine", "replay"]
+__all__ = [
+    "RecordedEngine",
+    "engine_at",
+    "journal_of",
+    "recorded_config",
+    "recorded_engine",
+    "replay",
+]
 
 # What decides about bits, beside the weights.
 _ALIKE = ("model_fingerprint",)
@@ -80,7 +87,7 @@ def engine_at(record: Record, step: int, llm: Any = None) -> Engine:
     own = _history(record, journal)
     prepare = _attach(own, journal)
     player = played(_blank(record, journal, llm), journal, step, _restart(record, journal), prepare)
-    runner = model.detached(_config(record, journal), lambda: own.level == "explain")
+    runner = model.detached(recorded_config(record, journal), lambda: own.level == "explain")
     runner.restore(player.restoration())
     engine: Engine = player.engine
     engine.runner, engine.sampler = runner, getattr(runner, "sampler", None)
@@ -117,7 +124,7 @@ def replay(record: Record, llm: Any = None) -> Record:
         raise EngineError("the engine that recorded this run is gone: give llm=")
     _refuse_lost_code(journal)
     own = _history(record, journal)
-    runner = model.detached(_config(record, journal), lambda: own.level == "explain")
+    runner = model.detached(recorded_config(record, journal), lambda: own.level == "explain")
     clock = RecordedClock()
     engine = _blank(record, journal, llm)(runner, clock)
     try:
@@ -183,7 +190,7 @@ def _blank(record: Record, journal: Journal, llm: Any) -> Callable[[Any, Clock],
     source = journal.engine() if llm is None else llm.engine
     text = None if source is None else source.intake.text
     eos_token_ids = () if source is None else source.intake.eos_token_ids
-    config = _config(record, journal)
+    config = recorded_config(record, journal)
 
     def blank(runner: Any, clock: Clock) -> RecordedEngine:
         return RecordedEngine(
@@ -199,7 +206,7 @@ def _blank(record: Record, journal: Journal, llm: Any) -> Callable[[Any, Clock],
     return blank
 
 
-def _config(record: Record, journal: Journal) -> EngineConfig:
+def recorded_config(record: Record, journal: Journal) -> EngineConfig:
     """Return the settings of the engine that was recorded, whatever those of the LLM are."""
     values = record.config
     cache = CacheConfig(

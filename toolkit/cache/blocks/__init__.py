@@ -1,5 +1,6 @@
 """Blocks of the paged KV cache, counted without a tensor: pool, prefix index, block tables."""
 
+from toolkit.cache.blocks.eviction import Eviction, FarthestUse, FirstIn, LeastUsed
 from toolkit.cache.blocks.paged import (
     BlockCopy,
     BlockTable,
@@ -18,8 +19,12 @@ __all__ = [
     "BlockPool",
     "BlockSnapshot",
     "BlockTable",
+    "Eviction",
     "Extension",
+    "FarthestUse",
+    "FirstIn",
     "Fork",
+    "LeastUsed",
     "OutOfBlocks",
     "PagedCache",
     "PoolState",

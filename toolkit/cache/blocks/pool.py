@@ -6,7 +6,8 @@ A block is in exactly one of three states, told apart by its reference count and
     cached   count = 0 and named        nobody holds it, but a later prompt may reuse its content
     empty    count = 0 and unnamed      nothing worth keeping
 
-Taking a block prefers empty ones, then evicts the cached block that was given back longest ago.
+Taking a block prefers empty ones, then evicts the cached block that was given back longest ago, or
+the one that an `Eviction` strategy chooses.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from toolkit.cache.blocks.eviction import Eviction
 from toolkit.clock import Clock
 from toolkit.errors import InvariantViolation, ToolkitError
 
@@ -59,6 +61,13 @@ class BlockObserver(Protocol):
 class BlockPool:
     """All blocks of a cache, by id.
 
+    Args:
+        num_blocks: How many there are.
+        clock: Stamps when a block was last used; without one that is always 0.
+        observer: Told of every change.
+        eviction: Chooses which cached block loses its content; by default the one that was given
+            back longest ago.
+
     >>> pool = BlockPool(num_blocks=4)
     >>> ids = pool.take(3, "a")
     >>> pool.num_free
@@ -69,11 +78,17 @@ class BlockPool:
     """
 
     def __init__(
-        self, num_blocks: int, *, clock: Clock | None = None, observer: BlockObserver | None = None
+        self,
+        num_blocks: int,
+        *,
+        clock: Clock | None = None,
+        observer: BlockObserver | None = None,
+        eviction: Eviction | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.observer = observer
         self.clock = clock
+        self._eviction = eviction
         self._ref_counts = [0] * num_blocks
         self._names: list[bytes | None] = [None] * num_blocks
         self._index: dict[bytes, int] = {}
@@ -125,7 +140,7 @@ class BlockPool:
         taken = []
         for _ in range(count):
             if not self._empty:
-                self._evict_oldest("capacity")
+                self._evict_next("capacity")
             block_id = self._empty.pop()
             self._ref_counts[block_id] = 1
             taken.append(block_id)
@@ -138,6 +153,8 @@ class BlockPool:
         for block_id in block_ids:
             if self._ref_counts[block_id] == 0:
                 del self._cached[block_id]  # KeyError: an empty block has nothing to share
+                if self._eviction is not None:
+                    self._eviction.keep(block_id)
             self._ref_counts[block_id] += 1
             if self.observer is not None:
                 self.observer.block_shared(block_id, request_id)
@@ -153,10 +170,13 @@ class BlockPool:
                 raise InvariantViolation(f"block {block_id} released by {request_id} is not held")
             self._ref_counts[block_id] -= 1
             if self._ref_counts[block_id] == 0:
-                if self._names[block_id] is None:
+                name = self._names[block_id]
+                if name is None:
                     self._empty.append(block_id)
                 else:
                     self._cached[block_id] = self._now_s()
+                    if self._eviction is not None:
+                        self._eviction.offer(block_id, name)
             if self.observer is not None:
                 self.observer.block_freed(block_id, request_id)
 
@@ -180,7 +200,7 @@ class BlockPool:
         """Drop every name and evict every cached block; return how many were evicted."""
         count = len(self._cached)
         while self._cached:
-            self._evict_oldest("reset")
+            self._evict_next("reset")
         for block_id in list(self._index.values()):
             self.forget(block_id)
         return count
@@ -192,8 +212,10 @@ class BlockPool:
 
     def evict(self, block_id: int) -> None:
         """Empty a cached block before its turn."""
-        self._cached.move_to_end(block_id, last=False)
-        self._evict_oldest("reset")
+        used_s = self._cached.pop(block_id)
+        if self._eviction is not None:
+            self._eviction.keep(block_id)
+        self._empty_out(block_id, used_s, "reset")
 
     def state(self) -> PoolState:
         """Return what a new pool needs to go on as this one will; nothing may be held."""
@@ -203,7 +225,12 @@ class BlockPool:
         return PoolState(names, tuple(self._empty), tuple(self._cached.items()), self.num_evicted)
 
     def set_state(self, state: PoolState) -> None:
-        """Go on as another pool would, of the same size."""
+        """Go on as another pool would, of the same size and with the default eviction.
+
+        Raises:
+            InvariantViolation: a strategy chooses here, and what it knew is not in the state.
+        """
+        _must(self._eviction is None, "a state says nothing of what an eviction strategy knew")
         self._ref_counts = [0] * self.num_blocks
         self._names = [None] * self.num_blocks
         self._index = {name: block_id for block_id, name in state.names}
@@ -214,7 +241,7 @@ class BlockPool:
 
     @property
     def last_used_s(self) -> dict[int, float]:
-        """When each cached block was given back, on the clock; the first is evicted next."""
+        """When each cached block was given back, on the clock, oldest first."""
         return dict(self._cached)
 
     @property
@@ -241,8 +268,15 @@ class BlockPool:
         _must(len(set(named.values())) == len(named), "two blocks have one name")
         _must({name: i for i, name in named.items()} == self._index, "index and names differ")
 
-    def _evict_oldest(self, cause: str) -> None:
-        block_id, used_s = self._cached.popitem(last=False)
+    def _evict_next(self, cause: str) -> None:
+        if self._eviction is None:
+            block_id, used_s = self._cached.popitem(last=False)
+        else:
+            block_id = self._eviction.choose()
+            used_s = self._cached.pop(block_id)
+        self._empty_out(block_id, used_s, cause)
+
+    def _empty_out(self, block_id: int, used_s: float, cause: str) -> None:
         self.forget(block_id)
         self._empty.append(block_id)
         self.num_evicted += 1

@@ -7,13 +7,31 @@ that returns a ``Result``, and ``plot(result)`` that returns a figure with the p
 from __future__ import annotations
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.catalogue import chunked_prefill
+from toolkit.experiments.catalogue import (
+    can_you_trust_the_simulator,
+    chunked_prefill,
+    continuous_against_static,
+    how_benchmarks_lie,
+    latency_against_load,
+    offline_throughput_ladder,
+    prefix_cache_hit_rate,
+    sharing_and_copy_on_write,
+    where_the_memory_goes,
+)
 from toolkit.experiments.catalogue.result import SIZES, Experiment, Result
 
 __all__ = ["EXPERIMENTS", "SIZES", "Experiment", "Result", "find"]
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "where_the_memory_goes": where_the_memory_goes,
+    "latency_against_load": latency_against_load,
+    "can_you_trust_the_simulator": can_you_trust_the_simulator,
+    "continuous_against_static": continuous_against_static,
     "chunked_prefill": chunked_prefill,
+    "prefix_cache_hit_rate": prefix_cache_hit_rate,
+    "sharing_and_copy_on_write": sharing_and_copy_on_write,
+    "how_benchmarks_lie": how_benchmarks_lie,
+    "offline_throughput_ladder": offline_throughput_ladder,
 }
 
 

@@ -1,0 +1,59 @@
+"""Figures 2 and 13 in small: what must hold at any size."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue import where_the_memory_goes as experiment
+from toolkit.experiments.claims_table import find_claim
+
+
+@pytest.fixture(scope="module")
+def result():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(experiment._DURATIONS_S, "quick", {"sharegpt": 60.0, "alpaca": 4.0})
+        return experiment.run(progress=False)
+
+
+@pytest.mark.slow
+def test_orca_max_never_runs_more_than_seven(result) -> None:
+    batched = result.data["batched"].set_index(["load", "allocator"])
+    assert batched.at[("sharegpt", "orca-max"), "most_running"] == 7
+    assert batched.at[("alpaca", "orca-max"), "most_running"] == 7
+    assert find_claim("vllm-orca-max-batch").judge(result.measured["vllm-orca-max-batch"]).verdict
+
+
+@pytest.mark.slow
+def test_the_parts_of_memory_add_up(result) -> None:
+    memory = result.data["memory"]
+    sums = memory.groupby(["load", "allocator"])[["share_of_all", "share_of_allocated"]].sum()
+    assert sums.to_numpy() == pytest.approx(1)
+    by = memory.set_index(["allocator", "part"])
+    oracle = by.loc[("orca-oracle", "internal_fragmentation"), "share_of_all"]
+    assert oracle.to_numpy() == pytest.approx(0)
+    paged = by.loc[("paged", "token_states"), "share_of_allocated"]
+    assert (paged > 0.85).all()
+
+
+@pytest.mark.slow
+def test_every_claim_is_measured_and_the_order_of_allocators_is_the_papers(result) -> None:
+    assert set(result.measured) == set(experiment.CLAIMS)
+    for load in ("sharegpt", "alpaca"):
+        running = [
+            result.measured[f"vllm-fig13-{load}-{allocator}"] for allocator in experiment.ALLOCATORS
+        ]
+        assert running == sorted(running)
+
+
+@pytest.mark.slow
+def test_the_figure_carries_what_it_draws(result) -> None:
+    figure = experiment.plot(result)
+    assert set(figure.data["panel"]) == {"memory", "sharegpt", "alpaca"}
+    assert set(figure.data["source"]) == {"measured", "paper"}
+    assert figure.to_png()[:4] == b"\x89PNG"
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="quick"):
+        experiment.run("huge")

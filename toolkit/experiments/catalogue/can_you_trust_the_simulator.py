@@ -1,0 +1,189 @@
+"""Can you trust the simulator? On this machine, against the real engine.
+
+Two questions, asked apart. Does the simulator schedule as the engine does? Given the durations of a
+real run's steps it must come out identical, chunk by chunk. And does its cost model know how long a
+step takes? It is fitted to one load, whose rate rises until the engine is full, and then predicts
+loads that it has not seen, of other lengths and under another policy, at 70 % and 85 % of what the
+engine can take. Vidur (Agrawal et al., MLSys 2024) claims errors below 9 %.
+
+The engine is real, so figures depend on the machine, and on what else it does meanwhile.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from toolkit.experiments.arrivals import AtOnce, Poisson, Ramp
+from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.lengths import Lengths, Uniform
+from toolkit.experiments.results import Run
+from toolkit.experiments.running import run as run_workload
+from toolkit.experiments.workload import Workload
+from toolkit.record import Record
+from toolkit.simulate import FittedCost, fit, identity, predicted_steps, twin
+
+__all__ = ["CLAIMS", "TITLE", "plot", "run"]
+
+TITLE = "Simulated against measured"
+CLAIMS = ("vidur-identity", "vidur-mean-error", "vidur-p90-error")
+
+FIT_LENGTHS = Uniform((16, 160), (16, 96))
+CHECK_LENGTHS = Uniform((96, 256), (8, 48))
+CHECK_POLICY = "shortest-first"
+SHARES = (0.70, 0.85)  # of the rate at which the engine is full
+_RAMP = (0.1, 1.1)  # of the same, for the load that is fitted to
+_SECONDS = {"quick": 9.0, "paper": 120.0}  # of each load
+_MOST_STEPS = 2_000  # points of the scatter plot
+
+
+def run(
+    size: str = "quick", *, progress: bool | None = None, seed: int = 0, llm: Any = None
+) -> Result:
+    """Run four loads on a real engine, fit to one of them, and predict two.
+
+    Args:
+        size: "quick" for loads of some seconds, "paper" for two minutes each.
+        progress: Whether to show bars; None shows them where somebody looks on.
+        seed: Of the loads.
+        llm: Whose engine is used; by default a new one of the bundled model. Its journal must reach
+            back to its first request.
+
+    Raises:
+        InvalidConfig: there is no such size.
+        RecordError: something else ran on the engine, so that its run is no load.
+    """
+    check_size(size)
+    with _bundled() if llm is None else nullcontext(llm) as model:
+        full_rate = _full_rate(model, FIT_LENGTHS, seed, progress)
+        start, end = (share * full_rate for share in _RAMP)
+        ramp = _load(Ramp(start, end), FIT_LENGTHS, _SECONDS[size], seed + 1)
+        fitted = run_workload(ramp, on=model, progress=progress)
+        cost = fit(_record_of(fitted))
+        schedule = identity(model.engine.record).table
+        full_rate = _full_rate(model, CHECK_LENGTHS, seed + 2, progress)
+        errors, steps = [], []
+        for number, share in enumerate(SHARES):
+            load = _load(
+                Poisson(share * full_rate), CHECK_LENGTHS, _SECONDS[size], seed + 3 + number
+            )
+            checked = run_workload(load, on=model, policy=CHECK_POLICY, progress=progress)
+            record = _record_of(checked)
+            found = twin(record, cost_model=cost).errors.reset_index()
+            errors.append(found.assign(share=share, rate=share * full_rate, policy=CHECK_POLICY))
+            steps.append(predicted_steps(record, cost).assign(share=share))
+    table = pd.concat(errors, ignore_index=True)
+    return Result(
+        name="can_you_trust_the_simulator",
+        size=size,
+        data={
+            "errors": table,
+            "steps": _thinned(pd.concat(steps, ignore_index=True)),
+            "coefficients": cost.table.reset_index(),
+            "identity": schedule.reset_index(),
+        },
+        measured={
+            "vidur-identity": 100 * float((schedule["identical"] / schedule["rows"]).min()),
+            "vidur-mean-error": _largest(table, "mean"),
+            "vidur-p90-error": _largest(table, "p90"),
+        },
+        reasons=_reasons(table, cost),
+        seed=seed,
+    )
+
+
+def plot(result: Result) -> Any:
+    """Draw each step's predicted against its measured duration, and the error of every figure."""
+    steps, errors = result.data["steps"], result.data["errors"]
+    from toolkit.experiments import plots  # matplotlib comes with an extra
+
+    with plots.style():
+        figure = plots.figure()
+        left, right = figure.subplots(1, 2)
+        low, high = (
+            1e3 * f(steps[["measured_s", "predicted_s"]].to_numpy()) for f in (np.min, np.max)
+        )
+        left.plot([low, high], [low, high], color="#888888", linewidth=0.8, linestyle=":")
+        for index, (share, own) in enumerate(steps.groupby("share")):
+            left.scatter(
+                1e3 * own["measured_s"],
+                1e3 * own["predicted_s"],
+                s=3,
+                alpha=0.4,
+                color=plots.COLOURS[index],
+                label=f"{share:.0%} of capacity",
+                rasterized=True,
+            )
+            _draw_errors(right, errors[errors["share"] == share], index, plots.COLOURS[index])
+        left.set(xscale="log", yscale="log")
+        left.set_xlabel("step, measured (ms)")
+        left.set_ylabel("step, predicted (ms)")
+        left.legend(markerscale=3)
+        for bound in (-9, 9):
+            right.axhline(bound, color=plots.PAPER_COLOUR, linewidth=0.8, linestyle="--")
+        right.axhline(0, color="#888888", linewidth=0.8, linestyle=":")
+        right.set_ylabel("error (%); dashed: Vidur's 9 %")
+        figure.data = errors
+    return figure
+
+
+def _bundled() -> Any:
+    from toolkit.llm import LLM  # loads torch, which drawing a saved result does not need
+
+    return LLM()
+
+
+def _load(arrivals: Any, lengths: Lengths, seconds: float, seed: int) -> Workload:
+    """Return a load of about that many seconds."""
+    num_requests = max(20, round(arrivals.rate * seconds))
+    return Workload(arrivals, lengths, num_requests=num_requests, seed=seed)
+
+
+def _full_rate(model: Any, lengths: Lengths, seed: int, progress: bool | None) -> float:
+    """Return the requests per second that an engine serves while its line is never empty."""
+    num_seqs = model.engine.config.scheduler.max_num_seqs
+    load = Workload(AtOnce(), lengths, num_requests=4 * num_seqs, seed=seed)
+    ends = np.sort(run_workload(load, on=model, progress=progress).requests["finished_s"])
+    # From the first quarter's end to the last quarter's beginning the batch is full.
+    first, last = len(ends) // 4, 3 * len(ends) // 4
+    return float((last - first) / (ends[last] - ends[first]))
+
+
+def _record_of(run: Run) -> Record:
+    assert run.record is not None  # an engine of this process keeps one
+    return run.record
+
+
+def _largest(errors: pd.DataFrame, quantile: str) -> float:
+    return 100 * float(errors.loc[errors["quantile"] == quantile, "error"].abs().max())
+
+
+def _reasons(errors: pd.DataFrame, cost: FittedCost) -> dict[str, str]:
+    """Say which figure is the worst one, and how far off single steps are."""
+    said = {}
+    for quantile in ("mean", "p90"):
+        own = errors[errors["quantile"] == quantile]
+        worst = own.loc[own["error"].abs().idxmax()]
+        said[f"vidur-{quantile}-error"] = (
+            f"{worst['metric']} at {worst['share']:.0%} of capacity; a step is "
+            f"{cost.held_out_error:.1%} off on average"
+        )
+    return said
+
+
+def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return every n-th step, so that a figure has no more than it can show."""
+    return steps.iloc[:: 1 + len(steps) // _MOST_STEPS].reset_index(drop=True)
+
+
+def _draw_errors(axes: Any, errors: pd.DataFrame, index: int, colour: str) -> None:
+    names = errors["metric"].str.removesuffix("_s").str.removesuffix("_per_s")
+    labels = [
+        f"{name} {quantile}" for name, quantile in zip(names, errors["quantile"], strict=True)
+    ]
+    places = np.arange(len(errors)) + 0.3 * (index - 0.5)
+    axes.scatter(places, 100 * errors["error"], s=14, color=colour, zorder=3)
+    axes.set_xticks(range(len(errors)), labels, rotation=90)

@@ -1,0 +1,307 @@
+"""What it costs to let a batch end together: continuous against static batching.
+
+Yu et al. 2022 (Orca, OSDI) schedule by iteration: whoever ends leaves, whoever waits comes in. In a
+static batch seats stay empty until the longest output ends. If a step takes as long whatever is in
+it, the gain in throughput is E[longest of n] / E[length], which for exponential lengths is
+H_n = 1 + 1/2 + ... + 1/n, and for any other is a sum over its distribution: the closed form here.
+If a step of b requests takes a + c b, a gain of M in steps is one of (M + r) / (1 + r) in seconds,
+where r = c n / a: what grows with the batch is paid either way.
+
+Measured twice, on the same schedulers: on a simulated OPT-13B, over the spread of output lengths,
+with steps of one length and with the real ones, which a fuller batch makes longer; and on the real
+engine with the bundled model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from toolkit.experiments.arrivals import Closed
+from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.gamma_outputs import GammaOutputs, closed_form, harmonic
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
+from toolkit.experiments.workload import Workload
+from toolkit.request import SamplingParams
+from toolkit.simulate import Feed, Machine, StaticBatching, progress_bar
+
+__all__ = ["CLAIMS", "TITLE", "plot", "run"]
+
+TITLE = "What does it cost to let a batch end together?"
+CLAIMS = ("orca-closed-form-simulated", "orca-closed-form-engine")
+
+_SIMULATED, _ENGINE = "OPT-13B, simulated", "bundled model, real engine"
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How much is simulated, and how much the real engine computes."""
+
+    cvs: tuple[float, ...]
+    batch_size: int
+    num_batches: int
+    mean: float
+    engine_batch_size: int
+    engine_rounds: int
+    engine_mean: float
+
+
+_SIZES = {
+    "quick": _Size((0.0, 0.5, 1.0, 1.5, 2.0), 32, 24, 64.0, 8, 4, 40.0),
+    "paper": _Size((0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), 32, 200, 100.0, 8, 20, 60.0),
+}
+_EXPONENTIAL = 1.0  # the coefficient of variation at which the closed form is H_n
+_ROUND = 3  # batches that the engine serves under one policy before the other has its turn
+_DRAWN_S = 20.0  # of the seats that are drawn over time
+
+
+def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
+    """Serve as many clients as there are seats, continuously and in static batches.
+
+    A client asks again as soon as it is answered, so its next request waits for a seat, or for the
+    batch to end. A gain is the ratio of output tokens per second, or per step; continuous batching
+    is measured while all seats are taken, since how the last ones empty says nothing of it.
+
+    Args:
+        size: "quick" or "paper" (more and longer requests).
+        progress: Whether to show a bar.
+        seed: Of the lengths.
+
+    Returns:
+        Tables ``gains`` (on, cv, batch size, gain in seconds and in steps, the closed form, what it
+        is for the very lengths that were drawn, how much longer a step of a full batch takes than
+        one of a single request, and the gain in seconds that follows) and ``seats`` (policy, time
+        in s, requests that run), of exponential lengths on the simulated machine.
+    """
+    check_size(size)
+    extent = _SIZES[size]
+    machine = Machine("opt-13b", "A100-40GB")
+    gains, seats = [], []
+    runs = len(extent.cvs) + 1
+    with progress_bar(runs, "Continuous against static", unit="load", progress=progress) as bar:
+        for cv in extent.cvs:
+            lengths = GammaOutputs(extent.mean, cv)
+            w = _load(lengths, extent.batch_size, extent.num_batches, seed)
+            steps = {
+                name: machine.run(
+                    w.arrivals(),
+                    progress=False,
+                    policy=policy,
+                    max_num_seqs=extent.batch_size,
+                    enable_prefix_caching=False,
+                ).steps
+                for name, policy in _policies(extent.batch_size).items()
+            }
+            gains.append(_gain(_SIMULATED, [w], lengths, extent.batch_size, steps))
+            if cv == _EXPONENTIAL:
+                seats += [_seats(name, table) for name, table in steps.items()]
+            bar.update()
+        lengths = GammaOutputs(extent.engine_mean, _EXPONENTIAL)
+        loads = [
+            _load(lengths, extent.engine_batch_size, _ROUND, seed + at)
+            for at in range(extent.engine_rounds)
+        ]
+        steps = _steps_of_engine(loads, extent.engine_batch_size)
+        gains.append(_gain(_ENGINE, loads, lengths, extent.engine_batch_size, steps))
+        bar.update()
+    data = {"gains": pd.DataFrame(gains), "seats": pd.concat(seats, ignore_index=True)}
+    measured, reasons = _measured(data["gains"]), _reasons(data["gains"])
+    return Result("continuous_against_static", size, data, measured, reasons, seed)
+
+
+def _load(lengths: GammaOutputs, batch_size: int, num_batches: int, seed: int) -> Workload:
+    return Workload(Closed(batch_size), lengths, num_requests=batch_size * num_batches, seed=seed)
+
+
+def _policies(batch_size: int) -> dict[str, Any]:
+    return {"continuous": "fcfs", "static": StaticBatching(batch_size)}
+
+
+def _steps_of_engine(loads: Sequence[Workload], batch_size: int) -> dict[str, pd.DataFrame]:
+    """Serve loads with the bundled model on this thread; return the steps of each policy.
+
+    The policies take turns, so that what else the machine does befalls both; and every step counts
+    as the median of those with as many requests and prompts, since others' work is nobody's step.
+    """
+    from toolkit.llm import LLM  # here: torch takes seconds to load, and simulations need none
+
+    policies = _policies(batch_size)
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in policies}
+    with LLM(max_num_seqs=batch_size, enable_prefix_caching=False) as llm:
+        _serve(llm, loads[0].head(1))  # a warm-up
+        for w in loads:
+            for name, policy in policies.items():
+                llm.engine.scheduler.policy = policy
+                tables[name].append(_serve(llm, w))
+    return {name: _steadied(pd.concat(parts)) for name, parts in tables.items()}
+
+
+def _serve(llm: Any, w: Workload) -> pd.DataFrame:
+    """Serve a closed load step by step; return its table of steps."""
+    engine, vocab_size = llm.engine, len(llm.tokenizer)
+    first = engine.scheduler.next_step
+    feed, arrival_ids = Feed(w.arrivals()), {}
+    while True:
+        for _, arrival_id, arrival in feed.take(math.inf):
+            prompt = w.prompt_token_ids(arrival_id, vocab_size)
+            request = engine.add(prompt, _params(arrival.num_output_tokens))
+            arrival_ids[request.id] = arrival_id
+        if not engine.scheduler.has_work:
+            break
+        for update in engine.step().updates:
+            if update.finish_reason is not None:
+                feed.ended(arrival_ids[update.request_id], 0.0)
+    steps = engine.record.steps
+    return steps[steps["step"] >= first]
+
+
+def _steadied(steps: pd.DataFrame) -> pd.DataFrame:
+    alike = [steps["num_requests"], steps["num_prompt_tokens"]]
+    seconds = (steps["duration_s"] + steps["host_gap_s"]).groupby(alike).transform("median")
+    return steps.assign(duration_s=seconds, host_gap_s=0.0)
+
+
+def _params(num_output_tokens: int) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=num_output_tokens, ignore_eos=True, temperature=0.0, detokenize=False
+    )
+
+
+def _gain(
+    on: str,
+    loads: Sequence[Workload],
+    lengths: GammaOutputs,
+    batch_size: int,
+    steps: dict[str, pd.DataFrame],
+) -> dict[str, Any]:
+    """Return a row of ``gains``: every request that computes in a step gets a token from it."""
+    continuous, static = steps["continuous"], steps["static"]
+    continuous = continuous[continuous["num_requests"] == batch_size]
+    per_s, per_step = (
+        [table["num_requests"].sum() / total(table) for table in (continuous, static)]
+        for total in (_seconds, len)
+    )
+    drawn = np.concatenate([w.table["num_output_tokens"] for w in loads]).reshape(-1, batch_size)
+    in_steps = float(drawn.max(axis=1).mean() / drawn.mean())
+    fixed_s, each_s = _step_cost(pd.concat([continuous, static]))
+    growing = each_s * batch_size / fixed_s
+    return {
+        "on": on,
+        "cv": lengths.cv,
+        "batch_size": batch_size,
+        "gain": per_s[0] / per_s[1],
+        "gain_in_steps": per_step[0] / per_step[1],
+        "closed_form": closed_form(lengths, batch_size),
+        "closed_form_of_drawn": in_steps,
+        "full_step": (fixed_s + each_s * batch_size) / (fixed_s + each_s),
+        "gain_of_such_steps": (in_steps + growing) / (1 + growing),
+    }
+
+
+def _step_cost(steps: pd.DataFrame) -> tuple[float, float]:
+    """Return a and c of a + c b, in s: a line through the median steps of each batch size b."""
+    steps = steps[steps["num_prompt_tokens"] == 0]
+    seconds = steps["duration_s"] + steps["host_gap_s"]
+    medians = seconds.groupby(steps["num_requests"]).median()
+    if len(medians) < 2:  # batches of one size: nothing is known of others
+        return float(medians.mean()), 0.0
+    each_s, fixed_s = np.polyfit(medians.index, medians, 1)
+    return float(fixed_s), float(each_s)
+
+
+def _seconds(steps: pd.DataFrame) -> float:
+    return float((steps["duration_s"] + steps["host_gap_s"]).sum())
+
+
+def _seats(name: str, steps: pd.DataFrame) -> pd.DataFrame:
+    """Return how many run, over the first seconds."""
+    steps = steps[steps["start_s"] <= steps["start_s"].iloc[0] + _DRAWN_S]
+    return pd.DataFrame(
+        {"policy": name, "time_s": steps["start_s"], "num_running": steps["num_requests"]}
+    )
+
+
+def _measured(gains: pd.DataFrame) -> dict[str, float]:
+    rows = gains[gains["cv"] == _EXPONENTIAL].set_index("on")
+    simulated, engine = rows.loc[_SIMULATED], rows.loc[_ENGINE]
+    return {
+        "orca-closed-form-simulated": simulated["gain"] / harmonic(int(simulated["batch_size"])),
+        # Of few batches: compared with what these very lengths come to.
+        "orca-closed-form-engine": engine["gain"] / engine["closed_form_of_drawn"],
+    }
+
+
+def _reasons(gains: pd.DataFrame) -> dict[str, str]:
+    """Say, of both machines, what the closed form leaves out: steps that grow with the batch."""
+    rows = gains[gains["cv"] == _EXPONENTIAL].set_index("on")
+    return {
+        claim: f"gain in steps {row['gain_in_steps']:.2f} of {row['closed_form_of_drawn']:.2f}; a "
+        f"full batch's step takes {row['full_step']:.2f} times a single request's, which leaves "
+        f"{row['gain_of_such_steps']:.2f} in seconds; measured, with prompts, {row['gain']:.2f}"
+        for claim, (_, row) in zip(CLAIMS, rows.loc[[_SIMULATED, _ENGINE]].iterrows(), strict=True)
+    }
+
+
+def plot(result: Result) -> DataFigure:
+    """Draw the gain over the spread of lengths, the closed form behind it, and the seats."""
+    gains, seats = result.data["gains"], result.data["seats"]
+    simulated = gains[gains["on"] == _SIMULATED]
+    engine = gains[gains["on"] == _ENGINE]
+    with style():
+        fig = figure(width_in=7.0, height_in=2.8)
+        left, right = fig.subplots(1, 2, width_ratios=(1.25, 1))
+        batch_size = int(simulated["batch_size"].iloc[0])
+        left.plot(
+            simulated["cv"],
+            simulated["closed_form"],
+            color=PAPER_COLOUR,
+            label=f"E[longest of {batch_size}] / E[length]",
+        )
+        for number, (column, label) in enumerate(
+            (("gain_in_steps", "per step"), ("gain", "per second, OPT-13B"))
+        ):
+            points = {**look(number)._asdict(), "linestyle": "none"}
+            left.plot(simulated["cv"], simulated[column], label=label, **points)
+        left.plot(
+            engine["cv"],
+            engine["gain"],
+            label=f"real engine, batch {int(engine['batch_size'].iloc[0])}",
+            **{**look(2)._asdict(), "linestyle": "none"},
+        )
+        left.plot(engine["cv"], engine["closed_form_of_drawn"], "_", color=PAPER_COLOUR, ms=14)
+        left.plot(
+            simulated["cv"],
+            simulated["gain_of_such_steps"],
+            color=PAPER_COLOUR,
+            linestyle=":",
+            label="the same, of growing steps",
+        )
+        left.set(
+            xlabel="standard deviation / mean of output lengths",
+            ylabel="throughput, continuous / static",
+            title="What an even end costs",
+            ylim=(0, 1.5 * gains["closed_form"].max()),
+        )
+        left.legend(loc="upper left")
+        for number, (name, rows) in enumerate(seats.groupby("policy", sort=False)):
+            right.step(
+                rows["time_s"],
+                rows["num_running"],
+                where="post",
+                color=look(number).color,
+                label=name,
+            )
+        right.set(
+            xlabel="time (s)",
+            ylabel="seats that are taken",
+            title="Exponential lengths",
+            ylim=(0, 1.25 * batch_size),
+        )
+        right.legend(loc="upper right", ncols=2)
+        fig.data = gains
+    return fig

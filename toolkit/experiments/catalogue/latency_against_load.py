@@ -1,0 +1,179 @@
+"""How many requests per second each way of giving out memory sustains: vLLM's figure 12.
+
+Kwon et al. 2023 (PagedAttention), section 6.2: normalized latency (end-to-end time per output
+token, averaged over requests) against the rate of a Poisson load, OPT-13B on an A100-40GB. Where
+the curve turns up the queue no longer empties; the rates at which two systems reach the same
+latency are compared. The limit of 0.5 s per token is ours: the paper reads its ratios "at similar
+latencies".
+
+What is the paper's and what is not: see ``where_the_memory_goes``, whose machine and loads these
+are. A queue that grows grows with the length of the load, so knees of a short load lie higher.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from toolkit.experiments.arrivals import Poisson
+from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, ENGINE_OF_2023
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
+from toolkit.experiments.surrogates import Alpaca, ShareGPT
+from toolkit.experiments.sweeping import sweep
+from toolkit.experiments.workload import Workload
+from toolkit.simulate import Machine, progress_bar
+
+__all__ = ["CLAIMS", "LIMIT_S", "TITLE", "knee", "plot", "run"]
+
+TITLE = "How much load does each way of giving out memory sustain?"
+CLAIMS = ("vllm-fig12-over-max", "vllm-fig12-over-oracle")
+LIMIT_S = 0.5  # of normalized latency, s per output token
+
+# Where the paper's curves turn up, requests/s, read off its plots: good to a tick of the axis.
+_KNEES = {
+    "sharegpt": {"orca-max": 0.5, "orca-pow2": 0.75, "orca-oracle": 1.1, "paged": 1.9},
+    "alpaca": {"orca-max": 7.0, "orca-pow2": 13.0, "orca-oracle": 20.0, "paged": 28.0},
+}
+_LENGTHS = {"sharegpt": ShareGPT, "alpaca": Alpaca}
+# Rates that are tried, in parts of the paper's knee.
+_FACTORS = {
+    "quick": (0.6, 0.9, 1.1, 1.4),
+    "paper": (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5),
+}
+_DURATIONS_S = {"quick": {"sharegpt": 600.0}, "paper": {"sharegpt": 3600.0, "alpaca": 3600.0}}
+
+
+def run(
+    size: str = "quick", *, progress: bool | None = None, seed: int = 0, processes: int = 1
+) -> Result:
+    """Serve both loads at rates below and above each allocator's knee.
+
+    Args:
+        size: "quick" (10 minutes of ShareGPT at four rates) or "paper" (an hour of ShareGPT and of
+            Alpaca at ten).
+        progress: Whether to show a bar.
+        seed: Of the loads; all allocators get the same requests.
+        processes: Simulations at a time.
+
+    Returns:
+        Tables ``curves`` (load, allocator, rate, normalized latency in s per token) and ``knees``
+        (load, allocator, the rate at which it reaches the limit, the paper's).
+    """
+    check_size(size)
+    machine = Machine("opt-13b", "A100-40GB")
+    durations_s = _DURATIONS_S[size]
+    cells = [(load, allocator) for load in durations_s for allocator in ALLOCATORS]
+    curves = []
+    with progress_bar(len(cells), "Latency against load", unit="curve", progress=progress) as bar:
+        for load, allocator in cells:
+            middle = _KNEES[load][allocator]
+            w = Workload(
+                Poisson(middle),
+                _LENGTHS[load](),
+                num_requests=round(middle * durations_s[load]),
+                seed=seed,
+            )
+            rows = sweep(
+                w,
+                on=machine,
+                rate=[middle * factor for factor in _FACTORS[size]],
+                seeds=[seed],
+                processes=processes,
+                progress=False,
+                allocator=allocator,
+                **ENGINE_OF_2023,
+            )
+            rows = rows[["rate", "norm_latency_s_mean"]]
+            curves.append(rows.assign(load=load, allocator=allocator))
+            bar.update()
+    table = pd.concat(curves, ignore_index=True)
+    knees = pd.DataFrame(
+        [
+            {
+                "load": load,
+                "allocator": allocator,
+                "rate": knee(rows["rate"], rows["norm_latency_s_mean"], LIMIT_S),
+                "paper_rate": _KNEES[load][allocator],
+            }
+            for (load, allocator), rows in table.groupby(["load", "allocator"], sort=False)
+        ]
+    )
+    data = {"curves": table, "knees": knees}
+    return Result("latency_against_load", size, data, _measured(knees), _REASONS, seed)
+
+
+def knee(rates: Sequence[float], latencies_s: Sequence[float], limit_s: float) -> float:
+    """Return the first rate at which a curve rises through a limit, NaN where it does not.
+
+    Between two rates the logarithm of the latency is taken to be a straight line.
+
+    >>> knee([1, 2, 3], [0.1, 0.1, 10.0], limit_s=1.0)
+    2.5
+    """
+    logs = np.log(np.asarray(latencies_s, dtype=float)) - math.log(limit_s)
+    rates = np.asarray(rates, dtype=float)
+    for at in range(len(rates) - 1):
+        if logs[at] <= 0 < logs[at + 1]:
+            part = -logs[at] / (logs[at + 1] - logs[at])
+            return float(rates[at] + part * (rates[at + 1] - rates[at]))
+    return math.nan
+
+
+_REASONS = dict.fromkeys(
+    CLAIMS,
+    "the rates at 0.5 s per token, OPT-13B and ShareGPT alone; the paper's range is over models",
+)
+
+
+def _measured(knees: pd.DataFrame) -> dict[str, float]:
+    rates = knees[knees["load"] == "sharegpt"].set_index("allocator")["rate"]
+    return {
+        "vllm-fig12-over-max": float(rates["paged"] / rates["orca-max"]),
+        "vllm-fig12-over-oracle": float(rates["paged"] / rates["orca-oracle"]),
+    }
+
+
+def plot(result: Result) -> DataFigure:
+    """Draw a curve per allocator, its knee marked, and a tick below where the paper has it."""
+    curves, knees = result.data["curves"], result.data["knees"]
+    loads = list(curves["load"].unique())
+    with style():
+        fig = figure(width_in=3.6 * len(loads), height_in=2.8)
+        for axes, load in zip(fig.subplots(1, len(loads), squeeze=False)[0], loads, strict=True):
+            for number, (allocator, name) in enumerate(ALLOCATORS.items()):
+                rows = curves[(curves["load"] == load) & (curves["allocator"] == allocator)]
+                axes.plot(
+                    rows["rate"],
+                    rows["norm_latency_s_mean"],
+                    label=name,
+                    **look(number)._asdict(),
+                )
+                at = knees[(knees["load"] == load) & (knees["allocator"] == allocator)].iloc[0]
+                axes.plot(at["rate"], LIMIT_S, "x", color=look(number).color, markersize=7)
+                axes.plot(
+                    at["paper_rate"],
+                    0.0,
+                    "|",
+                    color=look(number).color,
+                    markersize=14,
+                    markeredgewidth=2,
+                    clip_on=False,
+                )
+            axes.axhline(LIMIT_S, color=PAPER_COLOUR, linewidth=0.8, linestyle=":")
+            axes.set(
+                title=f"OPT-13B, {_TITLES[load]}",
+                xlabel="requests/s  (ticks on the axis: knees of the paper)",
+                ylabel="normalized latency (s/token)",
+                ylim=(0, 2 * LIMIT_S),
+                xlim=(0, None),
+            )
+        axes.legend(loc="upper left")
+        fig.data = curves.merge(knees.rename(columns={"rate": "knee_rate"}))
+    return fig
+
+
+_TITLES = {"sharegpt": "ShareGPT", "alpaca": "Alpaca"}

@@ -1,0 +1,248 @@
+"""Where the KV memory goes, and so how many requests run at once: vLLM's figures 2 and 13.
+
+Kwon et al. 2023 (PagedAttention), section 6.2: OPT-13B on an A100-40GB, whose 12 GiB of KV memory
+hold 15,728 tokens; ShareGPT at 2 requests/s and Alpaca at 30, under Orca's allocator with three
+kinds of reservation, and under paging.
+
+The scheduler, the allocators and their accounting are exact. Two things are not the paper's: the
+lengths, of which only means were published (the surrogates say so), and the time of a step, which
+comes from a published fit for the same GPU with more memory. Prompts are computed in steps of their
+own, before all else, as vLLM did then (``prefill-first``). Under Orca the memory is full at these
+rates, so that memory and lengths alone decide how many run; under paging it is not, and the number
+is rate x latency, which the time of a step decides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from toolkit.experiments.arrivals import Poisson
+from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.claims_table import find_claim
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
+from toolkit.experiments.surrogates import Alpaca, ShareGPT
+from toolkit.experiments.workload import Workload
+from toolkit.simulate import Machine, MemoryMeter, MemoryUse, drive, progress_bar
+
+__all__ = ["ALLOCATORS", "CLAIMS", "ENGINE_OF_2023", "TITLE", "plot", "run"]
+
+TITLE = "Where does the KV memory go?"
+
+# As the paper calls them.
+ALLOCATORS = {
+    "orca-max": "Orca (Max)",
+    "orca-pow2": "Orca (Pow2)",
+    "orca-oracle": "Orca (Oracle)",
+    "paged": "vLLM (paged)",
+}
+_LOADS = {"sharegpt": (ShareGPT, 2.0), "alpaca": (Alpaca, 30.0)}
+# Seconds of each load. Orca's queue only grows, and paging is at rest after a few latencies.
+_DURATIONS_S = {
+    "quick": {"sharegpt": 400.0, "alpaca": 40.0},
+    "paper": {"sharegpt": 3600.0, "alpaca": 3600.0},
+}
+_WARMUP_SHARE = 0.25
+# The engine of that time: prompts in steps of their own, of 2,560 tokens at most, nothing shared.
+ENGINE_OF_2023: dict[str, Any] = {
+    "policy": "prefill-first",
+    "max_num_batched_tokens": 2560,
+    "enable_prefix_caching": False,
+}
+
+# The paper's names of the parts, which are the first word of the claims' too.
+_PARTS = {
+    "token_states": "token",
+    "reservation": "reservation",
+    "internal_fragmentation": "internal",
+    "external_fragmentation": "external",
+}
+_FIG2 = tuple(
+    f"vllm-fig2-{allocator}-{part}"
+    for allocator, parts in {
+        "orca-max": ("token", "reservation", "internal", "external"),
+        "orca-pow2": ("token", "reservation", "internal", "external"),
+        "orca-oracle": ("token", "reservation", "external"),
+        "paged": ("token",),
+    }.items()
+    for part in parts
+)
+_FIG13 = tuple(f"vllm-fig13-{load}-{allocator}" for load in _LOADS for allocator in ALLOCATORS)
+CLAIMS = ("vllm-orca-max-batch", *_FIG2, *_FIG13)
+
+
+def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
+    """Serve both loads under every allocator, and look where the memory went.
+
+    Args:
+        size: "quick" (400 s of ShareGPT, 40 s of Alpaca) or "paper" (an hour of each).
+        progress: Whether to show a bar.
+        seed: Of the loads.
+
+    Returns:
+        Tables ``memory`` (load, allocator, part, share of all slots, share of the allocated ones)
+        and ``batched`` (load, allocator, requests that ran at once on average and at most).
+    """
+    check_size(size)
+    machine = Machine("opt-13b", "A100-40GB")
+    memory, batched = [], []
+    runs = [(load, allocator) for load in _LOADS for allocator in ALLOCATORS]
+    with progress_bar(len(runs), "Where the memory goes", unit="run", progress=progress) as bar:
+        for load, allocator in runs:
+            lengths, rate = _LOADS[load]
+            duration_s = _DURATIONS_S[size][load]
+            w = Workload(
+                Poisson(rate), lengths(), num_requests=round(1.2 * rate * duration_s), seed=seed
+            )
+            use, mean, most = _serve(machine, w, allocator, duration_s)
+            shares = {of: use.shares(of=of) for of in ("all", "allocated")}
+            memory += [
+                {
+                    "load": load,
+                    "allocator": allocator,
+                    "part": part,
+                    "share_of_all": shares["all"][part],
+                    "share_of_allocated": shares["allocated"].get(part),
+                }
+                for part in MemoryUse._fields
+            ]
+            batched.append(
+                {"load": load, "allocator": allocator, "num_running": mean, "most_running": most}
+            )
+            bar.update()
+    data = {"memory": pd.DataFrame(memory), "batched": pd.DataFrame(batched)}
+    return Result("where_the_memory_goes", size, data, _measured(data), _REASONS, seed)
+
+
+def _serve(
+    machine: Machine, w: Workload, allocator: str, duration_s: float
+) -> tuple[MemoryUse, float, int]:
+    """Return where the memory went after the warm-up, and how many ran: on average, at most."""
+    engine = machine.engine(allocator=allocator, **ENGINE_OF_2023)
+    meter = MemoryMeter(engine, since_s=_WARMUP_SHARE * duration_s)
+    drive(engine, w.arrivals(), until_s=duration_s, progress=False)
+    return meter.mean, meter.mean_num_running, int(engine.record.steps["num_running"].max())
+
+
+_REASONS = dict.fromkeys(
+    ("vllm-fig13-sharegpt-paged", "vllm-fig13-alpaca-paged"),
+    "below saturation: rate x latency, so the step time of another GPU decides it",
+)
+
+
+def _measured(data: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """Return what the claims ask for, by id; shares in per cent."""
+    batched = data["batched"].set_index(["load", "allocator"])
+    measured = {
+        f"vllm-fig13-{load}-{allocator}": float(row["num_running"])
+        for (load, allocator), row in batched.iterrows()
+    }
+    measured["vllm-orca-max-batch"] = float(batched.at[("sharegpt", "orca-max"), "most_running"])
+    memory = data["memory"]
+    for row in memory[memory["load"] == "sharegpt"].itertuples():
+        claim = f"vllm-fig2-{row.allocator}-{_PARTS.get(row.part)}"
+        if claim in _FIG2:
+            # The paper's bar for vLLM is of what its blocks take, the others are of all memory.
+            is_paged = row.allocator == "paged"
+            measured[claim] = 100 * (row.share_of_allocated if is_paged else row.share_of_all)
+    return measured
+
+
+def plot(result: Result) -> DataFigure:
+    """Draw figure 2 as stacked bars and figure 13 as bars; dashes are the paper's values."""
+    with style():
+        fig = figure(width_in=7.2, height_in=3.0)
+        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.4, 1, 1))
+        rows = _draw_parts(parts, result)
+        for axes, load, title in (
+            (sharegpt, "sharegpt", "ShareGPT, 2 req/s"),
+            (alpaca, "alpaca", "Alpaca, 30 req/s"),
+        ):
+            rows += _draw_batched(axes, result, load, title)
+        fig.data = pd.DataFrame(rows)
+    return fig
+
+
+def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
+    """Stack the parts of each allocator, the paper's beside, paler; return what was drawn."""
+    memory = result.data["memory"]
+    memory = memory[memory["load"] == "sharegpt"].set_index(["allocator", "part"])
+    rows = []
+    for at, allocator in enumerate(ALLOCATORS):
+        share = "share_of_allocated" if allocator == "paged" else "share_of_all"
+        tops = {"measured": 0.0, "paper": 0.0}
+        for number, (part, name) in enumerate(_PARTS.items()):
+            claim = f"vllm-fig2-{allocator}-{name}"
+            heights = {
+                "measured": 100 * float(memory.at[(allocator, part), share]),
+                "paper": find_claim(claim).value if claim in _FIG2 else 0.0,
+            }
+            for side, (source, height) in enumerate(heights.items()):
+                if not height > 0:
+                    continue
+                axes.bar(
+                    at + (-0.19, 0.19)[side],
+                    height,
+                    0.36,
+                    bottom=tops[source],
+                    color=look(number).color,
+                    alpha=(1.0, 0.4)[side],
+                    label=part.replace("_", " ") if side == at == 0 else None,
+                )
+                tops[source] += height
+                rows.append(
+                    {
+                        "panel": "memory",
+                        "allocator": allocator,
+                        "part": part,
+                        "source": source,
+                        "value": height,
+                    }
+                )
+    axes.set(
+        ylabel="share of KV memory (%)",
+        ylim=(0, 100),
+        title="KV memory (paler: the paper)",
+    )
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    axes.grid(axis="x", visible=False)
+    axes.get_figure().legend(loc="outside lower center", ncols=4)
+    return rows
+
+
+def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict[str, Any]]:
+    """Draw the requests that ran at once, a dash where the paper has them."""
+    batched = result.data["batched"]
+    batched = batched[batched["load"] == load].set_index("allocator")
+    rows = []
+    for at, allocator in enumerate(ALLOCATORS):
+        measured = float(batched.at[allocator, "num_running"])
+        claimed = find_claim(f"vllm-fig13-{load}-{allocator}").value
+        axes.bar(at, measured, 0.62, color=_BAR_COLOUR)
+        axes.hlines(
+            claimed, at - 0.4, at + 0.4, color=PAPER_COLOUR, label=None if at else "paper", lw=1.6
+        )
+        axes.annotate(
+            f"{measured:.3g}",
+            (at, max(measured, claimed)),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
+        rows += [
+            {"panel": load, "allocator": allocator, "source": source, "value": value}
+            for source, value in (("measured", measured), ("paper", claimed))
+        ]
+    axes.set(ylabel="requests that run at once", title=title)
+    axes.margins(y=0.1)
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left")
+    return rows
+
+
+_BAR_COLOUR = "#56B4E9"
+# Orca's three by how they reserve, as the ticks have no room for more.
+_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
