@@ -22,6 +22,8 @@ _OVERRULES = "toolkit.engine.policy"
 _SHORT, _LONG = (100, 50), (1_200, 100)  # tokens in and out
 _SHARE_LONG = 0.05
 _STEADY_SHARE = 0.9  # of what the machine serves
+# Few enough that a line forms while some of those who came are served.
+_SEATS = {"max_num_seqs": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Load:
 class Trial:
     """What was seen of a policy under one load; numbers are NaN where it broke.
 
-    ``step_us`` is process time of a whole step, from a second run without checks.
+    ``step_us`` is process time of a whole step, from a second run without checks. A request that
+    got no token has waited until the end, ``duration_s``.
     """
 
     error: str = ""
@@ -46,39 +49,42 @@ class Trial:
     idle_share: float = float("nan")
     recomputed_share: float = float("nan")
     step_us: float = float("nan")
+    duration_s: float = float("nan")
 
 
 def make_loads(machine: Machine, seed: int) -> list[Load]:
     """Return three loads: a steady one below capacity, a long line, and one with a tight cache."""
     generator = np.random.default_rng(seed)
-    crowd = _arrivals(generator, 300)
-    done = machine.run(crowd, progress=False).requests
+    crowd = _arrivals(generator, 200)
+    done = machine.run(crowd, progress=False, **_SEATS).requests
     rate = len(crowd) / float(done["finished_s"].max())
-    gaps_s = generator.exponential(1 / (_STEADY_SHARE * rate), 400)
+    gaps_s = generator.exponential(1 / (_STEADY_SHARE * rate), 300)
     longest = max(sum(_LONG), machine.kv_slots // 24)
     num_blocks = -(-2 * longest // 16)
     return [
-        Load("steady", _arrivals(generator, 400, np.cumsum(gaps_s))),
-        Load("line", _arrivals(generator, 600), {"max_num_seqs": 32}),
+        Load("steady", _arrivals(generator, 300, np.cumsum(gaps_s)), _SEATS),
+        Load("line", _arrivals(generator, 300), {"max_num_seqs": 32}),
         Load(
             "tight",
-            _arrivals(generator, 120),
+            _arrivals(generator, 80),
             {"num_kv_blocks": num_blocks, "max_model_len": longest},
         ),
     ]
 
 
-def try_policy(machine: Machine, load: Load, policy: Any) -> Trial:
-    """Run a load under a policy, once with every check and once against the clock."""
+def try_policy(machine: Machine, load: Load, policy: Any, *, until_s: float | None = None) -> Trial:
+    """Run a load under a policy, once with every check and once against the clock.
+
+    ``until_s`` ends it early, in seconds of the load.
+    """
+    options = {**load.options, "policy": policy, "until_s": until_s, "progress": False}
     with _overrules() as told:
         try:
-            record = machine.run(
-                load.arrivals, policy=policy, check_every_step=True, progress=False, **load.options
-            )
+            record = machine.run(load.arrivals, check_every_step=True, **options)
         except InvariantViolation as violation:
             return Trial(str(violation), tuple(told))
         start_s = time.process_time()
-        machine.run(load.arrivals, policy=policy, progress=False, **load.options)
+        machine.run(load.arrivals, **options)
         busy_s = time.process_time() - start_s
     return _seen(record, busy_s, tuple(told))
 
@@ -86,13 +92,16 @@ def try_policy(machine: Machine, load: Load, policy: Any) -> Trial:
 def _seen(record: Record, busy_s: float, overrules: tuple[str, ...]) -> Trial:
     steps, requests = record.steps, record.requests
     held_back = steps[(steps["limited_by"] == "policy") & (steps["num_waiting"] > 0)]
+    end_s = float(steps["start_s"].iloc[-1] + steps["duration_s"].iloc[-1])
+    waits_s = requests["ttft_s"].fillna(end_s - requests["arrival_s"])
     idle = (held_back["token_budget"] - held_back["num_tokens"]).sum()
     return Trial(
         overrules=overrules,
-        longest_wait_s=float(requests["ttft_s"].max()),
+        longest_wait_s=float(waits_s.max()),
         idle_share=float(idle / steps["token_budget"].sum()),
         recomputed_share=float(steps["num_recomputed_tokens"].sum() / steps["num_tokens"].sum()),
         step_us=1e6 * busy_s / len(steps),
+        duration_s=end_s,
     )
 
 
