@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiments.runs import made_run
 from tests.experiments.toy import Toy
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS
@@ -49,6 +50,19 @@ def test_a_page_asks_nothing_of_the_network(folder: Path) -> None:
 def test_the_figure_that_was_saved_is_the_one_shown(folder: Path) -> None:
     (folder / "toy" / "figure.png").write_bytes(b"picture")
     assert "cGljdHVyZQ==" in report(folder).read_text()
+
+
+def test_saved_runs_are_shown_too(folder: Path, tmp_path: Path) -> None:
+    run = made_run([0.1, 0.2, 0.3] * 5, block_size=16)
+    (folder / "server").mkdir()
+    run.save(folder / "server" / "run-1.zip")
+    page = report(folder).read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "server/run-1.zip" in page
+    assert "Run of made" in page
+    assert "block_size" in page
+    run.save(tmp_path / "run-0.zip")
+    assert "run-0.zip" in report(tmp_path).read_text()
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

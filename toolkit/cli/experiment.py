@@ -60,11 +60,13 @@ def run_experiments(
             figure.savefig(place / f"figure.{ending}")
         claims = [find_claim(claim_id) for claim_id in find(name).CLAIMS]
         _show(verdict_table([result], claims), title=find(name).TITLE)
-        err.print(f"{place}: result.json, {len(result.data)} tables, figure.png, figure.pdf")
+        err.print(f"{place}: experiment.json, {len(result.data)} tables, figure.png, figure.pdf")
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Where `toolkit experiment run` wrote to.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where `experiment run` or `bench serve` wrote to.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page; in the folder by default.")
     ] = None,

@@ -31,6 +31,7 @@ _SGLANG = "SGLang (Zheng et al., NeurIPS 2024)"
 _VIDUR = "Vidur (Agrawal et al., MLSys 2024)"
 _VIDUR_SOURCE = "arXiv:2405.05465"
 _NANO = "nano-vllm"
+_BENCHMARKS = "reports of measuring mistakes"
 _NANO_SOURCE = "github.com/GeeeekExplorer/nano-vllm, bench.py and README"
 
 
@@ -198,6 +199,26 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_VIDUR_SOURCE}; the paper gives one figure, 9 %, for all quantiles",
         is_simulated=False,
         high=15.0,
+    ),
+    Claim(
+        "benchmark-counted-from-sending",
+        _BENCHMARKS,
+        "-",
+        "P99 TTFT from when due / from when a limited client sends",
+        1.0,
+        0.0,
+        "shape",
+        "vllm-project/vllm #54101: 3,330 / 508 ms; of another machine and load only the direction",
+    ),
+    Claim(
+        "benchmark-warm-cache",
+        _BENCHMARKS,
+        "-",
+        "P99 TTFT of new prompts / of prompts asked before",
+        1.0,
+        0.0,
+        "shape",
+        "vllm-project/vllm #52884: a warm cache flatters; of another load only the direction",
     ),
     Claim(
         "nano-vllm-output-tokens",

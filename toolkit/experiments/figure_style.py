@@ -7,7 +7,7 @@ marker and a dash of its own as well, so that a copy in black and white still re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -110,9 +110,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def plain_ticks(axis: Any) -> None:
-    """Label a logarithmic axis with plain numbers, at 1, 2 and 5 of each decade."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def plain_ticks(axis: Any, *, at: Sequence[float] = (1, 2, 5)) -> None:
+    """Label a logarithmic axis with plain numbers, the given ones of each decade."""
+    axis.set_major_locator(LogLocator(subs=at))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

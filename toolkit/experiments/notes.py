@@ -56,5 +56,9 @@ def common_notes(
     if watched is not None and watched.omission is not None:
         notes.append(watched.omission)
     if watched is not None and watched.is_saturated:
-        logger.warning("the client was the bottleneck, not what it measured: %s", watched)
+        logger.warning(
+            "the client was the bottleneck, not what it measured: %s; over HTTP more processes "
+            "share the load",
+            watched,
+        )
     return notes

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import Result, find
 from toolkit.experiments.claims_table import CLAIMS
 from toolkit.experiments.judging import VerdictTable, verdict_table
+from toolkit.experiments.results import Run
 
 __all__ = ["report"]
 
@@ -24,19 +27,23 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
     """Write one HTML page that needs nothing else, and return its path.
 
     Args:
-        folder: Holds results in its subfolders, as ``toolkit experiment run --output`` writes them.
+        folder: Holds results of experiments in its subfolders, as ``toolkit experiment run
+            --output`` writes them, or saved runs (``run-*.zip``), there or in the folder itself.
         output: The page; by default ``report.html`` in the folder.
 
     Raises:
-        InvalidConfig: the folder holds no result.
+        InvalidConfig: the folder holds neither.
+        RecordError: a run's file is damaged.
     """
     folder = Path(folder)
     places = sorted(place for place in folder.glob("*/") if Result.is_in(place))
-    if not places:
+    files = sorted([*folder.glob("run-*.zip"), *folder.glob("*/run-*.zip")])
+    if not places and not files:
         raise InvalidConfig(
             f"{folder} holds no results; `toolkit experiment run NAME --output {folder}` makes one"
         )
     results = [Result.load(place) for place in places]
+    runs = {str(path.relative_to(folder)): Run.load(path) for path in files}
     measurable = {claim_id for result in results for claim_id in find(result.name).CLAIMS}
     verdicts = verdict_table(results, [claim for claim in CLAIMS if claim.id in measurable])
     parts = [_part(result, place) for result, place in zip(results, places, strict=True)]
@@ -45,10 +52,10 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
     )
     page = template.render(
         title=f"Experiments in {folder.resolve().name}",
-        summary=verdicts.summary(),
-        parts=parts,
+        summary=verdicts.summary() if results else f"{len(runs)} runs",
+        parts=[*parts, *(_run_part(name, run) for name, run in runs.items())],
         verdicts={name: _rows_of(verdicts, name) for name in verdicts["experiment"].unique()},
-        environments=_environments(results),
+        environments=_environments([*results, *runs.values()], [*(r.name for r in results), *runs]),
         most_rows=_MOST_ROWS,
     )
     target = folder / "report.html" if output is None else Path(output)
@@ -61,35 +68,50 @@ def _rows_of(verdicts: VerdictTable, name: str) -> list[dict[str, str]]:
 
 
 def _part(result: Result, place: Path) -> dict[str, Any]:
-    """Return what the page shows of one result."""
+    """Return what the page shows of an experiment."""
     experiment = find(result.name)
     saved = place / _FIGURE
     png = saved.read_bytes() if saved.is_file() else experiment.plot(result).to_png()
     return {
         "name": result.name,
         "title": experiment.TITLE,
-        "command": f"toolkit experiment run {result.name} --size {result.size}"
-        f" --seed {result.seed}",
+        "text": f"toolkit experiment run {result.name} --size {result.size} --seed {result.seed}",
         "figure": b64encode(png).decode(),
+        "tables": {f"{name}.csv": _shown(table) for name, table in result.data.items()},
+    }
+
+
+def _run_part(name: str, run: Run) -> dict[str, Any]:
+    """Return what the page shows of a run: what was asked of what, its metrics, its picture."""
+    settings = pd.DataFrame(run.settings.items(), columns=["setting", "value"]).astype(str)
+    return {
+        "name": name,
+        "title": name,
+        "text": repr(run),
+        "figure": b64encode(run.plot().to_png()).decode(),
         "tables": {
-            name: {
-                "columns": list(table.columns),
-                "rows": table.head(_MOST_ROWS).to_numpy(object).tolist(),
-                "num_rows": len(table),
-            }
-            for name, table in result.data.items()
+            "metrics": _shown(pd.DataFrame(run.summary().reset_index())),
+            "settings": _shown(settings),
         },
     }
 
 
-def _environments(results: list[Result]) -> list[dict[str, Any]]:
+def _shown(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "columns": list(table.columns),
+        "rows": table.head(_MOST_ROWS).to_numpy(object).tolist(),
+        "num_rows": len(table),
+    }
+
+
+def _environments(results: Sequence[Result | Run], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the distinct surroundings of the results, each with the names that ran in it."""
     found: list[dict[str, Any]] = []
-    for result in results:
+    for result, name in zip(results, names, strict=True):
         facts = dict(result.environment)
         known = next((place for place in found if place["facts"] == facts), None)
         if known is None:
-            found.append({"facts": facts, "names": [result.name]})
+            found.append({"facts": facts, "names": [name]})
         else:
-            known["names"].append(result.name)
+            known["names"].append(name)
     return found

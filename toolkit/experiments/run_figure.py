@@ -52,7 +52,7 @@ def _draw_over_time(axes: Axes, requests: pd.DataFrame) -> None:
             transform=at_bottom,
         )
     axes.set(xlabel="scheduled (s)", ylabel="latency (s)", yscale="log")
-    axes.legend()
+    axes.legend(markerscale=2.5, handlelength=0.8)
 
 
 def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
@@ -64,9 +64,11 @@ def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
     axes.step(times[order], np.cumsum(change[order]), where="post", color="black")
     window = steady_window(requests)
     if window.start_s == window.start_s:
-        axes.axvspan(*window, color="0.9", zorder=0, label="no ramp, no drain")
-        axes.set_title(f"grows by {queue_growth(requests, window):+.2g} requests/s")
-        axes.legend()
+        axes.axvspan(*window, color="0.92", zorder=0)
+        growth = queue_growth(requests, window)
+        axes.set_title(
+            f"grey: grows by {growth:.2g} requests/s", fontweight="normal", fontsize="small"
+        )
     axes.set(xlabel="time (s)", ylabel="requests in the system")
     axes.set_ylim(bottom=0)
 

@@ -57,7 +57,7 @@ class Disaggregated:
 
     >>> pair = Disaggregated(Machine("opt-13b", "A100-40GB"), transfer_gbps=300)
     >>> run = pair.run([Arrival(0, 0.0, num_prompt_tokens=1000, num_output_tokens=5)])
-    >>> round(1e3 * run.requests["transfer_s"][0], 2)  # 1000 x 800 KiB
+    >>> round(1e3 * float(run.requests["transfer_s"][0]), 2)  # 1000 x 800 KiB
     2.73
 
     Args:

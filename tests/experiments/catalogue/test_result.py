@@ -34,7 +34,7 @@ def test_a_saved_result_is_loaded_as_it_was(tmp_path: Path) -> None:
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
         Result.load(tmp_path)
-    (tmp_path / "result.json").write_text(text)
+    (tmp_path / "experiment.json").write_text(text)
     with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
         Result.load(tmp_path)
 

@@ -11,7 +11,9 @@ from toolkit.experiments.catalogue import (
     can_you_trust_the_simulator,
     chunked_prefill,
     continuous_against_static,
+    how_benchmarks_lie,
     latency_against_load,
+    offline_throughput_ladder,
     prefix_cache_hit_rate,
     sharing_and_copy_on_write,
     where_the_memory_goes,
@@ -28,6 +30,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "chunked_prefill": chunked_prefill,
     "prefix_cache_hit_rate": prefix_cache_hit_rate,
     "sharing_and_copy_on_write": sharing_and_copy_on_write,
+    "how_benchmarks_lie": how_benchmarks_lie,
+    "offline_throughput_ladder": offline_throughput_ladder,
 }
 
 

@@ -17,7 +17,7 @@ __all__ = ["SIZES", "Experiment", "Result", "check_size"]
 
 # "quick" ends within a minute on two cores; "paper" is as large as in the paper it repeats.
 SIZES = ("quick", "paper")
-_FILE = "result.json"
+_FILE = "experiment.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Result:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``result.json`` and a CSV file per table into a folder; return the folder."""
+        """Write ``experiment.json`` and a CSV file per table into a folder; return the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.data.items():

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_over_http"]
 
-# Pieces of streams per second up to which one client process is left alone: a third of what it can
-# read (kernels/bench/http_client.py), so that it is idle when something comes.
+# Pieces of streams per second up to which one client process is left alone: less than half of what
+# it can read (kernels/bench/http_client.py), so that it is mostly idle when something comes.
 _PIECES_PER_S = 10_000
 
 
