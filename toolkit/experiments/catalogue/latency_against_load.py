@@ -152,7 +152,7 @@ def plot(result: Result) -> DataFigure:
     curves, knees = result.data["curves"], result.data["knees"]
     loads = list(curves["load"].unique())
     with style():
-        fig = figure(width_in=3.6 * len(loads), height_in=2.8)
+        fig = figure(width_in=3.6 * len(loads), height_in=3.1)
         for axes, load in zip(fig.subplots(1, len(loads), squeeze=False)[0], loads, strict=True):
             for number, (allocator, name) in enumerate(ALLOCATORS.items()):
                 rows = curves[(curves["load"] == load) & (curves["allocator"] == allocator)]
@@ -180,7 +180,8 @@ def plot(result: Result) -> DataFigure:
                 ylim=(0, 2 * knees["limit_s"].max()),
                 xlim=(0, None),
             )
-        axes.legend(loc="upper left")
+        handles, names = axes.get_legend_handles_labels()
+        fig.legend(handles, names, loc="outside lower center", ncols=2 * len(loads))
         fig.data = curves.merge(knees.rename(columns={"rate": "knee_rate"}))
     return fig
 
