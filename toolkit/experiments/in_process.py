@@ -7,6 +7,7 @@ late counts as waiting.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -133,7 +134,8 @@ class _Feeder:
                 stop()
         elapsed_s = time.perf_counter() - start_s
         self._asked.saturation = saturation(
-            self._lags_s,
+            # Where all are due at once no client is in time, and only the whole is measured.
+            [] if math.isinf(self._workload.rate) else self._lags_s,
             self._held_back_s,
             cpu_share=(time.thread_time() - cpu_s) / elapsed_s,
             num_unsent=self._agenda.num_waiting,
