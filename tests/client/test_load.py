@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from statistics import median
 
 import pytest
 
@@ -16,8 +17,8 @@ from toolkit.client.exchange import Answer
 from toolkit.client.load import Item, Load, Watch
 from toolkit.client.target import Target
 
-# Between a write of the server and the client's stamp, on a machine that others use too.
-TOLERANCE_S = 0.05
+# From a write of the server to the client's stamp: of most of them, for others use the machine too.
+TOLERANCE_S = 0.03
 
 
 @pytest.fixture
@@ -58,25 +59,30 @@ def asked(
 
 
 def test_every_token_is_stamped_when_it_comes(server: FakeServer) -> None:
+    server.gap_s = TOLERANCE_S  # so that a stamp at the end of a stream would be far too late
     items = [Item(number, 0.01 * number, -1, body(num_tokens=5)) for number in range(4)]
     answers, _, origin_s = asked(server.url, items)
     assert [answer.status for answer in answers] == ["finished"] * 4
+    delays_s = []
     for number, answer in enumerate(answers):
-        assert answer.scheduled_s == 0.01 * number
-        assert answer.scheduled_s <= answer.sent_s < answer.scheduled_s + TOLERANCE_S
-        written_s = [at_s - origin_s for at_s in server.written_s[str(answer.request_id)]]
+        assert answer.scheduled_s == answer.free_s == 0.01 * number <= answer.sent_s
         assert len(answer.pieces_s) == answer.num_output_tokens == 5
-        for seen_s, at_s in zip(answer.pieces_s, written_s, strict=True):
-            assert 0 <= seen_s - at_s < TOLERANCE_S
         assert answer.num_prompt_tokens == 11
+        written_s = server.written_s[str(answer.request_id)]
+        delays_s += [
+            seen_s + origin_s - at_s
+            for seen_s, at_s in zip(answer.pieces_s, written_s, strict=True)
+        ]
+    assert min(delays_s) >= 0
+    assert median(delays_s) < TOLERANCE_S
+    assert median(answer.sent_s - answer.scheduled_s for answer in answers) < TOLERANCE_S
 
 
 def test_a_slow_server_does_not_slow_the_schedule(server: FakeServer) -> None:
-    server.gap_s = 0.05
+    server.gap_s = 0.2
     items = [Item(number, 0.01 * number, -1, body(num_tokens=4)) for number in range(10)]
-    answers, _, origin_s = asked(server.url, items)
-    assert max(answer.sent_s for answer in answers) < 0.1 + TOLERANCE_S
-    assert max(server.received_s) - origin_s < 0.1 + 2 * TOLERANCE_S
+    answers, _, _ = asked(server.url, items)
+    assert max(answer.sent_s for answer in answers) < min(answer.finished_s for answer in answers)
     assert server.most_open == 10
 
 
@@ -89,6 +95,7 @@ def test_connections_are_used_again_one_after_the_other(server: FakeServer) -> N
 
 
 def test_any_number_is_asked_at_once(server: FakeServer) -> None:
+    server.gap_s = 0.1
     answers, _, _ = asked(server.url, [Item(n, 0.0, -1, body()) for n in range(300)])
     assert {answer.status for answer in answers} == {"finished"}
     assert server.num_connections == 300
@@ -108,7 +115,7 @@ def test_a_limit_in_flight_is_kept_and_what_it_holds_back_is_known(server: FakeS
     assert server.most_open == 2
     held = [answer.free_s - answer.scheduled_s for answer in answers]
     assert sum(held_s > 0 for held_s in held) == 4
-    assert max(answer.sent_s - answer.free_s for answer in answers) < TOLERANCE_S
+    assert median(answer.sent_s - answer.free_s for answer in answers) < TOLERANCE_S
 
 
 def test_each_failure_is_an_answer_of_its_own(server: FakeServer) -> None:
@@ -140,17 +147,18 @@ def test_a_server_that_is_not_there_fails_each_request() -> None:
 def test_an_answer_that_never_ends_fails_after_the_timeout(server: FakeServer) -> None:
     (answer,), _, _ = asked(server.url, [Item(0, 0.0, -1, body("stuck"))], timeout_s=0.1)
     assert (answer.status, answer.error) == ("failed", "no end after 0.1 s")
-    assert answer.finished_s < 0.1 + TOLERANCE_S
+    assert answer.finished_s >= 0.1
 
 
 def test_a_load_that_is_stopped_answers_for_what_was_under_way(server: FakeServer) -> None:
     items = [Item(0, 0.0, -1, body()), Item(1, 0.0, -1, body("stuck")), Item(2, 9.0, -1, body())]
-    answers, _, _ = asked(server.url, items, stop_after_s=0.1)
+    answers, _, _ = asked(server.url, items, stop_after_s=0.5)
     assert [answer.status for answer in answers] == ["finished", "aborted"]
 
 
 def test_a_load_watches_itself(server: FakeServer) -> None:
     server.gap_s = 0.1
     _, watch, _ = asked(server.url, [Item(0, 0.0, -1, body())])
-    assert 2 <= len(watch.loop_lags_s) <= 8
+    assert watch.loop_lags_s
+    assert min(watch.loop_lags_s) >= 0
     assert 0 < watch.cpu_share < 1

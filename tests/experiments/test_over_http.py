@@ -39,7 +39,7 @@ def test_a_run_has_a_row_per_request_and_the_servers_counts(server: FakeServer) 
     assert set(requests["tags.tenant"]) <= {"a", "b"}
     assert len(run.tokens) == 5 * 4
     gaps = run.tokens.groupby("arrival_id")["time_s"].diff().dropna()
-    assert gaps.median() == pytest.approx(server.gap_s, abs=0.01)
+    assert gaps.median() == pytest.approx(server.gap_s, abs=0.05)
     assert requests["itl_max_s"].max() == pytest.approx(gaps.max())
     # One warm-up request, whose prompt is another.
     assert [len(body["prompt"]) for body in server.bodies] == [8] * 6

@@ -7,6 +7,7 @@ late counts as waiting.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from toolkit.engine.events import Aborted, Failed, Finished
 from toolkit.errors import EngineError, InvalidRequest
 from toolkit.experiments.recorded import Refusal
 from toolkit.experiments.saturation import Saturation, saturation
-from toolkit.request import SamplingParams
+from toolkit.request import Request, SamplingParams
 
 if TYPE_CHECKING:
     from toolkit.experiments.workload import Workload
@@ -99,8 +100,8 @@ class _Feeder:
         self._progressed = progressed
         self._agenda = Agenda(max_in_flight=max_in_flight)
         self._asked = Asked()
-        self._arrivals: dict[str, int] = {}  # of requests under way, by id
-        self._ended: deque[tuple[str, float]] = deque()  # as the engine's thread tells
+        self._under_way: dict[str, tuple[int, Request]] = {}  # with arrival ids, by request id
+        self._ended: deque[str] = deque()  # as the engine's thread tells
         self._changed = threading.Event()
         self._lags_s: list[float] = []
         self._held_back_s: list[float] = []
@@ -126,14 +127,15 @@ class _Feeder:
                 self._wait()
         except KeyboardInterrupt:
             self._asked.is_interrupted = True
-            for request_id in list(self._arrivals):
+            for request_id in list(self._under_way):
                 self._engine.abort(request_id, by="interrupt")
         finally:
             for stop in unsubscribe:
                 stop()
         elapsed_s = time.perf_counter() - start_s
         self._asked.saturation = saturation(
-            self._lags_s,
+            # Where all are due at once no client is in time, and only the whole is measured.
+            [] if math.isinf(self._workload.rate) else self._lags_s,
             self._held_back_s,
             cpu_share=(time.thread_time() - cpu_s) / elapsed_s,
             num_unsent=self._agenda.num_waiting,
@@ -164,21 +166,24 @@ class _Feeder:
             return
         self._asked.request_ids[arrival_id] = request.id
         self._asked.sent_s[arrival_id] = sent_s
-        self._arrivals[request.id] = arrival_id
+        self._under_way[request.id] = arrival_id, request
 
     def _on_end(self, event: Finished | Failed | Aborted) -> None:
         """Note an end, on the engine's thread; requests of others end too."""
-        self._ended.append((event.request_id, event.time_s))
+        self._ended.append(event.request_id)
         self._changed.set()
 
     def _take_ends(self) -> None:
         num_ended = 0
         while self._ended:
-            request_id, time_s = self._ended.popleft()
-            arrival_id = self._arrivals.pop(request_id, None)
-            if arrival_id is not None:
-                self._agenda.ended(arrival_id, time_s - self._asked.origin_s)
-                num_ended += 1
+            found = self._under_way.pop(self._ended.popleft(), None)
+            if found is None:  # somebody else's request
+                continue
+            arrival_id, request = found
+            # When its last token was sent, a moment after the end of the step.
+            assert request.finished_s is not None
+            self._agenda.ended(arrival_id, request.finished_s - self._asked.origin_s)
+            num_ended += 1
         if num_ended:
             self._progressed(num_ended)
 

@@ -47,11 +47,12 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
     if isinstance(on, str) or hasattr(on, "address"):
         if policy is not None:
             raise InvalidConfig(f"policy={policy!r}: a server's policy is set where it is started")
-        _check(run_over_http, options)
+        _check(options, run_over_http)
         return run_over_http(w, on, **options)
     if policy is not None:
         options["policy"] = policy
     if hasattr(on, "engine") and callable(getattr(on, "run", None)):
+        _check(options, run_simulated, on.engine)
         return run_simulated(w, on, **options)
     if callable(getattr(on, "run", None)):
         return run_on_several(w, on, **options)
@@ -61,7 +62,7 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
             f"a {type(on).__name__} runs no workload: give an LLM, an Engine, the URL of a server "
             "or a simulate.Machine"
         )
-    _check(run_on_engine, options)
+    _check(options, run_on_engine)
     return run_on_engine(w, engine, **options)
 
 
@@ -230,9 +231,14 @@ def _vocab_size(engine: Any) -> int:
         ) from error
 
 
-def _check(function: Callable[..., Run], options: dict[str, Any]) -> None:
-    """Refuse options that a function does not take, naming those that it does."""
-    _, _, *known = signature(function).parameters
+def _check(options: dict[str, Any], *functions: Callable[..., Any]) -> None:
+    """Refuse options that no function takes by name, naming those that they take."""
+    known = [
+        parameter.name
+        for function in functions
+        for parameter in signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidConfig(

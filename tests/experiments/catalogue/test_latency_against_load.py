@@ -32,7 +32,8 @@ def test_a_curve_that_stays_on_one_side_has_no_knee() -> None:
 def test_paging_sustains_most_and_the_largest_reservation_least(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(experiment._DURATIONS_S, "quick", {"sharegpt": 120.0})
+    monkeypatch.setitem(experiment._DURATIONS_S, "quick", {"sharegpt": 60.0})
+    monkeypatch.setitem(experiment._FACTORS, "quick", (0.5, 2.5))
     result = experiment.run(progress=False)
     knees = result.data["knees"].set_index("allocator")["rate"].dropna()
     order = [name for name in experiment.ALLOCATORS if name in knees.index]

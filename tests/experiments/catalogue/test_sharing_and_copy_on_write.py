@@ -7,11 +7,13 @@ import pytest
 from toolkit.experiments.catalogue import sharing_and_copy_on_write as experiment
 from toolkit.experiments.claims_table import find_claim
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def result():
     with pytest.MonkeyPatch.context() as patch:
-        few = {way: {"alpaca": 30, "sharegpt": 4} for way in ("parallel", "beam")}
+        few = {way: {"alpaca": 20, "sharegpt": 2} for way in ("parallel", "beam")}
         patch.setitem(experiment._NUM_REQUESTS, "quick", few)
         return experiment.run(progress=False)
 
@@ -36,7 +38,7 @@ def test_wider_is_more_to_share_and_beams_share_more_than_samples(result):
 def test_samples_save_what_the_closed_form_says(result):
     samples = result.data["saved"].query("way == 'parallel'")
     assert samples["saved_percent"].to_numpy() == pytest.approx(
-        samples["closed_form_percent"].to_numpy(), rel=0.1
+        samples["closed_form_percent"].to_numpy(), rel=0.15
     )
 
 

@@ -32,8 +32,10 @@ def test_the_parts_of_memory_add_up(result) -> None:
     by = memory.set_index(["allocator", "part"])
     oracle = by.loc[("orca-oracle", "internal_fragmentation"), "share_of_all"]
     assert oracle.to_numpy() == pytest.approx(0)
-    paged = by.loc[("paged", "token_states"), "share_of_allocated"]
-    assert (paged > 0.85).all()
+    # Half a block of 16 is empty on average, and an Alpaca request has but two to five blocks.
+    paged = memory[memory["allocator"] == "paged"].set_index(["load", "part"])
+    assert paged.at[("sharegpt", "token_states"), "share_of_allocated"] > 0.95
+    assert paged.at[("alpaca", "token_states"), "share_of_allocated"] > 0.75
 
 
 @pytest.mark.slow

@@ -37,6 +37,13 @@ CHECK_POLICY = "shortest-first"
 SHARES = (0.70, 0.85)  # of the rate at which the engine is full
 _RAMP = (0.1, 1.1)  # of the same, for the load that is fitted to
 _SECONDS = {"quick": 9.0, "paper": 120.0}  # of each load
+_LABELS = {
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "e2e_s": "E2E",
+    "requests_per_s": "requests/s",
+    "output_tokens_per_s": "tokens/s",
+}
 _MOST_STEPS = 2_000  # points of the scatter plot
 
 
@@ -97,16 +104,15 @@ def run(
 
 def plot(result: Result) -> Any:
     """Draw each step's predicted against its measured duration, and the error of every figure."""
-    steps, errors = result.data["steps"], result.data["errors"]
     from toolkit.experiments import plots  # matplotlib comes with an extra
 
+    steps, errors = result.data["steps"], result.data["errors"]
     with plots.style():
-        figure = plots.figure()
-        left, right = figure.subplots(1, 2)
-        low, high = (
-            1e3 * f(steps[["measured_s", "predicted_s"]].to_numpy()) for f in (np.min, np.max)
-        )
-        left.plot([low, high], [low, high], color="#888888", linewidth=0.8, linestyle=":")
+        figure = plots.figure(height_in=2.9, width_in=7.0)
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
+        both = 1e3 * steps[["measured_s", "predicted_s"]].to_numpy()
+        ends = [both.min(), both.max()]
+        left.plot(ends, ends, color="#888888", linewidth=0.8, linestyle=":")
         for index, (share, own) in enumerate(steps.groupby("share")):
             left.scatter(
                 1e3 * own["measured_s"],
@@ -119,6 +125,8 @@ def plot(result: Result) -> Any:
             )
             _draw_errors(right, errors[errors["share"] == share], index, plots.COLOURS[index])
         left.set(xscale="log", yscale="log")
+        plots.plain_ticks(left.xaxis)
+        plots.plain_ticks(left.yaxis)
         left.set_xlabel("step, measured (ms)")
         left.set_ylabel("step, predicted (ms)")
         left.legend(markerscale=3)
@@ -180,9 +188,10 @@ def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_errors(axes: Any, errors: pd.DataFrame, index: int, colour: str) -> None:
-    names = errors["metric"].str.removesuffix("_s").str.removesuffix("_per_s")
+    quantiles = errors["quantile"].str.replace("p", "P")
     labels = [
-        f"{name} {quantile}" for name, quantile in zip(names, errors["quantile"], strict=True)
+        _LABELS[metric] if metric.endswith("_per_s") else f"{_LABELS[metric]} {quantile}"
+        for metric, quantile in zip(errors["metric"], quantiles, strict=True)
     ]
     places = np.arange(len(errors)) + 0.3 * (index - 0.5)
     axes.scatter(places, 100 * errors["error"], s=14, color=colour, zorder=3)

@@ -95,11 +95,11 @@ def run(
 
 def plot(result: Result) -> Any:
     """Draw the hit rate against the cache's size, a line per rule; published values are marks."""
+    from toolkit.experiments import plots  # matplotlib comes with an extra
+
     rates = result.data["hit_rates"]
     bounded = rates[np.isfinite(rates["num_blocks"])]
     unlimited = 100 * rates.loc[~np.isfinite(rates["num_blocks"]), "hit_rate"].iloc[0]
-    from toolkit.experiments import plots  # matplotlib comes with an extra
-
     with plots.style():
         figure = plots.figure()
         axes = figure.subplots()
@@ -121,6 +121,7 @@ def plot(result: Result) -> Any:
         if any(claim_id in result.measured for claim_id in _MOONCAKE):
             _mark_published(axes, plots.PAPER_COLOUR)
         axes.set_xscale("log")
+        plots.plain_ticks(axes.xaxis)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("cache size (blocks of 512 tokens)")
         axes.set_ylabel("blocks found (%)")

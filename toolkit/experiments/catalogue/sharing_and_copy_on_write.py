@@ -91,9 +91,9 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
 
 def plot(result: Result) -> Any:
     """Draw the share of blocks saved as bars by width, published values and closed form on them."""
-    table = result.data["saved"]
     from toolkit.experiments import plots  # matplotlib comes with an extra
 
+    table = result.data["saved"]
     with plots.style():
         figure = plots.figure()
         panels = figure.subplots(1, len(_LOADS), sharey=True)
