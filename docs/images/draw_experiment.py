@@ -16,7 +16,6 @@ def main() -> None:
     """Run the experiment in its quick size and keep its figure."""
     result = where_the_memory_goes.run("quick")
     TARGET.write_bytes(where_the_memory_goes.plot(result).to_png(dpi=130))
-    print(TARGET)
 
 
 if __name__ == "__main__":
