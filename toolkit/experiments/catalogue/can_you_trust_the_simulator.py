@@ -28,7 +28,7 @@ from toolkit.simulate import FittedCost, fit, identity, predicted_steps, twin
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
-TITLE = "Simulated against measured"
+TITLE = "Can you trust the simulator?"
 CLAIMS = ("vidur-identity", "vidur-mean-error", "vidur-p90-error")
 
 FIT_LENGTHS = Uniform((16, 160), (16, 96))

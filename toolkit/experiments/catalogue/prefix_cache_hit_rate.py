@@ -33,7 +33,7 @@ from toolkit.experiments.workload import Workload
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run", "synthetic_trace"]
 
-TITLE = "Prefix-cache hit rate against cache size"
+TITLE = "How large must a prefix cache be?"
 TRACE_FILE = "mooncake_conversation.jsonl"
 _CLAIMED_SIZES = {"unbounded": None, "1k": 1_000, "10k": 10_000, "50k": 50_000}
 _MOONCAKE = {f"mooncake-conversation-{name}": size for name, size in _CLAIMED_SIZES.items()}

@@ -23,7 +23,7 @@ from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
-TITLE = "Memory saved by sharing blocks between samples and beams"
+TITLE = "How much memory do samples and beams share?"
 WAYS = ("parallel", "beam")
 WIDTHS = (2, 4, 6)
 _LOADS = {"alpaca": Alpaca, "sharegpt": ShareGPT}
