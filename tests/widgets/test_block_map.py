@@ -79,7 +79,8 @@ def test_a_live_map_follows_the_engine_and_is_still_while_it_is(engine: Engine, 
     with pytest.raises(AssertionError, match="no frame"):
         page.wait("cells", timeout_s=0.5)
     engine.run_until_idle()
-    assert page.wait("cells").meta["counts"]["held"] == 0
+    while page.wait("cells").meta["counts"]["held"]:  # until a frame of the end; else it times out
+        pass
 
 
 def test_a_step_can_be_chosen_and_the_newest_followed_again(open_page: Any):

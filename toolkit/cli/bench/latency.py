@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +33,9 @@ from toolkit.cli.bench.options import (
 )
 from toolkit.cli.bench.results import combine
 from toolkit.cli.options import Dtype, MaxModelLen, Model
-from toolkit.experiments import Workload
+
+if TYPE_CHECKING:  # it brings pandas, and `toolkit --help` need not wait for that
+    from toolkit.experiments import Workload
 
 __all__ = ["latency", "measure_latency"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,7 +14,9 @@ from toolkit.cli.bench.results import BenchResult
 from toolkit.cli.console import out
 from toolkit.cli.options import given
 from toolkit.errors import InvalidConfig
-from toolkit.experiments import AtOnce, Fixed, Workload
+
+if TYPE_CHECKING:
+    from toolkit.experiments import Workload
 
 __all__ = [
     "BatchInvariant",
@@ -114,6 +116,8 @@ def workload_for(
     path: Path | None, *, num_prompts: int, input_len: int, output_len: int, seed: int
 ) -> Workload:
     """Return the workload of a file, or random prompts of one length, all at once."""
+    from toolkit.experiments import AtOnce, Fixed, Workload
+
     if path is not None:
         return Workload.from_trace(path, format="toolkit")
     return Workload(AtOnce(), Fixed(input_len, output_len), num_requests=num_prompts, seed=seed)

@@ -24,10 +24,9 @@ from toolkit.cli.bench.options import (
 from toolkit.cli.bench.results import combine
 from toolkit.cli.options import given
 from toolkit.errors import InvalidConfig, ToolkitError
-from toolkit.experiments import AtOnce, Gamma, Workload
 
 if TYPE_CHECKING:  # pandas takes a while, and `toolkit --help` need not wait for it
-    from toolkit.experiments import Run
+    from toolkit.experiments import Run, Workload
 
 __all__ = ["serve"]
 
@@ -152,6 +151,8 @@ def serve(
 
 
 def _traced(path: Path, format: str, *, num_requests: int | None, seed: int) -> Workload:
+    from toolkit.experiments import Workload
+
     if format == "sharegpt":
         raise InvalidConfig("a sharegpt trace needs a tokenizer: use experiments.run in Python")
     return Workload.from_trace(path, format=format, num_requests=num_requests, seed=seed)
@@ -159,6 +160,8 @@ def _traced(path: Path, format: str, *, num_requests: int | None, seed: int) -> 
 
 def _timed(workload: Workload, rate: float | None, burstiness: float) -> Workload:
     """Return the workload at its own times, or at those of a process if a rate is given."""
+    from toolkit.experiments import AtOnce, Gamma
+
     if rate is None:
         return workload
     return workload.with_arrivals(AtOnce() if rate == math.inf else Gamma(rate, burstiness))

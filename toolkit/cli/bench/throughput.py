@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,7 +32,9 @@ from toolkit.cli.bench.options import (
 )
 from toolkit.cli.bench.results import combine
 from toolkit.cli.options import Dtype, MaxModelLen, Model
-from toolkit.experiments import Workload
+
+if TYPE_CHECKING:  # it brings pandas, and `toolkit --help` need not wait for that
+    from toolkit.experiments import Workload
 
 __all__ = ["measure_throughput", "throughput"]
 
