@@ -29,6 +29,7 @@ from toolkit.experiments.results import REQUEST_COLUMNS, Run
 from toolkit.experiments.saturation import Saturation
 from toolkit.experiments.workload import Workload
 from toolkit.record import Record
+from toolkit.record.archive import member, plain, require_small
 
 __all__ = ["MAX_MEMBER_BYTES", "load_run", "save_run"]
 
@@ -53,7 +54,7 @@ def save_run(run: Run, path: Path) -> Path:
         with zipfile.ZipFile(
             partial, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL
         ) as archive:
-            archive.writestr("run.json", json.dumps(_header(run), indent=1, default=_plain))
+            archive.writestr("run.json", json.dumps(_header(run), indent=1, default=plain))
             archive.writestr("requests.csv", _csv(run.requests))
             archive.writestr("tokens.npz", _npz(run.tokens))
             workload = Path(folder) / "workload.csv"
@@ -90,16 +91,11 @@ def _header(run: Run) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Return what JSON does not know as a number, or as its repr."""
-    return value.item() if isinstance(value, np.generic) else repr(value)
-
-
 def _csv(requests: pd.DataFrame) -> str:
     table = requests.copy()
     for name in table:
         if name not in REQUEST_COLUMNS:
-            table[name] = [json.dumps(value, default=_plain) for value in table[name]]
+            table[name] = [json.dumps(value, default=plain) for value in table[name]]
     text: str = table.to_csv(index=False)
     return text
 
@@ -151,15 +147,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Run:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return what a member holds; raise RecordError where that would be too much."""
-    size = archive.getinfo(name).file_size
-    if size > MAX_MEMBER_BYTES:
-        raise RecordError(
-            f"{archive.filename} is no run, or a harmful one: its {name} unpacks to {size:,} "
-            f"bytes, and no run holds more than {MAX_MEMBER_BYTES:,}"
-        )
-    with archive.open(name) as file:
-        return file.read(size)  # with a size, for the one that is declared may be a lie
+    return member(archive, name, what="run", most_bytes=MAX_MEMBER_BYTES)
 
 
 def _requests(content: bytes) -> pd.DataFrame:
@@ -192,9 +180,7 @@ def _parsed(cells: list[str], kind: str) -> Any:
 
 def _tokens(content: bytes) -> pd.DataFrame:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        size = sum(member.file_size for member in arrays.zip.infolist())
-        if size > MAX_MEMBER_BYTES:  # packed twice
-            raise ValueError(f"tokens unpack to {size:,} bytes")
+        require_small(arrays, "tokens", most_bytes=MAX_MEMBER_BYTES)
         columns = {}
         for name, kind in _TOKEN_KINDS.items():
             columns[name] = arrays[name]

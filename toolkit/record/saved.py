@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RecordError
+from toolkit.record.archive import member, plain, require_small
 from toolkit.record.layout import LEVELS, TABLE_KINDS
 from toolkit.record.log import NAME, OBJECT, Codes, Rows
 
@@ -131,15 +132,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Saved:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return what a member holds; raise RecordError where that would be too much."""
-    size = archive.getinfo(name).file_size
-    if size > MAX_MEMBER_BYTES:
-        raise RecordError(
-            f"{archive.filename} is no record, or a harmful one: its {name} unpacks to {size:,} "
-            f"bytes, and no record holds more than {MAX_MEMBER_BYTES:,}"
-        )
-    with archive.open(name) as file:
-        return file.read(size)  # with a size, for the one that is declared may be a lie
+    return member(archive, name, what="record", most_bytes=MAX_MEMBER_BYTES)
 
 
 def _check_header(header: dict[str, Any]) -> None:
@@ -168,12 +161,7 @@ def _fact_lines(facts: list[tuple[str, int, str]]) -> Iterator[str]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON does not know as a number, or as its repr."""
-    return value.item() if isinstance(value, np.generic) else repr(value)
+    return json.dumps(value, default=plain)
 
 
 def _npz(table: str, rows: Rows) -> bytes:
@@ -198,9 +186,7 @@ def _npz(table: str, rows: Rows) -> bytes:
 def _rows(table: str, content: bytes) -> Rows:
     rows: Rows = {}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        size = sum(member.file_size for member in arrays.zip.infolist())
-        if size > MAX_MEMBER_BYTES:  # packed twice
-            raise ValueError(f"{table} unpacks to {size:,} bytes")
+        require_small(arrays, table, most_bytes=MAX_MEMBER_BYTES)
         for name, kind in TABLE_KINDS[table].items():
             is_coded = kind in (NAME, OBJECT)
             values = _column(arrays, name, np.int32 if is_coded else kind)

@@ -56,6 +56,15 @@ class _Bench:
         """What everything else is compared with."""
         return self.serve(self.load())
 
+    @cached_property
+    def limited(self) -> Run:
+        """What a client that keeps few under way makes of the honest load.
+
+        It sends when one ends, as an engine lets the next one in: so a limit of the engine's, under
+        first come, first served, is the client's limit.
+        """
+        return self.serve(self.load(), max_num_seqs=round(_HEADROOM * self.num_under_way))
+
     @property
     def num_under_way(self) -> float:
         """Requests in the system, on average over the honest run."""
@@ -144,19 +153,16 @@ def _warm_cache(bench: _Bench) -> tuple[float, float]:
     return _numbers(done)
 
 
-def _limited(bench: _Bench, *, from_sending: bool) -> tuple[float, float]:
-    """Let a client keep few under way. It sends when one ends: as an engine lets the next one in.
+def _from_sending(bench: _Bench) -> tuple[float, float]:
+    """Count from when a limited client came round to sending: when a request first runs."""
+    assert bench.limited.record is not None
+    table = bench.limited.record.requests
+    p99_s = float(np.percentile(table["first_token_s"] - table["first_scheduled_s"], 99))
+    return p99_s, _numbers(bench.limited)[1]
 
-    So a limit of the engine's, under first come, first served, is the client's limit, and when a
-    request first runs is when the client came round to sending it.
-    """
-    done = bench.serve(bench.load(), max_num_seqs=round(_HEADROOM * bench.num_under_way))
-    p99_s, tokens_per_s = _numbers(done)
-    if from_sending:
-        assert done.record is not None
-        table = done.record.requests
-        p99_s = float(np.percentile(table["first_token_s"] - table["first_scheduled_s"], 99))
-    return p99_s, tokens_per_s
+
+def _from_due(bench: _Bench) -> tuple[float, float]:
+    return _numbers(bench.limited)
 
 
 def _closed(bench: _Bench) -> tuple[float, float]:
@@ -187,11 +193,11 @@ _WAYS: dict[str, tuple[str, Callable[[_Bench], tuple[float, float]]]] = {
     "warm cache": ("the same prompts were asked before", _warm_cache),
     "counted from sending": (
         "a client that keeps few under way; times from when it sends",
-        lambda bench: _limited(bench, from_sending=True),
+        _from_sending,
     ),
     "client limit, all counted": (
         "the same run, times from when a request was due",
-        lambda bench: _limited(bench, from_sending=False),
+        _from_due,
     ),
     "closed loop": ("as many clients as there are requests under way", _closed),
     "few requests": (f"{_FEW} requests, and a P99 of them", _few),
