@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Saturation", "quantile", "saturation"]
+from toolkit.record.rows import quantile
+
+__all__ = ["Saturation", "saturation"]
 
 # Later than this, and a time to first token of some tens of milliseconds is the client's own.
 _MAX_LAG_S = 0.010
@@ -104,17 +106,3 @@ def saturation(
         held_back_max_s=max(held, default=0.0),
         num_unsent=num_unsent,
     )
-
-
-def quantile(ordered: Sequence[float], q: float) -> float:
-    """Return a quantile of ordered numbers, interpolated linearly; NaN of none.
-
-    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
-    2.5
-    """
-    if not ordered:
-        return math.nan
-    place = (len(ordered) - 1) * q
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])

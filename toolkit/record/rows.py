@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from itertools import pairwise
 from operator import mul
 from typing import Any
@@ -11,7 +12,7 @@ from toolkit.engine.events import StepPlan, StepReport
 from toolkit.record.schema import SCHEMA, TAGS, column_names
 from toolkit.request import Request
 
-__all__ = ["REQUEST_KINDS", "STEP_KINDS", "itl_figures", "request_row", "step_row"]
+__all__ = ["REQUEST_KINDS", "STEP_KINDS", "itl_figures", "quantile", "request_row", "step_row"]
 
 _NAN = float("nan")
 _KINDS = {"int64": "q", "float64": "d", "str": "n", "object": "o"}
@@ -96,7 +97,7 @@ def itl_figures(sent_s: array[float]) -> tuple[float, float, float]:
     if len(sent_s) < 2:
         return _NAN, _NAN, _NAN
     gaps = sorted([after - before for before, after in pairwise(sent_s)])
-    return _quantile(gaps, 0.5), _quantile(gaps, 0.99), gaps[-1]
+    return quantile(gaps, 0.5), quantile(gaps, 0.99), gaps[-1]
 
 
 def request_row(
@@ -168,8 +169,14 @@ def _between(start_s: float | None, end_s: float | None) -> float:
     return _NAN if start_s is None or end_s is None else end_s - start_s
 
 
-def _quantile(ordered: list[float], q: float) -> float:
-    """Return the quantile of ordered numbers, interpolated as numpy's is by default."""
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """Return a quantile of ordered numbers, interpolated as numpy's is by default; NaN of none.
+
+    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
+    2.5
+    """
+    if not ordered:
+        return _NAN
     place = q * (len(ordered) - 1)
     below = int(place)
     after = ordered[min(below + 1, len(ordered) - 1)]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from toolkit.client.exchange import Answer
 from toolkit.experiments.recorded import NO_TOKENS, finished
-from toolkit.experiments.saturation import quantile
+from toolkit.record.rows import quantile
 
 if TYPE_CHECKING:
     from toolkit.experiments.workload import Workload
