@@ -7,6 +7,9 @@ the device, so that CUDA graphs can capture them.
 from collections.abc import Callable
 from typing import Any
 
+import triton
+import triton.language as tl
+
 from toolkit.kernels.triton.activations import gelu_mul, silu_mul
 from toolkit.kernels.triton.cutoffs import cut_unlikely
 from toolkit.kernels.triton.grouped_linear import grouped_linear
@@ -42,5 +45,8 @@ def bind() -> dict[str, Callable[..., Any]]:
 
 
 def is_interpreted() -> bool:
-    """Whether the kernels run under the interpreter: settled when this module is imported."""
-    return bool(INTERPRETED.value)
+    """Whether the kernels, and what they use of triton.language, run under the interpreter.
+
+    It is settled when each is imported.
+    """
+    return bool(INTERPRETED.value) and not isinstance(tl.sum, triton.JITFunction)

@@ -17,9 +17,11 @@ def narrow(x, dtype: tl.constexpr):
     """Round float32 to a dtype: to the nearest, of two the even one."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True).to(tl.uint64)
-        bits += 0x7FFF + ((bits >> 16) & 1)
-        x = tl.where(x == x, bits.to(tl.uint32).to(tl.float32, bitcast=True), x)
-    return x.to(dtype)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        out = tl.where(x == x, bits, 0x7FC0).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        out = x.to(dtype)
+    return out
 
 
 @triton.jit
