@@ -25,7 +25,7 @@ import json
 from typing import Any
 
 from common import save, spread
-from peer_clients import FIGURES, PEERS, Load, Peer
+from peer_clients import FIGURES, LlamaCpp, Load, Peer, Vllm
 
 from toolkit import experiments
 from toolkit.cli.bench.metrics import request_metrics
@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url", help="the server, with or without /v1")
     parser.add_argument("--name", required=True, help="of the results file")
-    parser.add_argument("--peer-client", required=True, choices=PEERS)
+    parser.add_argument("--peer-client", required=True, choices=["vllm", "llama.cpp"])
     parser.add_argument("--peer-command", required=True, help="what starts that client")
     parser.add_argument("--tokenizer", help="folder of the model's tokenizer, for vLLM's client")
     parser.add_argument(
@@ -140,8 +140,14 @@ def main() -> None:
     parser.add_argument("--num-prompt-tokens", type=int, default=128)
     parser.add_argument("--num-output-tokens", type=int, default=64)
     options = parser.parse_args()
+    peer: Peer
+    if options.peer_client == "llama.cpp":
+        peer = LlamaCpp(options.peer_command)
+    elif options.tokenizer is None:
+        parser.error("vLLM's client needs --tokenizer FOLDER")
+    else:
+        peer = Vllm(options.peer_command, options.tokenizer)
     facts = facts_of(Target(url=options.url))
-    peer = PEERS[options.peer_client](options.peer_command, options.tokenizer)
     url = options.url.rstrip("/").removesuffix("/v1")
     results = {
         load.name: compare(load, url, facts["model"], peer, options.rounds)

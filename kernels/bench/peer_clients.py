@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["FIGURES", "PEERS", "LlamaCpp", "Load", "Peer", "Vllm"]
+__all__ = ["FIGURES", "LlamaCpp", "Load", "Peer", "Vllm"]
 
 FIGURES = (
     "output_throughput",
@@ -55,7 +55,9 @@ class Peer(Protocol):
 
     sends_text: bool  # else token ids
 
-    def run(self, load: Load, url: str, model: str, prompts: Sequence[str], seed: int) -> Any:
+    def run(
+        self, load: Load, url: str, model: str, prompts: Sequence[str], seed: int
+    ) -> dict[str, dict[str, float]]:
         """Ask a server and return the figures of each definition that the client has, by name."""
 
 
@@ -69,9 +71,7 @@ class Vllm:
 
     sends_text = True
 
-    def __init__(self, command: str, tokenizer: str | None) -> None:
-        if tokenizer is None:
-            raise SystemExit("vLLM's client needs --tokenizer FOLDER")
+    def __init__(self, command: str, tokenizer: str) -> None:
         self._command = [*shlex.split(command), "--tokenizer", tokenizer]
 
     def run(
@@ -134,12 +134,11 @@ class LlamaCpp:
 
     Args:
         command: Starts it.
-        tokenizer: Of no use to it.
     """
 
     sends_text = False
 
-    def __init__(self, command: str, tokenizer: str | None) -> None:
+    def __init__(self, command: str) -> None:
         self._command = shlex.split(command)
 
     def run(
@@ -171,9 +170,6 @@ class LlamaCpp:
         said["output_throughput"] = said["total_output_tokens"] / said["duration"]
         said["request_throughput"] = load.num_requests / said["duration"]
         return {"llama.cpp": said}
-
-
-PEERS: dict[str, type[Vllm] | type[LlamaCpp]] = {"vllm": Vllm, "llama.cpp": LlamaCpp}
 
 
 def _output_of(command: Sequence[str], **variables: str) -> str:
