@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.runs import made_run
+from tests.experiments.made_runs import made_run
 from tests.experiments.toy import Toy
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS

@@ -16,8 +16,8 @@ from toolkit.experiments import (
     Uniform,
     Workload,
 )
-from toolkit.experiments.columns import Ragged
-from toolkit.experiments.given import GivenBlocks
+from toolkit.experiments.workloads.columns import Ragged
+from toolkit.experiments.workloads.given import GivenBlocks
 from toolkit.simulate import Machine
 
 

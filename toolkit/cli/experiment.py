@@ -11,7 +11,7 @@ from rich.table import Table
 from toolkit.cli.console import err, out
 
 if TYPE_CHECKING:  # pandas waits until a command needs it
-    from toolkit.experiments.judging import VerdictTable
+    from toolkit.experiments.claims.judging import VerdictTable
 
 __all__ = ["experiment", "report"]
 
@@ -46,8 +46,8 @@ def run_experiments(
 ) -> None:
     """Run experiments, print the verdicts, and keep tables and figures in a folder."""
     from toolkit.experiments.catalogue import EXPERIMENTS, find
-    from toolkit.experiments.claims_table import find_claim
-    from toolkit.experiments.judging import run_experiment, verdict_table
+    from toolkit.experiments.claims.judging import run_experiment, verdict_table
+    from toolkit.experiments.claims.table import find_claim
 
     chosen = list(EXPERIMENTS) if names == ["all"] else [name.replace("-", "_") for name in names]
     for name in chosen:

@@ -229,13 +229,8 @@ class Engine:
             )
         if self._loop.is_inside_step:
             raise EngineIsRunning("a step is in progress: an observer cannot run another one")
-        with interrupts_held(), self._loop.stepping():
-            report = self._step()
-            if report.num_waiting <= len(report.waiting):
-                return report
-            # Only for who looks at the report: the loop's thread goes without.
-            line = self.scheduler.first_waiting(MOST_NAMED + len(report.waiting))
-            return replace(report, in_line=tuple(request.id for request in line))
+        with interrupts_held():
+            return self._loop.run_step(lambda: self._step(names_line=True))
 
     def run_until_idle(self) -> StepReport | None:
         """Step until every request has ended; return the last report, None if there was no work."""
@@ -484,7 +479,7 @@ class Engine:
 
     # ---- inside a step
 
-    def _step(self) -> StepReport:
+    def _step(self, *, names_line: bool = False) -> StepReport:
         start_s = self.read_clock("start")
         self.step_number = self.scheduler.next_step
         self.emit(events.StepStarted)
@@ -509,13 +504,18 @@ class Engine:
             refused=decision.refused,
             is_lost=self._is_lost,
         )
+        num_waiting += len(plan.preempted_ids) - len(plan.admitted_ids)
+        in_line: tuple[str, ...] = ()
+        if names_line and num_waiting > len(decision.refused):
+            line = self.scheduler.first_waiting(MOST_NAMED + len(decision.refused))
+            in_line = tuple([request.id for request in line])
         report = StepReport(
             plan=plan,
             result=result,
             updates=updates,
             waiting=tuple(decision.refused),
             num_running=num_running + len(plan.admitted_ids) - len(plan.preempted_ids),
-            num_waiting=num_waiting - len(plan.admitted_ids) + len(plan.preempted_ids),
+            num_waiting=num_waiting,
             num_cached_tokens=decision.num_cached_tokens,
             num_recomputed_tokens=decision.num_recomputed_tokens,
             num_evicted=self.cache.pool.num_evicted - evicted,
@@ -530,6 +530,7 @@ class Engine:
             stalled=tuple(decision.stalled),
             preempted=tuple((victim.id, other.id) for victim, other in decision.preempted),
             beam_moves=tuple(decision.beam_moves),
+            in_line=in_line,
         )
         # Not in the report, which tables keep: a traceback holds on to whatever its frames held.
         ends = [(request.id, str(request.finish_reason), request.error) for request in ended]

@@ -173,14 +173,13 @@ class EngineLoop:
         self.post(run)
         return future.result()
 
-    @contextmanager
-    def stepping(self) -> Iterator[None]:
-        """Keep everybody else from the engine's state while the block runs a step."""
+    def run_step(self, step: Callable[[], T]) -> T:
+        """Run a step on this thread while everybody else is kept from the engine's state."""
         with self._lock:
             self.drain()
             self._stepper = threading.current_thread()
             try:
-                yield
+                return step()
             finally:
                 self._stepper = None
                 self.drain()
@@ -210,8 +209,7 @@ class EngineLoop:
             while self._wait_for_work():
                 with self._lock:
                     if not self._pauses and self._has_work():
-                        with self.stepping():
-                            self._step()
+                        self.run_step(self._step)
 
     def _wait_for_work(self) -> bool:
         """Return True when a step can run, False when the thread is to end."""

@@ -93,6 +93,8 @@ class Scheduler:
         self.policy_changed = policy_changed
         self._queue = WaitingQueue()
         self._running: list[Request] = []
+        self._seen_running = ReadOnlyList(self._running)  # by policies
+        self._seen_waiting = ReadOnly(self._queue)
         self._ranks: dict[str, Any] = {}  # of running requests, when the policy is static
         self._requests: dict[str, Request] = {}
         self._one_token: dict[str, Progress] = {}  # what nearly every step does to each of them
@@ -183,7 +185,7 @@ class Scheduler:
     def end(self, request: Request, status: Status, reason: FinishReason, now_s: float) -> None:
         """End a request at any moment: its blocks are free when this returns."""
         if request.status is Status.RUNNING:
-            self._running = [other for other in self._running if other is not request]
+            self._running[:] = [other for other in self._running if other is not request]
             self._ranks.pop(request.id, None)
         else:
             self._queue.remove(request)
@@ -376,13 +378,25 @@ class Scheduler:
         self, draft: Decision, view: SchedulerView, *, ask_policy: bool = True
     ) -> None:
         asks_policy = self._policy.has_chunk and ask_policy
-        writable, moved, chunks = self._writable, self._beams.moved, draft.chunks
+        writable, chunks = self._writable, draft.chunks
+        is_quick = not asks_policy and not self._beams.moved
         for request in tuple(self._running):
             if draft.budget == 0:
                 draft.limited_by = "budget"
                 return
             start = request.num_computed_tokens
             tokens = request.token_ids
+            if (
+                is_quick
+                and start + 1 == len(tokens)
+                and start < writable.get(request.id, 0)
+                and start >= request.num_lost_tokens
+                and request.pooling is None
+            ):  # its newest token, into a block that it has: what nearly all requests want
+                draft.budget -= 1
+                chunk = (request.id, start, start + 1, (tokens[start],), (), False, True)
+                chunks.append(_new_chunk(chunk))
+                continue
             is_preempted = request.status is not Status.RUNNING  # by one before it
             if is_preempted or start == len(tokens):  # or an idle beam
                 draft.skipped.add(request.id)
@@ -393,17 +407,6 @@ class Scheduler:
                 if want == 0:
                     draft.skipped.add(request.id)
                     continue
-            if (
-                start + 1 == len(tokens)
-                and start < writable.get(request.id, 0)
-                and start >= request.num_lost_tokens
-                and request.pooling is None
-                and not moved
-            ):  # its newest token, into a block that it has: what nearly all requests want
-                draft.budget -= 1
-                chunk = (request.id, start, start + 1, (tokens[start],), (), False, True)
-                chunks.append(_new_chunk(chunk))
-                continue
             table: tuple[int, ...] = ()
             was_moved = request.id in self._beams.moved
             if was_moved:
@@ -763,9 +766,12 @@ class Scheduler:
         return SchedulerView(
             now_s=now_s,
             token_budget=self.config.max_num_batched_tokens,
-            running=ReadOnlyList(self._running),
-            waiting=ReadOnly(self._queue),
+            running=self._seen_running,
+            waiting=self._seen_waiting,
             num_free_blocks=self.cache.num_free_blocks,
-            cached_tokens=lambda request: self.cache.match_prefix(request).num_tokens,
+            cached_tokens=self._num_cached_tokens,
             last_step=self._step - 1,
         )
+
+    def _num_cached_tokens(self, request: Request) -> int:
+        return self.cache.match_prefix(request).num_tokens

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolkit.experiments.arrivals import AtOnce, Closed, Constant, Gamma, Poisson, Ramp
-from toolkit.experiments.claims import Claim
-from toolkit.experiments.claims_table import CLAIMS
-from toolkit.experiments.content import ChatTurns, Content, RandomTokens, SharedPrefix
-from toolkit.experiments.given import Corpus
-from toolkit.experiments.lengths import Fixed, LogNormal, Uniform
-from toolkit.experiments.surrogates import (
+from toolkit.experiments.claims.claim import Claim
+from toolkit.experiments.claims.table import CLAIMS
+from toolkit.experiments.workloads.arrivals import AtOnce, Closed, Constant, Gamma, Poisson, Ramp
+from toolkit.experiments.workloads.content import ChatTurns, Content, RandomTokens, SharedPrefix
+from toolkit.experiments.workloads.given import Corpus
+from toolkit.experiments.workloads.lengths import Fixed, LogNormal, Uniform
+from toolkit.experiments.workloads.surrogates import (
     Alpaca,
     ArXiv,
     DistServeHumanEval,
@@ -19,7 +19,7 @@ from toolkit.experiments.surrogates import (
     OpenChatShareGPT4,
     ShareGPT,
 )
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.workloads.workload import Workload
 
 if TYPE_CHECKING:  # what __getattr__ gives, for those who read types
     from toolkit.experiments import catalogue, metrics, plots

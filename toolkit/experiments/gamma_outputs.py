@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from toolkit.experiments.randomness import Array
+from toolkit.experiments.workloads.randomness import Array
 
 __all__ = ["GammaOutputs", "closed_form", "harmonic"]
 

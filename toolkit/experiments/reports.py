@@ -12,9 +12,9 @@ from jinja2 import Environment, StrictUndefined
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import Result, find
-from toolkit.experiments.claims_table import CLAIMS
-from toolkit.experiments.judging import VerdictTable, verdict_table
-from toolkit.experiments.results import Run
+from toolkit.experiments.claims.judging import VerdictTable, verdict_table
+from toolkit.experiments.claims.table import CLAIMS
+from toolkit.experiments.runs.results import Run
 
 __all__ = ["report"]
 

@@ -124,14 +124,14 @@ class Roofline:
         head_read_s, head_token_s = self._head
         num_read = work.prefill_context + work.num_prompt_tokens
         return OperatorTimes(
-            linear=linear_s,
-            attention_prefill=max(rates.pair_s * work.prefill_attention, rates.kv_s * num_read),
-            attention_decode=max(rates.pair_s, rates.kv_s) * work.decode_context,
-            elementwise=rates.between_s * num_tokens,
-            all_reduce=rates.collective_s + rates.link_s * num_tokens,
-            head=max(head_read_s, head_token_s * work.num_seqs),
-            copies=rates.copy_s * work.num_copied_blocks,
-            host=self.device.host_s,
+            linear_s,
+            max(rates.pair_s * work.prefill_attention, rates.kv_s * num_read),
+            max(rates.pair_s, rates.kv_s) * work.decode_context,
+            rates.between_s * num_tokens,
+            rates.collective_s + rates.link_s * num_tokens,
+            max(head_read_s, head_token_s * work.num_seqs),
+            rates.copy_s * work.num_copied_blocks,
+            self.device.host_s,
         )
 
     def _product(self, num_weights: int) -> _Product:

@@ -38,26 +38,32 @@ def work_of(plan: StepPlan) -> StepWork:
     >>> work.num_tokens, work.attention_work, work.decode_context, work.num_decodes
     (5, 17.5, 9, 1)
     """
-    num_decodes = decode_context = num_prompt_tokens = prefill_context = 0
-    prefill_attention = 0.0
-    for _, start, end, _, _, _, samples in plan.chunks:
-        length = end - start
-        if length == 1 and samples:
-            num_decodes += 1
-            decode_context += start
-        else:
-            num_prompt_tokens += length
-            prefill_context += start
-            prefill_attention += length * (start + length / 2)
+    chunks = plan.chunks
+    if plan.num_tokens == len(chunks) and False not in [chunk[6] for chunk in chunks]:
+        num_decodes, decode_context = len(chunks), sum([chunk[1] for chunk in chunks])
+        num_prompt_tokens = prefill_context = 0
+        prefill_attention = 0.0
+    else:
+        num_decodes = decode_context = num_prompt_tokens = prefill_context = 0
+        prefill_attention = 0.0
+        for _, start, end, _, _, _, samples in chunks:
+            length = end - start
+            if length == 1 and samples:
+                num_decodes += 1
+                decode_context += start
+            else:
+                num_prompt_tokens += length
+                prefill_context += start
+                prefill_attention += length * (start + length / 2)
     return StepWork(
-        step=plan.step,
-        num_seqs=len(plan.chunks),
-        num_tokens=num_prompt_tokens + num_decodes,
-        num_prompt_tokens=num_prompt_tokens,
-        num_decodes=num_decodes,
-        attention_work=prefill_attention + decode_context + num_decodes / 2,
-        prefill_attention=prefill_attention,
-        decode_context=decode_context,
-        prefill_context=prefill_context,
-        num_copied_blocks=len(plan.copies),
+        plan.step,
+        len(chunks),
+        num_prompt_tokens + num_decodes,
+        num_prompt_tokens,
+        num_decodes,
+        prefill_attention + decode_context + num_decodes / 2,
+        prefill_attention,
+        decode_context,
+        prefill_context,
+        len(plan.copies),
     )

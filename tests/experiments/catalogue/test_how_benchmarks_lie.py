@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import how_benchmarks_lie as experiment
-from toolkit.experiments.claims_table import find_claim
+from toolkit.experiments.claims.table import find_claim
 
 pytestmark = pytest.mark.slow
 

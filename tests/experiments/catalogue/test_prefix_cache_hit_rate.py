@@ -10,7 +10,7 @@ import pytest
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import prefix_cache_hit_rate as experiment
 from toolkit.experiments.catalogue.prefix_cache_hit_rate import synthetic_trace
-from toolkit.experiments.claims_table import find_claim
+from toolkit.experiments.claims.table import find_claim
 
 
 @pytest.fixture(scope="module")

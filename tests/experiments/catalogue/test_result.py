@@ -10,7 +10,7 @@ import pytest
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS, find
 from toolkit.experiments.catalogue.result import Result
-from toolkit.experiments.claims_table import CLAIMS
+from toolkit.experiments.claims.table import CLAIMS
 
 
 def a_result() -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toolkit.experiments.catalogue import sharing_and_copy_on_write as experiment
-from toolkit.experiments.claims_table import find_claim
+from toolkit.experiments.claims.table import find_claim
 
 pytestmark = pytest.mark.slow
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.arrivals import AtOnce, Poisson, Ramp
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.lengths import Lengths, Uniform
-from toolkit.experiments.results import Run
-from toolkit.experiments.running import run as run_workload
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.runs.results import Run
+from toolkit.experiments.runs.running import run as run_workload
+from toolkit.experiments.workloads.arrivals import AtOnce, Poisson, Ramp
+from toolkit.experiments.workloads.lengths import Lengths, Uniform
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.record import Record
 from toolkit.simulate import FittedCost, fit, identity, predicted_steps, twin
 

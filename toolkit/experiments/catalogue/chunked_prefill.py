@@ -19,12 +19,12 @@ from typing import Any
 
 import pandas as pd
 
-from toolkit.experiments.arrivals import Poisson
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.claims_table import claims_of, find_claim
-from toolkit.experiments.surrogates import OpenChatShareGPT4
-from toolkit.experiments.sweeping import sweep
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.claims.table import claims_of, find_claim
+from toolkit.experiments.studies.sweeping import sweep
+from toolkit.experiments.workloads.arrivals import Poisson
+from toolkit.experiments.workloads.surrogates import OpenChatShareGPT4
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.request import Request
 from toolkit.simulate import Arrival, Machine
 from toolkit.simulate.progress import progress_bar

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.arrivals import Closed
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.gamma_outputs import GammaOutputs, closed_form, harmonic
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.workloads.arrivals import Closed
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.request import SamplingParams
 from toolkit.simulate import Feed, Machine, StaticBatching, progress_bar
 

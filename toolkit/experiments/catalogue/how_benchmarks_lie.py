@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.arrivals import Closed, Constant, Poisson
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.lengths import Fixed
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
-from toolkit.experiments.recorded import run_of_record
-from toolkit.experiments.results import Run
-from toolkit.experiments.running import run as run_workload
-from toolkit.experiments.surrogates import DistServeShareGPT
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.runs.recorded import run_of_record
+from toolkit.experiments.runs.results import Run
+from toolkit.experiments.runs.running import run as run_workload
+from toolkit.experiments.workloads.arrivals import Closed, Constant, Poisson
+from toolkit.experiments.workloads.lengths import Fixed
+from toolkit.experiments.workloads.surrogates import DistServeShareGPT
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.simulate import Machine, drive, progress_bar
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.arrivals import Poisson
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, ENGINE_OF_2023
 from toolkit.experiments.plots import DataFigure, figure, look, style
-from toolkit.experiments.surrogates import Alpaca, ShareGPT
-from toolkit.experiments.sweeping import sweep
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.studies.sweeping import sweep
+from toolkit.experiments.workloads.arrivals import Poisson
+from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.simulate import Machine, progress_bar
 
 __all__ = ["CLAIMS", "LIMIT_S", "TITLE", "knee", "plot", "run"]

@@ -20,9 +20,9 @@ import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
-from toolkit.experiments.results import Run
-from toolkit.experiments.running import run as run_workload
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.runs.results import Run
+from toolkit.experiments.runs.running import run as run_workload
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.request import SamplingParams
 from toolkit.simulate import StaticBatching, progress_bar
 

@@ -22,14 +22,14 @@ import pandas as pd
 
 from toolkit.cache.blocks import block_hashes
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.arrivals import AtOnce
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.claims_table import find_claim
-from toolkit.experiments.content import ChatTurns, SharedPrefix
+from toolkit.experiments.claims.table import find_claim
 from toolkit.experiments.hit_rates import EVICTIONS, block_keys, prefix_hit_rate, prefix_hit_rates
-from toolkit.experiments.lengths import LogNormal
-from toolkit.experiments.surrogates import ShareGPT
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.workloads.arrivals import AtOnce
+from toolkit.experiments.workloads.content import ChatTurns, SharedPrefix
+from toolkit.experiments.workloads.lengths import LogNormal
+from toolkit.experiments.workloads.surrogates import ShareGPT
+from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run", "synthetic_trace"]
 

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.claims_table import find_claim
-from toolkit.experiments.surrogates import Alpaca, ShareGPT
+from toolkit.experiments.claims.table import find_claim
+from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
 from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]

@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 
-from toolkit.experiments.arrivals import Poisson
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.claims_table import find_claim
+from toolkit.experiments.claims.table import find_claim
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
-from toolkit.experiments.surrogates import Alpaca, ShareGPT
-from toolkit.experiments.workload import Workload
+from toolkit.experiments.workloads.arrivals import Poisson
+from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
+from toolkit.experiments.workloads.workload import Workload
 from toolkit.simulate import Machine, MemoryMeter, MemoryUse, drive, progress_bar
 
 __all__ = ["ALLOCATORS", "CLAIMS", "ENGINE_OF_2023", "TITLE", "plot", "run"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.drawing import check
 from toolkit.experiments.traces.azure import read_azure
 from toolkit.experiments.traces.burstgpt import read_burstgpt
 from toolkit.experiments.traces.mooncake import read_mooncake
@@ -19,9 +18,10 @@ from toolkit.experiments.traces.own import read_own, write_own
 from toolkit.experiments.traces.sharegpt import read_sharegpt
 from toolkit.experiments.traces.trace import Trace
 from toolkit.experiments.traces.vidur import read_vidur, write_vidur
+from toolkit.experiments.workloads.drawing import check
 
 if TYPE_CHECKING:
-    from toolkit.experiments.workload import Workload
+    from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["FORMATS", "Trace", "read_trace", "write_trace"]
 

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from toolkit.experiments.columns import Ragged
-from toolkit.experiments.given import GivenBlocks
 from toolkit.experiments.traces.trace import Collected, Place, Trace, opened
+from toolkit.experiments.workloads.columns import Ragged
+from toolkit.experiments.workloads.given import GivenBlocks
 
 __all__ = ["BLOCK_TOKENS", "read_mooncake"]
 

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.arrivals import AtOnce, Timing
-from toolkit.experiments.columns import Ragged, objects
-from toolkit.experiments.content import ChatTurns, Content, RandomTokens, SharedPrefix
-from toolkit.experiments.drawing import columns_of
-from toolkit.experiments.given import Corpus, GivenBlocks, GivenTokens
 from toolkit.experiments.traces.trace import Place, Trace, opened, table_rows
+from toolkit.experiments.workloads.arrivals import AtOnce, Timing
+from toolkit.experiments.workloads.columns import Ragged, objects
+from toolkit.experiments.workloads.content import ChatTurns, Content, RandomTokens, SharedPrefix
+from toolkit.experiments.workloads.drawing import columns_of
+from toolkit.experiments.workloads.given import Corpus, GivenBlocks, GivenTokens
 
 if TYPE_CHECKING:
-    from toolkit.experiments.workload import Workload
+    from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["read_own", "write_own"]
 

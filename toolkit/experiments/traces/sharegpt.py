@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.columns import Ragged
-from toolkit.experiments.given import GivenTokens, encoder
 from toolkit.experiments.traces.trace import Collected, Place, Trace, opened
+from toolkit.experiments.workloads.columns import Ragged
+from toolkit.experiments.workloads.given import GivenTokens, encoder
 
 __all__ = ["read_sharegpt"]
 

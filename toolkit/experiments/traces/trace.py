@@ -13,10 +13,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.arrivals import Timing
-from toolkit.experiments.columns import Columns, objects
-from toolkit.experiments.content import RANDOM_TOKENS, Content
-from toolkit.experiments.drawing import columns_of
+from toolkit.experiments.workloads.arrivals import Timing
+from toolkit.experiments.workloads.columns import Columns, objects
+from toolkit.experiments.workloads.content import RANDOM_TOKENS, Content
+from toolkit.experiments.workloads.drawing import columns_of
 
 __all__ = ["Collected", "Place", "Trace", "opened", "table_rows"]
 

@@ -10,8 +10,8 @@ import csv
 from pathlib import Path
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.columns import Columns
 from toolkit.experiments.traces.trace import Collected, Trace, opened, table_rows
+from toolkit.experiments.workloads.columns import Columns
 
 __all__ = ["read_vidur", "write_vidur"]
 

@@ -1,0 +1,57 @@
+"""The check of policies finds what is wrong with those that are wrong, and nothing with fcfs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from toolkit.experiments.studies.policy_check import BAD, FINE, LOOK, PolicyCheck, check_policy
+
+pytestmark = pytest.mark.slow
+
+
+def verdicts(check: PolicyCheck) -> dict[str, str]:
+    return dict(zip(check.table["question"], check.table["verdict"], strict=True))
+
+
+def test_first_come_first_served_is_fine() -> None:
+    check = check_policy("fcfs")
+    untimed = check.table[check.table["unit"] != "µs"]
+    assert (untimed["verdict"] == FINE).all(), check
+    assert (untimed["value"] == untimed["fcfs"]).all()
+    assert "longest wait" in repr(check)
+    assert "<table" in check._repr_html_()
+
+
+def test_a_policy_that_lets_long_prompts_starve_is_found() -> None:
+    def newest_first(request: Any, view: Any) -> float:
+        return -request.arrival_s
+
+    check = check_policy(newest_first)
+    assert verdicts(check)["longest wait"] in (LOOK, BAD)
+    assert check.policy == "newest_first"
+
+
+def test_a_policy_that_keeps_others_waiting_is_found() -> None:
+    class FewAtATime:
+        def admit(self, request: Any, view: Any) -> bool:
+            return len(view.running) < 6
+
+    assert verdicts(check_policy(FewAtATime))["budget kept back"] == BAD
+
+
+def test_a_policy_that_raises_is_found_and_its_warnings_are_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(request: Any, view: Any) -> int:
+        raise ZeroDivisionError
+
+    with caplog.at_level(logging.WARNING):
+        check = check_policy(broken)
+    row = check.table.set_index("question").loc["kinds of overruling"]
+    assert row["verdict"] == BAD
+    assert "rank() raised" in row["what"]
+    assert not caplog.records
+    assert verdicts(check)["broken invariants"] == FINE

@@ -1,0 +1,38 @@
+"""Work is done once each, in one process or several."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.studies.pool import results_of
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_piece_of_work_is_done_once(processes: int) -> None:
+    factor = 10  # closures need no pickling
+    work = [lambda place=place: place * factor for place in range(7)]
+    assert sorted(results_of(work, processes=processes)) == [(i, 10 * i) for i in range(7)]
+
+
+def test_several_processes_do_the_work() -> None:
+    pids = {pid for _, pid in results_of([os.getpid] * 4, processes=2)}
+    assert os.getpid() not in pids
+    assert {pid for _, pid in results_of([os.getpid] * 4)} == {os.getpid()}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_of_the_work_is_raised(processes: int) -> None:
+    def fail() -> None:
+        raise InvalidConfig("no such thing")
+
+    with pytest.raises(InvalidConfig, match="no such thing"):
+        list(results_of([fail, fail], processes=processes))
+
+
+@pytest.mark.parametrize("processes", [0, -1, True, 1.5])
+def test_a_number_of_processes_without_sense_is_refused(processes: object) -> None:
+    with pytest.raises(InvalidConfig, match="processes"):
+        list(results_of([], processes=processes))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""What papers claim, with tolerances set beforehand, and the verdicts on them."""

@@ -1,0 +1,1 @@
+"""Studies of many runs: sweeps, capacities, comparisons, checks of a policy."""

@@ -1,0 +1,168 @@
+"""The highest rate that a system serves within limits, found by bisection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from toolkit.errors import InvalidConfig
+from toolkit.experiments.metrics import attainment as attainment_of
+from toolkit.experiments.metrics import queue_growth, steady_window
+from toolkit.experiments.runs.running import run
+from toolkit.experiments.studies.cells import at_rate
+from toolkit.html_table import rows_html
+from toolkit.record.summary import check_limits
+from toolkit.simulate.progress import progress_bar
+
+if TYPE_CHECKING:
+    from toolkit.experiments.runs.results import Run
+    from toolkit.experiments.workloads.workload import Workload
+
+__all__ = ["Capacity", "capacity"]
+
+_MOST_DOUBLINGS = 8
+_GROWTH = 0.05  # of what arrives may stay behind before a queue counts as growing
+_CHANCE = 3.0  # standard deviations
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Capacity:
+    """The highest rate that held, and every rate that was tried.
+
+    ``table`` has a row per probe: rate, attainment (NaN where a function judged), growth (share of
+    the arrivals by which the queue grew), holds, reason. ``reason`` says what stopped it above.
+    """
+
+    rate: float
+    table: pd.DataFrame
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"Capacity: {self.rate:.4g} requests/s; above that {self.reason}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                f"{row.rate:.4g}",
+                "" if math.isnan(row.attainment) else f"{100 * row.attainment:.1f} %",
+                f"{100 * row.growth:+.1f} %",
+                "yes" if row.holds else "no",
+                row.reason,
+            )
+            for row in self.table.sort_values("rate").itertuples()
+        ]
+        columns = ["requests/s", "attainment", "queue growth", "holds", "why not"]
+        return rows_html(columns, rows, note=repr(self))
+
+
+def capacity(
+    w: Workload,
+    on: Any,
+    *,
+    slo: Mapping[str, float] | Callable[[Run], bool],
+    attainment: float = 0.9,
+    start: float | None = None,
+    tolerance: float = 0.03,
+    progress: bool | None = None,
+    **options: Any,
+) -> Capacity:
+    """Return the highest rate at which limits hold and the queue does not grow.
+
+    The rate is doubled or halved until one holds and another does not, and the gap between them
+    then halved. Every probe asks for the same requests, only closer together (common random
+    numbers), so that a higher rate is a heavier load and nothing else.
+
+    Args:
+        w: The load; only its rate varies.
+        on: What serves it, as ``run`` takes it.
+        slo: Limits by metric, as ``{"ttft_s": 1.0}``, or a function that says of a run whether it
+            holds.
+        attainment: The share of requests that must keep all limits.
+        start: The first rate; by default the workload's own.
+        tolerance: How far apart the last two rates may be, as a share.
+        progress: Whether to show a bar; None shows it where it takes long and somebody looks on.
+        options: Of every run.
+
+    Raises:
+        InvalidConfig: a share out of range, or a load without a rate to vary.
+        InvalidParameter: an unknown limit.
+    """
+    if not 0 < attainment <= 1 or not 0 < tolerance < 1:
+        raise InvalidConfig(
+            f"attainment={attainment} and tolerance={tolerance} must be shares, above 0"
+        )
+    limits = slo if callable(slo) else check_limits(slo)
+    probes: list[dict[str, Any]] = []
+    with progress_bar(None, "Capacity", unit="probe", progress=progress) as bar:
+
+        def holds(rate: float) -> bool:
+            done = run(at_rate(w, rate), on=on, progress=False, **options)
+            probes.append({"rate": rate, **_judged(done, rate, limits, attainment)})
+            bar.update()
+            bar.set_postfix_str(f"{rate:.3g} requests/s")
+            return bool(probes[-1]["holds"])
+
+        low, high = _bracket(holds, w.rate if start is None else start)
+        while low and math.isfinite(high) and high / low > 1 + tolerance:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if holds(middle) else (low, middle)
+    table = pd.DataFrame(probes)
+    above = table[~table["holds"]].sort_values("rate")
+    reason = str(above["reason"].iloc[0]) if len(above) else "nothing was tried"
+    return Capacity(low, table, reason)
+
+
+def _bracket(holds: Callable[[float], bool], start: float) -> tuple[float, float]:
+    """Return a rate that holds, 0 if none does, and one that does not, infinity if all do."""
+    if not 0 < start < math.inf:
+        raise InvalidConfig(
+            f"capacity() cannot start at {start} requests/s; give it a load whose arrivals have a "
+            "rate, or start="
+        )
+    if holds(start):
+        low = start
+        for _ in range(_MOST_DOUBLINGS):
+            if not holds(2 * low):
+                return low, 2 * low
+            low *= 2
+        return low, math.inf
+    high = start
+    for _ in range(_MOST_DOUBLINGS):
+        if holds(high / 2):
+            return high / 2, high
+        high /= 2
+    return 0.0, high
+
+
+def _judged(
+    done: Run, rate: float, limits: Mapping[str, float] | Callable[[Run], bool], share: float
+) -> dict[str, Any]:
+    """Return whether a run keeps the limits and its queue stays short, and what it fails by."""
+    growth = _growth(done.requests, rate)
+    kept = math.nan if callable(limits) else attainment_of(done.requests, limits)
+    if math.isnan(growth):
+        reason = "the load ends before half of it is served; give more requests"
+    elif growth > _GROWTH:
+        reason = f"the queue grows by {100 * growth:.0f} % of what arrives"
+    elif callable(limits):
+        reason = "" if limits(done) else "the limits do not hold"
+    else:
+        reason = "" if kept >= share else f"{100 * kept:.1f} % keep the limits"
+    return {"attainment": kept, "growth": growth, "holds": not reason, "reason": reason}
+
+
+def _growth(requests: pd.DataFrame, rate: float) -> float:
+    """Return by which share of what arrives the queue grows; NaN where the load is too short.
+
+    What is within three standard deviations of chance counts as none: those of the number in a
+    system that is never full (M/G/infinity), which is the root of its mean, rate x time in it.
+    """
+    window = steady_window(requests)
+    slope = queue_growth(requests, window)
+    increase = slope * (window.end_s - window.start_s)
+    chance = math.sqrt(max(1.0, rate * float(requests["e2e_s"].mean())))
+    return 0.0 if increase <= _CHANCE * chance else slope / rate

@@ -1,0 +1,1 @@
+"""Workloads: who comes when, how long, and with what text."""
