@@ -36,6 +36,7 @@ __all__ = [
     "DEFINITIONS",
     "SLO_NAMES",
     "Window",
+    "after_warmup",
     "attainment",
     "goodput",
     "normalized_latency",
@@ -104,7 +105,7 @@ def attainment(requests: pd.DataFrame, slo: Mapping[str, float], *, warmup_s: fl
     What failed, was aborted or never ended keeps none. For arguments and errors see ``summarize``.
     """
     limits = check_limits(slo)
-    late = _late(requests, warmup_s)
+    late = after_warmup(requests, warmup_s)
     return float(keeps_limits(late, limits).mean()) if len(late) else math.nan
 
 
@@ -115,7 +116,7 @@ def goodput(requests: pd.DataFrame, slo: Mapping[str, float], *, warmup_s: float
     ``summarize``.
     """
     limits = check_limits(slo)
-    late = _late(requests, warmup_s)
+    late = after_warmup(requests, warmup_s)
     if not len(late):
         return math.nan
     table = late.assign(arrival_s=late["scheduled_s"])
@@ -129,7 +130,7 @@ def normalized_latency(requests: pd.DataFrame, *, warmup_s: float = 0.0) -> floa
     The measure of Orca (OSDI 2022) and PagedAttention (SOSP 2023, section 6.1). It hides stalls:
     look at ``itl_max_s`` beside it.
     """
-    late = _late(requests, warmup_s)
+    late = after_warmup(requests, warmup_s)
     finished = late[(late["status"] == "finished") & (late["num_output_tokens"] > 0)]
     return float((finished["e2e_s"] / finished["num_output_tokens"]).mean())
 
@@ -169,7 +170,7 @@ def queue_growth(requests: pd.DataFrame, window: Window | None = None) -> float:
     return float(np.polyfit(moments, num_in - num_out, 1)[0])
 
 
-def _late(requests: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
+def after_warmup(requests: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
     """Return what was scheduled after the warm-up and sent."""
     check_warmup(warmup_s)
     start_s = requests["scheduled_s"].min() + warmup_s
