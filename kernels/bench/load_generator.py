@@ -31,7 +31,7 @@ from toolkit import experiments
 from toolkit.cli.bench.metrics import request_metrics
 from toolkit.client.target import Target, facts_of
 from toolkit.experiments import AtOnce, Closed, Fixed, Poisson, Workload
-from toolkit.experiments.over_http.bodies import Speech, items
+from toolkit.experiments.runs.over_http.bodies import Speech, items
 
 VOCAB_SIZE = 10_000  # as llama.cpp's client
 RATIOS = tuple(name for name in FIGURES if name not in ("completed", "duration"))
