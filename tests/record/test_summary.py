@@ -86,6 +86,20 @@ def test_the_warm_up_is_left_out_of_latencies_and_its_tokens_out_of_rates():
     assert found.loc["output_tokens_per_s", "mean"] == pytest.approx(4 / 1.0)
 
 
+def test_tokens_are_those_that_a_request_counts_however_many_pieces_they_came_in():
+    """Ten tokens in two pieces, ten in twenty; the warm-up cuts half of either."""
+    two, twenty = [1.0], [0.1] * 19
+    requests, pieces = answers([0.0, 0.0], [0.5, 0.05], [two, twenty])
+    requests["num_output_tokens"] = 10
+    duration_s = 0.05 + 19 * 0.1
+    found = summarise(requests, pieces)
+    assert found.loc["output_tokens_per_s", "num"] == 20
+    assert found.loc["output_tokens_per_s", "mean"] == pytest.approx(20 / duration_s)
+    assert found.loc["total_tokens_per_s", "num"] == 20 + 2 * 10
+    cut = summarise(requests, pieces, warmup_s=1.0)
+    assert cut.loc["output_tokens_per_s", "num"] == 10
+
+
 def test_nothing_recorded_is_no_error():
     requests, _ = answers([0.0], [1.0], [[]])
     found = summarise(requests.iloc[:0], None, slo={"e2e_s": 1})

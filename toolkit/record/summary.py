@@ -259,12 +259,8 @@ def _throughput(
     """Return rates over the window: what was completed in it, whenever it arrived."""
     length_s = duration_s(requests, start_s)
     done = requests[(requests["status"] == "finished") & (requests["finished_s"] >= start_s)]
-    num_output = int(done["num_output_tokens"].sum())
+    num_output = _num_output_since(done, tokens, start_s)
     num_prompt = int(done["num_prompt_tokens"].sum())
-    if tokens is not None and len(tokens):  # exact: of a long answer only what was sent in it
-        sent = tokens[tokens["request_id"].isin(done["request_id"])]
-        if len(sent) >= num_output:
-            num_output = int((sent["sent_s"] >= start_s).sum())
     counts = {
         "requests_per_s": len(done),
         "output_tokens_per_s": num_output,
@@ -274,6 +270,20 @@ def _throughput(
         name: {"num": count, "mean": count / length_s if length_s > 0 else float("nan")}
         for name, count in counts.items()
     }
+
+
+def _num_output_since(requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float) -> int:
+    """Return how many output tokens requests were sent from ``start_s`` on.
+
+    A request's own count holds. Of one that began before, the share that was sent since is that of
+    its rows in ``tokens``: over HTTP these are pieces of a stream, not tokens.
+    """
+    counts = requests["num_output_tokens"]
+    if tokens is None or not (is_early := tokens["sent_s"] < start_s).any():
+        return int(counts.sum())
+    early_share = is_early.groupby(tokens["request_id"]).mean()
+    num_early = counts * requests["request_id"].map(early_share).fillna(0.0)
+    return round(float(counts.sum() - num_early.sum()))
 
 
 def _goodput(
