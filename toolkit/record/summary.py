@@ -22,22 +22,15 @@ from toolkit.record.intervals import (
     percentile_interval,
     share_interval,
 )
+from toolkit.record.limits import check_limits, keeps_limits
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "SLO_NAMES",
-    "check_limits",
-    "check_warmup",
-    "duration_s",
-    "keeps_limits",
-    "summarise",
-]
+__all__ = ["check_warmup", "duration_s", "summarise"]
 
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
-SLO_NAMES = ("ttft_s", "tpot_s", "e2e_s", "itl_p50_s", "itl_p99_s", "itl_max_s")
 _WITH_INTERVAL = ("mean", *(f"p{percent}" for percent in PERCENTILES))
 COLUMNS = (
     "num",
@@ -68,12 +61,12 @@ def summarise(
         tokens: That table; None where none were kept, which leaves ITL empty.
         by: Columns of ``requests`` to group by, such as "tags.tenant".
         warmup_s: Leaves out requests that arrived in the first seconds after the first arrival.
-        slo: Limits by name, one of ``SLO_NAMES``; a request is good when it keeps all of them.
+        slo: Limits by name, one of `limits.SLO_NAMES`; a request is good when it keeps them all.
         block_s: Intervals come from drawing whole blocks of arrivals, each so many seconds long,
             in place of single requests.
 
     Raises:
-        InvalidParameter: no such column or limit, or a negative time.
+        InvalidParameter: no such column or limit, one on what was not measured, or a negative time.
     """
     import pandas as pd
 
@@ -112,24 +105,6 @@ def _checked_names(by: str | Sequence[str] | None, requests: pd.DataFrame) -> li
                 param="by",
             )
     return names
-
-
-def check_limits(slo: Mapping[str, float]) -> dict[str, float]:
-    """Return limits as they came; raise InvalidParameter if one is unknown or no number above 0."""
-    if not isinstance(slo, Mapping):
-        raise InvalidParameter(
-            f"slo={slo!r} must give limits by name, as {{'ttft_s': 0.5}}", param="slo"
-        )
-    for name, limit in slo.items():
-        if name not in SLO_NAMES:
-            raise InvalidParameter(
-                f"slo={name!r} is not one of {', '.join(SLO_NAMES)}", param="slo"
-            )
-        if not isinstance(limit, Real) or not limit > 0:
-            raise InvalidParameter(
-                f"slo: {name}={limit!r} must be a number of seconds above 0", param="slo"
-            )
-    return dict(slo)
 
 
 def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -242,15 +217,6 @@ def duration_s(requests: pd.DataFrame, start_s: float) -> float:
     begin_s = max(start_s, float(begin)) if begin == begin else start_s
     last = ends["last_token_s"].fillna(ends["finished_s"]).max()
     return float(last) - begin_s if last == last else float("nan")
-
-
-def keeps_limits(ended: pd.DataFrame, limits: Mapping[str, float]) -> np.ndarray[Any, Any]:
-    """Return which requests keep all limits; what failed or was aborted keeps none."""
-    good = (ended["status"] == "finished").to_numpy("bool")
-    for name, limit in limits.items():
-        values = ended[name].to_numpy("float64", na_value=np.nan)
-        good = good & ~(values > limit)  # an answer of one token has no gap that could be too long
-    return good
 
 
 def _throughput(
