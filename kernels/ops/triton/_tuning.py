@@ -25,6 +25,10 @@ __all__ = [
 SPLIT_SIZE = 256
 # Contexts beyond SPLIT_SIZE * MAX_SPLITS take longer splits: partial results stay small.
 MAX_SPLITS = 64
+# A tile's block ids are loaded before its keys and values, and the compiler shares the stages among
+# both: of 5, ids are 4 steps ahead of the products, keys and values 2. With 3 or 4 stages a tile's
+# loads would only start when the products of the tile before it are done.
+_NUM_STAGES = 5
 # Programs of a launch for single tokens. Where a table is much wider than the contexts, as in a
 # captured graph, most programs find nothing to do, and each still costs its start.
 _MAX_PROGRAMS = 4096
@@ -55,25 +59,28 @@ def chunk_tiles(head_dim: int, group: int, itemsize: int, mean_queries: int) -> 
 
 
 def invariant_tiles(head_dim: int, group: int, itemsize: int) -> Tiles:
-    """Choose one shape for chunks and single tokens: 64 rows are the least for Hopper's wgmma."""
+    """Choose one shape for every batch: 64 rows are the least that Hopper's own products take."""
     return _chunk_tiles(head_dim, group, itemsize, 64)
 
 
 def _chunk_tiles(head_dim: int, group: int, itemsize: int, wanted: int) -> Tiles:
-    width = triton.next_power_of_2(head_dim)
+    is_narrow = head_dim <= 128
     rows = _least_rows(group)
-    if itemsize == 4:  # exact float32 has no tensor cores: all operands pass through registers
-        return Tiles(rows, 32 if width <= 128 else 16, 4, 2)
+    if itemsize == 4:  # exact float32 has no tensor cores: operands and sums fill the registers
+        return Tiles(rows, 32 if is_narrow else 16, 4 if rows <= 32 else 8, 2)
     rows = max(rows, wanted)
-    return Tiles(rows, 64, 4 if rows <= 64 else 8, 3 if width <= 128 else 2)
+    return Tiles(rows, 64 if is_narrow else 32, 4 if rows <= 64 else 8, _NUM_STAGES)
 
 
 def split_tiles(head_dim: int, group: int, itemsize: int) -> Tiles:
     """Choose for single tokens, whose time is that of reading keys and values."""
-    width = triton.next_power_of_2(head_dim)
+    is_narrow = head_dim <= 128
+    rows = _least_rows(group)
     if itemsize == 4:
-        return Tiles(_least_rows(group), 32 if width <= 128 else 16, 4, 2)
-    return Tiles(_least_rows(group), 64, 4, 3 if width <= 128 else 2)
+        return Tiles(rows, 32 if is_narrow else 16, 4 if rows <= 32 else 8, 2)
+    if rows <= 32:
+        return Tiles(rows, 64 if is_narrow else 32, 4, _NUM_STAGES)
+    return Tiles(rows, 32, 8, _NUM_STAGES)
 
 
 def num_pieces(num_splits: int, num_requests: int, num_kv_heads: int) -> int:

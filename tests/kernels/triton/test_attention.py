@@ -77,7 +77,7 @@ def test_heads_of_any_size_are_right(device: torch.device, dtype: torch.dtype, h
 def test_every_form_of_scores_is_right(
     device: torch.device, dtype: torch.dtype, form: dict[str, Any]
 ):
-    check(device, make_paged([6, 530, 300], [1, 1, 50], block_size=16, dtype=dtype), **form)
+    check(device, make_paged([6, 280, 150], [1, 1, 30], block_size=16, dtype=dtype), **form)
 
 
 @pytest.mark.parametrize("num_queries", [[], [0], [0, 0]])
@@ -109,44 +109,51 @@ def test_a_query_may_be_part_of_a_wider_matrix(device: torch.device):
 
 def test_a_long_context_takes_longer_splits(device: torch.device, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("toolkit.kernels.triton.attention_splits.MAX_SPLITS", 2)
-    check(device, make_paged([513, 700, 1100], [1, 1, 1], block_size=16))
+    check(device, make_paged([513, 900], [1, 1], block_size=16))
 
 
 def test_few_programs_may_share_many_splits(device: torch.device, monkeypatch: pytest.MonkeyPatch):
-    case = make_paged([1100, 300], [1, 1], block_size=16)
+    case = make_paged([600, 300], [1, 1], block_size=16)
     expected = attend(device, case, 0.25)
     monkeypatch.setattr("toolkit.kernels.triton._tuning._MAX_PROGRAMS", 8)
     assert torch.equal(attend(device, case, 0.25), expected)
 
 
 def test_a_single_token_gets_the_same_bits_in_any_batch(device: torch.device):
-    case = make_paged([270, 1100, 33, 40], [1, 1, 1, 6], block_size=16, dtype=torch.bfloat16)
+    case = make_paged([270, 600, 33, 40], [1, 1, 1, 6], block_size=16, dtype=torch.bfloat16)
     expected = attend(device, case, 0.25)
     tables, _, contexts = case.where
-    for request, width in ((0, 17), (0, 70), (1, 69), (2, 3)):
+    for request, width in ((0, 17), (0, 38), (1, 38), (2, 3)):
         one = slice(request, request + 1)
         where = tables[one, :width], torch.tensor([0, 1], dtype=torch.int32), contexts[one]
         alone = Paged(case.query[one], [], [], case.key_cache, case.value_cache, where)
         assert torch.equal(attend(device, alone, 0.25), expected[one])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("form", [{}, FORMS["all"]], ids=["plain", "all"])
+@pytest.mark.parametrize(
+    ("dtype", "form"),
+    [(torch.float32, {}), (torch.bfloat16, FORMS["all"])],
+    ids=["float32", "bfloat16, all"],
+)
 def test_batch_and_chunks_change_no_bit(
     device: torch.device, dtype: torch.dtype, form: dict[str, Any]
 ):
-    whole = make_paged([230, 64, 3], [230, 64, 3], num_kv_heads=1, group=4, dtype=dtype)
+    whole = make_paged([75, 64, 3], [75, 64, 3], num_kv_heads=1, group=4, dtype=dtype)
     tables, starts, _ = whole.where
+    # The interpreter multiplies with NumPy, whose sums depend on a row's place in the matrix.
+    # There, a chunk starts where a program's rows may: 16 tokens of 4 heads are 64 rows.
+    grain = 1 if device.type == "cuda" else 16
     run = partial(attend, device, scale=0.2, batch_invariant=True, **form)
     expected = run(whole)
     random = Random(0)
-    for _ in range(10):
+    for _ in range(5):
         requests = random.choices(range(3), k=random.randint(1, 3))
         rows, counts, contexts = [], [0], []
         for request in requests:
             first, last = starts[request : request + 2].tolist()
             stop = random.randint(1, last - first)
-            count = random.choice([1, random.randint(1, min(stop, 90))])
+            count = random.choice([1, random.randint(1, stop)])
+            count += (stop - count) % grain
             rows += range(first + stop - count, first + stop)
             counts.append(counts[-1] + count)
             contexts.append(stop)
