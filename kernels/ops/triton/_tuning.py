@@ -67,7 +67,7 @@ def _chunk_tiles(head_dim: int, group: int, itemsize: int, wanted: int) -> Tiles
     is_narrow = head_dim <= 128
     rows = _least_rows(group)
     if itemsize == 4:  # exact float32 has no tensor cores: operands and sums fill the registers
-        return Tiles(rows, 32 if is_narrow else 16, 4 if rows <= 32 else 8, 2)
+        return Tiles(rows, 32 if is_narrow else 16, 8, 2)
     rows = max(rows, wanted)
     return Tiles(rows, 64 if is_narrow else 32, 4 if rows <= 64 else 8, _NUM_STAGES)
 

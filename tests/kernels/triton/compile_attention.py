@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tests.kernels.triton.ahead_of_time import compile_launches
+from tests.kernels.triton.launches import compile_launches
 from toolkit.kernels.triton.attention import paged_attention
 
 
