@@ -4,6 +4,8 @@ TTFT counts from the time at which a request was scheduled, so every queue count
 included. "vllm" (vllm bench serve): TPOT is (E2E - TTFT) / (output tokens - 1), of requests with
 more than one; ITL is pooled over all gaps of all requests; throughput is what was completed,
 divided by the time from the first request scheduled to the last token, ramp and drain included.
+(vLLM's own clock runs from before the first gap between arrivals until the last stream is closed:
+with n requests at a rate that the server keeps up with, it says about 1 / n less.)
 "guidellm": TPOT is E2E / output tokens, so it includes the first token.
 
 Requests near in time share a queue: intervals come from drawing blocks of time. Twenty of them are
@@ -21,19 +23,14 @@ import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidParameter
-from toolkit.record.summary import (
-    SLO_NAMES,
-    check_limits,
-    check_warmup,
-    duration_s,
-    keeps_limits,
-    summarise,
-)
+from toolkit.record.limits import SLO_NAMES, check_limits, keeps_limits
+from toolkit.record.summary import check_warmup, duration_s, summarise
 
 __all__ = [
     "DEFINITIONS",
     "SLO_NAMES",
     "Window",
+    "after_warmup",
     "attainment",
     "goodput",
     "normalized_latency",
@@ -79,7 +76,8 @@ def summarize(
         definition: "vllm" or "guidellm".
 
     Raises:
-        InvalidParameter: no such column, limit or definition, or a negative time.
+        InvalidParameter: no such column, limit or definition, a limit on what was not measured, or
+            a negative time.
     """
     if definition not in DEFINITIONS:
         raise InvalidParameter(
@@ -102,7 +100,7 @@ def attainment(requests: pd.DataFrame, slo: Mapping[str, float], *, warmup_s: fl
     What failed, was aborted or never ended keeps none. For arguments and errors see ``summarize``.
     """
     limits = check_limits(slo)
-    late = _late(requests, warmup_s)
+    late = after_warmup(requests, warmup_s)
     return float(keeps_limits(late, limits).mean()) if len(late) else math.nan
 
 
@@ -113,7 +111,7 @@ def goodput(requests: pd.DataFrame, slo: Mapping[str, float], *, warmup_s: float
     ``summarize``.
     """
     limits = check_limits(slo)
-    late = _late(requests, warmup_s)
+    late = after_warmup(requests, warmup_s)
     if not len(late):
         return math.nan
     table = late.assign(arrival_s=late["scheduled_s"])
@@ -127,7 +125,7 @@ def normalized_latency(requests: pd.DataFrame, *, warmup_s: float = 0.0) -> floa
     The measure of Orca (OSDI 2022) and PagedAttention (SOSP 2023, section 6.1). It hides stalls:
     look at ``itl_max_s`` beside it.
     """
-    late = _late(requests, warmup_s)
+    late = after_warmup(requests, warmup_s)
     finished = late[(late["status"] == "finished") & (late["num_output_tokens"] > 0)]
     return float((finished["e2e_s"] / finished["num_output_tokens"]).mean())
 
@@ -167,7 +165,7 @@ def queue_growth(requests: pd.DataFrame, window: Window | None = None) -> float:
     return float(np.polyfit(moments, num_in - num_out, 1)[0])
 
 
-def _late(requests: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
+def after_warmup(requests: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
     """Return what was scheduled after the warm-up and sent."""
     check_warmup(warmup_s)
     start_s = requests["scheduled_s"].min() + warmup_s

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.metrics import after_warmup, normalized_latency
 from toolkit.experiments.runs.running import run
 
 if TYPE_CHECKING:
@@ -99,10 +100,9 @@ def measures(
     for name in (*_RATES, "goodput_share"):
         if name in table.index:
             row[name] = float(table.at[name, "mean"])
-    requests = run.requests
-    late = requests[requests["scheduled_s"] >= warmup_s]
+    late = after_warmup(run.requests, warmup_s)
     finished = late[late["status"] == "finished"]
-    row["norm_latency_s_mean"] = float(finished["norm_latency_s"].mean())
+    row["norm_latency_s_mean"] = normalized_latency(run.requests, warmup_s=warmup_s)
     num_prompt = finished["num_prompt_tokens"].sum()
     row["cached_share"] = (
         float(finished["num_cached_tokens"].sum() / num_prompt) if num_prompt else 0.0
