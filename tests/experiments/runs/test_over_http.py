@@ -78,6 +78,8 @@ def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
     assert silent.requests["num_prompt_tokens"].tolist() == [8] * 3
     assert any("told no usage" in note for note in silent.notes)
     assert any("held back 2 requests" in note for note in silent.notes)
+    assert silent.saturation is not None
+    assert math.isnan(silent.saturation.send_lag_max_s)  # all were due at once
     pairs = experiments.run(w, on=server.url, model="pairs", warmup=0)
     assert any("2.00 tokens on average" in note for note in pairs.notes)
     busy = experiments.run(w, on=server.url, model="busy", warmup=0)

@@ -199,6 +199,7 @@ def _watched(outcome: Outcome, workload: Workload) -> Saturation:
     return saturation(
         [answer.sent_s - answer.free_s for answer in answers],
         [answer.free_s - answer.scheduled_s for answer in answers],
+        rate=workload.rate,
         loop_lags_s=[lag_s for watch in outcome.watches for lag_s in watch.loop_lags_s],
         cpu_share=max((watch.cpu_share for watch in outcome.watches), default=math.nan),
         num_processes=len(outcome.watches),
