@@ -210,5 +210,8 @@ def test_options_of_others_are_refused(llm: LLM) -> None:
         experiments.run(w, on=llm, api_key="x")
     with pytest.raises(InvalidConfig, match="no option max_in_flight for this target; it has"):
         experiments.run(w, on=Machine("opt-13b", "A100-40GB"), max_in_flight=3)
+    for limit in (0, -1, 1.5):
+        with pytest.raises(InvalidConfig, match="max_in_flight="):
+            experiments.run(w, on=llm, max_in_flight=limit)
     with pytest.raises(InvalidConfig, match="virtual"):
         experiments.run(w, on=Machine("opt-13b", "A100-40GB").engine())

@@ -48,7 +48,9 @@ _TOKEN_KINDS = {"arrival_id": "int64", "index": "int64", "time_s": "float64"}
 
 
 def save_run(run: Run, path: Path) -> Path:
-    """Write a file, whole or not at all; one that is there already is replaced."""
+    """Write a file, whole or not at all; see ``Run.save``."""
+    if not path.parent.is_dir():
+        raise InvalidConfig(f"there is no folder {path.parent}: make it first")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         partial = Path(folder) / "run"
         with zipfile.ZipFile(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from toolkit.client.agenda import check_max_in_flight
 from toolkit.clock import VirtualClock
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.runs.in_process import ask
@@ -94,8 +95,10 @@ def run_on_engine(
         keep_prefix_cache: Whether to begin with what earlier requests left in the cache.
 
     Raises:
-        InvalidConfig: the engine keeps no record, its clock is virtual, or its vocabulary unknown.
+        InvalidConfig: the engine keeps no record, its clock is virtual, its vocabulary unknown, or
+            an option makes no sense.
     """
+    check_max_in_flight(max_in_flight)
     record = engine.record
     if not isinstance(record, Record) or record.origin_s is None:
         raise InvalidConfig("this engine keeps no record: give Engine(..., recorder=Record())")
