@@ -166,10 +166,17 @@ def test_keys_of_blocks_are_what_the_pool_finds():
     assert record.requests["num_cached_tokens"].tolist() == [0, 28]
 
 
-def test_more_keys_than_blocks_are_an_error():
-    load = [Arrival(0, 0.0, 40, 2, block_keys=(b"a", b"b", b"c"))]
-    with pytest.raises(InvalidConfig, match="3 block_keys for 2 full blocks of 16"):
+@pytest.mark.parametrize("keys", [(b"a",), (b"a", b"b", b"c")])
+def test_keys_of_blocks_of_another_size_are_an_error(keys: tuple[bytes, ...]):
+    load = [Arrival(0, 0.0, 40, 2, block_keys=keys)]
+    with pytest.raises(InvalidConfig, match=f"{len(keys)} block_keys for 2 full blocks of 16"):
         make_machine().run(load, progress=False)
+
+
+def test_a_cache_that_finds_no_prefixes_asks_for_no_keys():
+    load = [Arrival(0, 0.0, 40, 2, block_keys=(b"a",))]
+    record = make_machine().run(load, progress=False, enable_prefix_caching=False)
+    assert record.requests["status"].tolist() == ["finished"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from toolkit.experiments.runs.warmup import warmup_of
 from toolkit.record import Record
 from toolkit.request import SamplingParams
 from toolkit.simulate import drive, progress_bar
+from toolkit.simulate.fleet import own_engine
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
@@ -183,7 +184,7 @@ def run_on_several(
     workload: Workload, machines: Any, *, progress: bool | None = None, **options: Any
 ) -> Run:
     """Serve a workload on several simulated machines: a ``Fleet``, or ``Disaggregated``."""
-    block_size = options.get("block_size")
+    block_size = own_engine(machines.machine, options).config.cache.block_size
     done = machines.run(workload.arrivals(block_size=block_size), progress=progress, **options)
     request_ids = dict(zip(done.requests["arrival_id"], done.requests["request_id"], strict=True))
     made = run_of_requests(
