@@ -196,6 +196,14 @@ def test_one_of_several_machines_is_the_machine_itself_on_the_blocks_of_a_trace(
         machine.run(w.arrivals())
 
 
+def test_an_option_that_no_target_has_is_refused() -> None:
+    w = Workload(Constant(20.0), Fixed(10, 1), num_requests=2)
+    machine = Machine("opt-13b", "A100-40GB")
+    for target in (machine, Fleet(machine, replicas=2), Disaggregated(machine)):
+        with pytest.raises(InvalidConfig, match="no option polcy"):
+            experiments.run(w, on=target, polcy="fcfs")
+
+
 def test_what_a_simulated_engine_refuses_is_a_row() -> None:
     w = Workload.from_prompts([[5] * 10, [5] * 5000], 3)
     run = experiments.run(w, on=Machine("opt-13b", "A100-40GB"))

@@ -17,7 +17,7 @@ from toolkit.experiments.runs.results import Run
 from toolkit.experiments.runs.warmup import warmup_of
 from toolkit.record import Record
 from toolkit.request import SamplingParams
-from toolkit.simulate import drive, progress_bar
+from toolkit.simulate import Machine, drive, progress_bar
 from toolkit.simulate.fleet import own_engine
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
     if policy is not None:
         options["policy"] = policy
     if hasattr(on, "engine") and callable(getattr(on, "run", None)):
-        _check(options, run_simulated, on.engine)
+        _check(options, run_simulated, Machine.engine, on.engine)
         return run_simulated(w, on, **options)
-    if callable(getattr(on, "run", None)):
+    if hasattr(on, "machine") and callable(getattr(on, "run", None)):
+        _check(options, run_on_several, Machine.engine)
         return run_on_several(w, on, **options)
     engine = getattr(on, "engine", on)
     if not (hasattr(engine, "scheduler") and hasattr(engine, "add")):
@@ -234,12 +235,12 @@ def _vocab_size(engine: Any) -> int:
 
 def _check(options: dict[str, Any], *functions: Callable[..., Any]) -> None:
     """Refuse options that no function takes by name, naming those that they take."""
-    known = [
-        parameter.name
+    known = {
+        parameter.name: None
         for function in functions
         for parameter in signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    }
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidConfig(
