@@ -71,6 +71,32 @@ def test_a_token_that_spells_nothing_is_output_and_a_mere_reason_is_not() -> Non
     assert list(answer.pieces_s) == [1.0, 2.0]
 
 
+def usage(num_output_tokens: int) -> dict[str, Any]:
+    return {
+        "choices": [],
+        "usage": {"prompt_tokens": 7, "completion_tokens": num_output_tokens},
+    }
+
+
+@pytest.mark.parametrize("last", [text("", "length"), delta("length", content="")])
+def test_a_last_token_that_spells_nothing_is_output_where_the_server_counts_it(last: Any) -> None:
+    """As vLLM sends it: a chunk for each token, the last one with a reason and no text."""
+    first = text("a") if "text" in last["choices"][0] else delta(content="a")
+    assert list(answered(first, last, usage(2), DONE).pieces_s) == [1.0, 2.0]
+    assert list(answered(first, last, usage(1), DONE).pieces_s) == [1.0]
+
+
+def test_an_answer_of_one_token_that_spells_nothing_has_not_failed() -> None:
+    answer = answered(text("", "length"), usage(1), DONE)
+    assert answer.status == "finished"
+    assert list(answer.pieces_s) == [1.0]
+
+
+def test_the_count_may_come_with_the_chunk_that_closes() -> None:
+    answer = answered(text("a"), {**text("", "stop"), "usage": usage(3)["usage"]}, DONE)
+    assert list(answer.pieces_s) == [1.0, 2.0]
+
+
 def test_the_role_that_opens_a_chat_is_no_output() -> None:
     answer = answered(
         delta(role="assistant", content=""),

@@ -22,6 +22,8 @@ class Answer:
 
     ``pieces_s`` are the moments at which a piece of output came: a token each, or several where the
     server sends them together. Token counts are the server's own (``usage``); None: it told none.
+    The chunk that closes an answer is one too, even without text, where the server counts more
+    tokens than pieces came before it: the last token spells nothing, and this is when it came.
     """
 
     arrival_id: int
@@ -52,6 +54,7 @@ class Exchange:
         self._events = EventReader()
         self._refusal = b""  # the body of what is no stream
         self._has_reason = False
+        self._closed_s: float | None = None  # when a chunk came that has a reason and no text
 
     def received(self, data: bytes, now_s: float) -> None:
         """Take in bytes that came at ``now_s``; ``is_over`` says whether they were the last."""
@@ -122,6 +125,8 @@ class Exchange:
             self._has_reason = self._has_reason or has_reason
             if _is_output(choice, has_reason):
                 answer.pieces_s.append(now_s)
+            elif has_reason:
+                self._closed_s = now_s
         usage = chunk.get("usage")
         if usage:
             answer.num_prompt_tokens = usage.get("prompt_tokens")
@@ -132,6 +137,7 @@ class Exchange:
     def _end(self, now_s: float) -> None:
         if self.is_over:
             return
+        self._take_last_token()
         if self.response.status != 200:
             told = self._refusal.decode(errors="replace")
             self.fail(f"{self.response.status}: {told}", now_s)
@@ -146,6 +152,12 @@ class Exchange:
             self.is_over = True
             self.answer.status, self.answer.finished_s = "finished", now_s
 
+    def _take_last_token(self) -> None:
+        """Take the chunk that closed the answer for a token if one is missing."""
+        num_pieces = len(self.answer.pieces_s)
+        if self._closed_s is not None and (self.answer.num_output_tokens or 0) > num_pieces:
+            self.answer.pieces_s.append(self._closed_s)
+
     @property
     def _is_stream(self) -> bool:
         kind = self.response.headers.get(b"content-type", b"")
@@ -155,7 +167,8 @@ class Exchange:
 def _is_output(choice: dict[str, Any], has_reason: bool) -> bool:
     """Say whether a chunk's choice is output: it has text, or is a token that spells nothing.
 
-    A chunk that only opens an answer (its role) or closes it (its reason) is none.
+    A chunk that only opens an answer (its role) or closes it (its reason) is none; whether the last
+    one is a token nevertheless, only the server's count tells.
     """
     if "text" in choice:
         return bool(choice["text"]) or not has_reason

@@ -94,6 +94,7 @@ def test_an_interrupt_returns_what_there_is(server: FakeServer) -> None:
     run = experiments.run(w, on=server.url, warmup=0)
     interrupter.join()
     assert 2 <= len(run.requests) < 200
+    assert run.is_interrupted
     assert "interrupted" in run.notes[0]
     assert run.saturation is not None
     assert run.saturation.num_unsent == 200 - len(run.requests)

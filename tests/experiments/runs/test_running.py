@@ -139,6 +139,7 @@ def test_an_interrupt_returns_what_there_is(llm: LLM) -> None:
     interrupter.join()
     assert 3 <= len(run.requests) < 100
     assert "aborted" in set(run.requests["status"])
+    assert run.is_interrupted
     assert "requests were not sent" in run.notes[0]
     assert not llm.engine.scheduler.has_work
 

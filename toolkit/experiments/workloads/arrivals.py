@@ -40,9 +40,9 @@ class Arrivals(Protocol):
 class Poisson:
     """Requests that know nothing of each other: exponential gaps, ``rate`` requests/s on average.
 
-    With ``rescale`` the last of n requests comes exactly (n - 1) / rate after the first: 1 or 2 %
-    of noise less between seeds, and no Poisson process any more. vLLM's `bench serve` always
-    rescales; it waits a gap before the first request too, and its last one comes at n / rate.
+    With ``rescale`` the last of n requests comes at exactly (n - 1) / rate: 1 or 2 % of noise less
+    between seeds, and no Poisson process any more. vLLM's `bench serve` stretches its gaps too, but
+    its clock starts a gap before the first request: its last one comes at n / rate.
     """
 
     rate: float

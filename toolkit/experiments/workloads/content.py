@@ -79,7 +79,7 @@ def block_names(kind: bytes, owner: int, places: range) -> tuple[bytes, ...]:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int | np.integer) and value is not True and int(value) >= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Workload:
         self._seed = seed
         # What was asked for; None where that of the columns counts.
         self._rate: float | None = getattr(arrivals, "rate", math.nan) * content.num_turns
-        options = {"num_requests": num_requests, "content": content}
+        options: dict[str, Any] = {"num_requests": num_requests, "content": content}
         if tags:
             options["tags"] = tags
             drawn = {name: self._drawn(rule, f"tags.{name}") for name, rule in tags.items()}
