@@ -48,6 +48,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     "changes",
     [
         {"name": ["one"]},
+        {"size": "huge"},
         {"seed": "7"},
         {"tables": "curve"},
         {"tables": [1]},

@@ -109,6 +109,8 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
     for name, kind in _KINDS.items():
         if not isinstance(facts[name], kind):
             raise ValueError(f"{name}={facts[name]!r:.80} in its {_FILE}")
+    if facts["size"] not in SIZES:
+        raise ValueError(f"size={facts['size']!r:.80} in its {_FILE}")
     words = (*facts["tables"], *facts["reasons"].values())
     if not all(isinstance(word, str) for word in words):
         raise ValueError(f"tables or reasons that are no texts in its {_FILE}")
