@@ -8,9 +8,7 @@ divided by the time from the first request scheduled to the last token, ramp and
 with n requests at a rate that the server keeps up with, it says about 1 / n less.)
 "guidellm": TPOT is E2E / output tokens, so it includes the first token.
 
-Requests near in time share a queue: intervals come from drawing blocks of time. Twenty of them are
-enough for an interval and long enough to be nearly independent (Schmeiser, Operations Research
-30:3, 1982, has 10 to 30).
+Requests near in time share a queue: intervals come from drawing blocks of time.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidParameter
+from toolkit.record.intervals import num_blocks_for
 from toolkit.record.limits import SLO_NAMES, check_limits, keeps_limits
 from toolkit.record.summary import check_warmup, duration_s, summarise
 
@@ -40,8 +39,6 @@ __all__ = [
 ]
 
 DEFINITIONS = ("vllm", "guidellm")
-_NUM_BLOCKS = 20
-_LEAST_IN_BLOCK = 5  # requests; with fewer the blocks are longer
 
 
 class Window(NamedTuple):
@@ -177,7 +174,7 @@ def _block_s(scheduled_s: pd.Series[Any]) -> float | None:
     times = scheduled_s.to_numpy("float64", na_value=np.nan)
     times = times[~np.isnan(times)]
     span_s = float(times.max() - times.min()) if len(times) else 0.0
-    num_blocks = min(_NUM_BLOCKS, len(times) // _LEAST_IN_BLOCK)
+    num_blocks = num_blocks_for(len(times))
     # A little more than an even share: the last one to come belongs to the last block.
     return span_s * (1 + 1e-9) / num_blocks if span_s and num_blocks > 1 else None
 

@@ -95,6 +95,8 @@ def header(saved: Path, **changes: object) -> str:
         ({"format": "toolkit-record"}, "is no run"),
         ({"version": 99}, "newer version"),
         ({"settings": [1]}, "settings"),
+        ({"settings": {"on": 5}}, "settings: on=5"),
+        ({"environment": {"url": 3}}, "environment: url=3"),
         ({"notes": None}, "notes"),
         ({"saturation": {"cpu_share": 1.0}}, "saturation"),
         ({"saturation": 3}, "damaged"),
@@ -136,6 +138,14 @@ def test_cells_that_are_no_numbers_are_refused(saved: Path, tmp_path: Path) -> N
         Run.load(edited(saved, tmp_path, requests_csv=spoilt))
     with pytest.raises(RecordError, match="column __class__"):
         Run.load(edited(saved, tmp_path, requests_csv=text.replace("tags.tier", "__class__")))
+
+
+def test_several_rows_of_one_arrival_are_refused(saved: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        head, *rows = archive.read("requests.csv").decode().splitlines(keepends=True)
+    twice = "".join([head, *rows, *rows])
+    with pytest.raises(RecordError, match="several rows of one arrival_id"):
+        Run.load(edited(saved, tmp_path, requests_csv=twice))
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(

@@ -75,11 +75,11 @@ class Result:
         folder = Path(folder)
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            tables = facts.pop("tables")
+            tables = _checked(facts).pop("tables")
             # The engine that reads every float as the one that was written.
             data = {name: pd.read_csv(folder / f"{name}.csv", engine="python") for name in tables}
             return cls(data=data, **facts)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _DAMAGES as error:
             raise InvalidConfig(
                 f"{folder} holds no result of an experiment ({error}); "
                 "`toolkit experiment run NAME --output FOLDER` writes one"
@@ -89,6 +89,34 @@ class Result:
     def is_in(folder: str | Path) -> bool:
         """Say whether a folder holds a complete result."""
         return (Path(folder) / _FILE).is_file()
+
+
+# What reading a damaged file or another kind of file may raise.
+_DAMAGES = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_KINDS = {
+    "name": str,
+    "size": str,
+    "seed": int,
+    "tables": list,
+    "measured": dict,
+    "reasons": dict,
+    "environment": dict,
+}
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a file; raises ValueError where they are not those of a result."""
+    for name, kind in _KINDS.items():
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{name}={facts[name]!r:.80} in its {_FILE}")
+    if facts["size"] not in SIZES:
+        raise ValueError(f"size={facts['size']!r:.80} in its {_FILE}")
+    words = (*facts["tables"], *facts["reasons"].values())
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"tables or reasons that are no texts in its {_FILE}")
+    if not all(type(value) in (int, float) for value in facts["measured"].values()):
+        raise ValueError(f"measured={facts['measured']!r:.80} in its {_FILE}")
+    return facts
 
 
 class Experiment(Protocol):

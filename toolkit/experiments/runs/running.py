@@ -18,7 +18,8 @@ from toolkit.experiments.runs.results import Run
 from toolkit.experiments.runs.warmup import warmup_of
 from toolkit.record import Record
 from toolkit.request import SamplingParams
-from toolkit.simulate import drive, progress_bar
+from toolkit.simulate import Machine, drive, progress_bar
+from toolkit.simulate.fleet import own_engine
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
@@ -54,9 +55,10 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
     if policy is not None:
         options["policy"] = policy
     if hasattr(on, "engine") and callable(getattr(on, "run", None)):
-        _check(options, run_simulated, on.engine)
+        _check(options, run_simulated, Machine.engine, on.engine)
         return run_simulated(w, on, **options)
-    if callable(getattr(on, "run", None)):
+    if hasattr(on, "machine") and callable(getattr(on, "run", None)):
+        _check(options, run_on_several, Machine.engine)
         return run_on_several(w, on, **options)
     engine = getattr(on, "engine", on)
     if not (hasattr(engine, "scheduler") and hasattr(engine, "add")):
@@ -188,7 +190,7 @@ def run_on_several(
     workload: Workload, machines: Any, *, progress: bool | None = None, **options: Any
 ) -> Run:
     """Serve a workload on several simulated machines: a ``Fleet``, or ``Disaggregated``."""
-    block_size = options.get("block_size")
+    block_size = own_engine(machines.machine, options).config.cache.block_size
     done = machines.run(workload.arrivals(block_size=block_size), progress=progress, **options)
     request_ids = dict(zip(done.requests["arrival_id"], done.requests["request_id"], strict=True))
     made = run_of_requests(
@@ -238,12 +240,12 @@ def _vocab_size(engine: Any) -> int:
 
 def _check(options: dict[str, Any], *functions: Callable[..., Any]) -> None:
     """Refuse options that no function takes by name, naming those that they take."""
-    known = [
-        parameter.name
+    known = {
+        parameter.name: None
         for function in functions
         for parameter in signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    }
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidConfig(

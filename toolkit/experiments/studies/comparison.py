@@ -11,7 +11,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidParameter, UnlikeRuns
 from toolkit.html_table import rows_html
-from toolkit.record.intervals import paired_intervals
+from toolkit.record.intervals import NUM_BLOCKS, num_blocks_for, paired_intervals
 
 if TYPE_CHECKING:
     from toolkit.experiments.runs.results import Run
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["RunComparison", "compare", "jain_index"]
 
 PERCENTILES = (50, 90, 99)
-_NUM_BLOCKS = 20
-_LEAST_IN_BLOCK = 5  # requests; with fewer the blocks are made longer
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,7 +79,7 @@ def compare(
     metric: str = "ttft_s",
     *,
     allow: Iterable[str] = ("policy",),
-    num_blocks: int = _NUM_BLOCKS,
+    num_blocks: int = NUM_BLOCKS,
     warmup_s: float = 0.0,
 ) -> RunComparison:
     """Compare two runs of one workload, paired on its arrivals.
@@ -182,7 +180,7 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, warmup_s: float) -> p
 
 def _blocks_of(times_s: np.ndarray[Any, Any], num_blocks: int) -> tuple[np.ndarray[Any, Any], int]:
     """Number the blocks of equal time that the (sorted) times lie in; empty ones are left out."""
-    num = max(1, min(num_blocks, len(times_s) // _LEAST_IN_BLOCK))
+    num = num_blocks_for(len(times_s), num_blocks)
     span_s = float(times_s[-1] - times_s[0])
     if not span_s:  # all at once: blocks of as many requests each
         places: np.ndarray[Any, Any] = np.arange(len(times_s)) * num // len(times_s)

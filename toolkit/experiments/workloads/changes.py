@@ -42,7 +42,7 @@ def scaled(workload: Workload, *, rate: float, time: float, lengths: float) -> W
         f"scale({said})",
         columns=columns.replace(due_s=columns.due_s / faster * time),
         content=content,
-        rate=workload.rate * rate / time,
+        rate=None if workload._rate is None else workload._rate * rate / time,
     )
 
 
@@ -90,6 +90,6 @@ def _changed(
 
 
 def _changed_anew(
-    seed: int, *, redraw: Callable[[int], Workload], change: Callable[[Workload], Workload]
+    *, seed: int, redraw: Callable[..., Workload], change: Callable[[Workload], Workload]
 ) -> Workload:
-    return change(redraw(seed))
+    return change(redraw(seed=seed))
