@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue.basis import basis
 from toolkit.record.environment import environment
 
-__all__ = ["SIZES", "Experiment", "Result", "check_size"]
+__all__ = ["SIZES", "Experiment", "Result", "check_size", "means"]
 
 # "quick" ends within a minute on two cores; "paper" is as large as in the paper it repeats.
 SIZES = ("quick", "paper")
@@ -25,6 +27,9 @@ class Result:
     """What one run of an experiment measured.
 
     ``reasons`` says of a claim, by id, why it was not measured, or why it came out as it did.
+    ``samples`` has the value of each seed for what was measured with seeds, and ``measured`` their
+    mean; what is in ``measured`` alone is no mean of seeds. ``basis`` is what else the numbers rest
+    on.
 
     >>> result = Result("where_the_memory_goes", "quick", {}, {"vllm-orca-max-batch": 7.0})
     >>> result
@@ -38,6 +43,8 @@ class Result:
     reasons: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     environment: Mapping[str, Any] = field(default_factory=environment)
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=basis)
 
     def __repr__(self) -> str:
         num = len(self.measured)
@@ -60,6 +67,8 @@ class Result:
             "measured": {claim_id: float(value) for claim_id, value in self.measured.items()},
             "reasons": dict(self.reasons),
             "environment": dict(self.environment),
+            "samples": {name: list(map(float, values)) for name, values in self.samples.items()},
+            "basis": dict(self.basis),
         }
         # Last: a folder with this file is complete.
         (folder / _FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -76,6 +85,7 @@ class Result:
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             tables = facts.pop("tables")
+            facts.setdefault("basis", {})  # of a file that does not say: not today's
             # The engine that reads every float as the one that was written.
             data = {name: pd.read_csv(folder / f"{name}.csv", engine="python") for name in tables}
             return cls(data=data, **facts)
@@ -117,3 +127,8 @@ def check_size(size: str) -> None:
     """Refuse what is no size of an experiment, with InvalidConfig."""
     if size not in SIZES:
         raise InvalidConfig(f"size={size!r} is not one of {', '.join(SIZES)}")
+
+
+def means(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean over the seeds by claim: what is judged; NaN where a seed has no value."""
+    return {claim_id: float(np.mean(values)) for claim_id, values in samples.items()}
