@@ -217,8 +217,8 @@ def _reasons(rates: pd.DataFrame) -> dict[str, str]:
         seeds = rates["seed"].nunique()
         reasons[f"sarathi-{measure}-order"] = f"means of {seeds} seeds: {', '.join(told)}"
     gains = _gains(rates).mean(axis="columns")
-    told = ", ".join(f"{gain:.3g} at {rate:g}" for rate, gain in gains.items())
-    reasons["sarathi-tbt-gain"] = f"the paper gives no rate; by requests/s: {told}{_from(gains)}"
+    by_rate = ", ".join(f"{gain:.3g} at {rate:g}" for rate, gain in gains.items())
+    reasons["sarathi-tbt-gain"] = f"the paper gives no rate; by requests/s: {by_rate}{_from(gains)}"
     return reasons
 
 
