@@ -4,6 +4,8 @@ TTFT counts from the time at which a request was scheduled, so every queue count
 included. "vllm" (vllm bench serve): TPOT is (E2E - TTFT) / (output tokens - 1), of requests with
 more than one; ITL is pooled over all gaps of all requests; throughput is what was completed,
 divided by the time from the first request scheduled to the last token, ramp and drain included.
+(vLLM's own clock runs from before the first gap between arrivals until the last stream is closed:
+with n requests at a rate that the server keeps up with, it says about 1 / n less.)
 "guidellm": TPOT is E2E / output tokens, so it includes the first token.
 
 Requests near in time share a queue: intervals come from drawing blocks of time. Twenty of them are
@@ -21,14 +23,8 @@ import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidParameter
-from toolkit.record.summary import (
-    SLO_NAMES,
-    check_limits,
-    check_warmup,
-    duration_s,
-    keeps_limits,
-    summarise,
-)
+from toolkit.record.limits import SLO_NAMES, check_limits, keeps_limits
+from toolkit.record.summary import check_warmup, duration_s, summarise
 
 __all__ = [
     "DEFINITIONS",
@@ -80,7 +76,8 @@ def summarize(
         definition: "vllm" or "guidellm".
 
     Raises:
-        InvalidParameter: no such column, limit or definition, or a negative time.
+        InvalidParameter: no such column, limit or definition, a limit on what was not measured, or
+            a negative time.
     """
     if definition not in DEFINITIONS:
         raise InvalidParameter(

@@ -40,8 +40,9 @@ class Arrivals(Protocol):
 class Poisson:
     """Requests that know nothing of each other: exponential gaps, ``rate`` requests/s on average.
 
-    With ``rescale`` the last of n requests comes at exactly (n - 1) / rate, as vLLM's `bench serve`
-    has it: 1 or 2 % of noise less between seeds, and no Poisson process any more.
+    With ``rescale`` the last of n requests comes at exactly (n - 1) / rate: 1 or 2 % of noise less
+    between seeds, and no Poisson process any more. vLLM's `bench serve` stretches its gaps too, but
+    its clock starts a gap before the first request: its last one comes at n / rate.
     """
 
     rate: float
