@@ -25,6 +25,10 @@ def test_the_schedule_is_identical(result):
 
 def test_every_claim_is_measured_and_says_what_was_worst(result):
     assert set(result.measured) == set(experiment.CLAIMS)
+    assert {name: len(values) for name, values in result.samples.items()} == {
+        "vidur-mean-error": 1,
+        "vidur-p90-error": 1,
+    }
     assert "capacity" in result.reasons["vidur-mean-error"]
     errors = result.data["errors"]
     means = errors[errors["quantile"] == "mean"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import pytest
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS, find
-from toolkit.experiments.catalogue.result import Result
+from toolkit.experiments.catalogue.basis import basis
+from toolkit.experiments.catalogue.result import Result, means
 from toolkit.experiments.claims.table import CLAIMS
 
 
 def a_result() -> Result:
     table = pd.DataFrame({"rate": [0.1, 1 / 3], "policy": ["fcfs", "fair"], "num": [3, 4]})
-    return Result("one", "quick", {"curve": table}, {"a-claim": 1 / 3}, {"a-claim": "why"}, seed=7)
+    samples = {"a-claim": [0.0, 2 / 3]}
+    return Result(
+        "one", "quick", {"curve": table}, means(samples), {"a-claim": "why"}, 7, samples=samples
+    )
 
 
 def test_a_saved_result_is_loaded_as_it_was(tmp_path: Path) -> None:
@@ -29,7 +34,23 @@ def test_a_saved_result_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert loaded.reasons == result.reasons
     assert (loaded.name, loaded.size, loaded.seed) == ("one", "quick", 7)
     assert loaded.environment == result.environment
+    assert loaded.samples == result.samples
+    assert loaded.basis == result.basis == basis()
     pd.testing.assert_frame_equal(loaded.data["curve"], result.data["curve"], check_exact=True)
+
+
+def test_a_mean_is_that_of_the_seeds_and_unknown_where_one_is() -> None:
+    assert means({"one": [1.0, 3.0]}) == {"one": 2.0}
+    assert math.isnan(means({"one": [1.0, math.nan]})["one"])
+
+
+def test_a_file_that_says_nothing_of_its_basis_has_none(tmp_path: Path) -> None:
+    file = a_result().save(tmp_path / "one") / "experiment.json"
+    facts = json.loads(file.read_text())
+    del facts["basis"], facts["samples"]
+    file.write_text(json.dumps(facts))
+    loaded = Result.load(tmp_path / "one")
+    assert loaded.basis == loaded.samples == {}
 
 
 DEEP = pytest.param("[" * 100_000, id="nested too deeply")
