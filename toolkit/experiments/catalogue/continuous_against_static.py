@@ -264,11 +264,12 @@ def plot(result: Result) -> DataFigure:
 def _draw_gains(axes: Any, gains: pd.DataFrame) -> None:
     simulated, engine = gains[gains["on"] == _SIMULATED], gains[gains["on"] == _ENGINE]
     batch_size = int(simulated["batch_size"].iloc[0])
+    lines = simulated.groupby("cv")[["closed_form", "closed_form_in_s"]].mean()
     for column, dash, label in (
         ("closed_form", "-", f"closed form, batch of {batch_size}"),
         ("closed_form_in_s", ":", "the same, if fuller batches step slower"),
     ):
-        axes.plot(simulated["cv"], simulated[column], dash, color=PAPER_COLOUR, label=label)
+        axes.plot(lines.index, lines[column], dash, color=PAPER_COLOUR, label=label)
     marks = (
         (simulated, "gain_in_steps", "simulated, per step"),
         (simulated, "gain", "simulated, per second"),

@@ -41,7 +41,7 @@ _SGLANG = "sglang-hit-rate"
 CLAIMS = (*_MOONCAKE, _SGLANG)
 
 _SIZES = {
-    "quick": (1_000, 10_000, 50_000, None),
+    "quick": (1_000, 3_000, 10_000, 50_000, None),
     "paper": (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, None),
 }
 _BLOCK_SIZE = 16
@@ -58,7 +58,7 @@ def run(
     """Measure hit rates by size and rule, and of structured prompts in a cache without a limit.
 
     Args:
-        size: "quick" for four cache sizes, "paper" for eight.
+        size: "quick" for five cache sizes, "paper" for eight.
         progress: Whether to show a bar; None shows it where somebody looks on.
         seed: Of the prompts that are drawn; the published trace has none.
         trace: Path of the conversation trace, or of another one in that format.
@@ -101,7 +101,7 @@ def plot(result: Result) -> Any:
     bounded = rates[np.isfinite(rates["num_blocks"])]
     unlimited = 100 * rates.loc[~np.isfinite(rates["num_blocks"]), "hit_rate"].iloc[0]
     with plots.style():
-        figure = plots.figure()
+        figure = plots.figure(width_in=5.6, height_in=2.9)
         axes = figure.subplots()
         for index, rule in enumerate(EVICTIONS):
             own = bounded[bounded["eviction"] == rule]

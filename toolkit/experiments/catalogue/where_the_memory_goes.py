@@ -172,7 +172,8 @@ def plot(result: Result) -> DataFigure:
 def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
     """Stack the parts of each allocator; return what was drawn."""
     memory = result.data["memory"]
-    memory = memory[memory["load"] == "sharegpt"].set_index(["allocator", "part"])
+    parts = memory[memory["load"] == "sharegpt"].groupby(["allocator", "part"])
+    shares = parts[["share_of_all", "share_of_allocated"]].mean()
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
         share = "share_of_allocated" if allocator == "paged" else "share_of_all"
@@ -180,7 +181,7 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
         for number, (part, name) in enumerate(_PARTS.items()):
             claim = f"vllm-fig2-{allocator}-{name}"
             heights = {
-                "measured": 100 * float(memory.at[(allocator, part), share]),
+                "measured": 100 * float(shares.at[(allocator, part), share]),
                 "paper": find_claim(claim).value if claim in _FIG2 else 0.0,
             }
             for source, height in heights.items():
@@ -207,20 +208,25 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
 
 
 def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict[str, Any]]:
-    """Draw the requests that ran at once."""
+    """Draw the requests that ran at once, on average; a black line spans the seeds."""
     batched = result.data["batched"]
-    batched = batched[batched["load"] == load].set_index("allocator")
+    running = batched[batched["load"] == load].groupby("allocator")["num_running"]
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
-        values = {
-            "measured": float(batched.at[allocator, "num_running"]),
-            "paper": find_claim(f"vllm-fig13-{load}-{allocator}").value,
-        }
-        for source, value in values.items():
-            bar = _draw_bar(axes, at, value, source, look(0).color)
+        seeds = running.get_group(allocator)
+        published = find_claim(f"vllm-fig13-{load}-{allocator}").value
+        for source, value, top in (
+            ("measured", float(seeds.mean()), float(seeds.max())),
+            ("paper", published, published),
+        ):
+            _draw_bar(axes, at, value, source, look(0).color)
+            place = at + _SIDES[source][0]
             text = f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-            axes.bar_label(bar, [text], padding=1, fontsize=6.5)
+            axes.annotate(
+                text, (place, top), (0, 1), textcoords="offset points", ha="center", fontsize=6.5
+            )
             rows.append({"panel": load, "allocator": allocator, "source": source, "value": value})
+        axes.vlines(at + _SIDES["measured"][0], seeds.min(), seeds.max(), color="black", lw=1)
     axes.set(ylabel="requests that run at once", title=title)
     axes.margins(y=0.1)
     _name_allocators(axes)
