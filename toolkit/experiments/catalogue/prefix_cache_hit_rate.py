@@ -122,7 +122,7 @@ def plot(result: Result) -> Any:
             _mark_published(axes, plots.PAPER_COLOUR)
         axes.set_xscale("log")
         plots.plain_ticks(axes.xaxis)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * unlimited)  # nothing finds more; the words need room
         axes.set_xlabel("cache size (blocks of 512 tokens)")
         axes.set_ylabel("blocks found (%)")
         axes.set_title(TITLE if rates["trace"].iloc[0] != "synthetic" else f"{TITLE} (synthetic)")
