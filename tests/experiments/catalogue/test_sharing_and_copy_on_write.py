@@ -27,7 +27,7 @@ def test_every_claim_is_measured(result):
 
 def test_wider_is_more_to_share_and_beams_share_more_than_samples(result):
     saved = result.data["saved"].pivot(
-        index="width", columns=["load", "decoding"], values="saved_percent"
+        index="width", columns=["load", "way"], values="saved_percent"
     )
     for load in ("alpaca", "sharegpt"):
         for way in ("parallel", "beam"):
@@ -36,7 +36,7 @@ def test_wider_is_more_to_share_and_beams_share_more_than_samples(result):
 
 
 def test_samples_save_what_the_closed_form_says(result):
-    samples = result.data["saved"].query("decoding == 'parallel'")
+    samples = result.data["saved"].query("way == 'parallel'")
     assert samples["saved_percent"].to_numpy() == pytest.approx(
         samples["closed_form_percent"].to_numpy(), rel=0.15
     )

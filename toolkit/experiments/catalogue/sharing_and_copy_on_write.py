@@ -24,14 +24,14 @@ from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
 TITLE = "How much memory do samples and beams share?"
-DECODINGS = ("parallel", "beam")
+WAYS = ("parallel", "beam")
 WIDTHS = (2, 4, 6)
 _LOADS = {"alpaca": Alpaca, "sharegpt": ShareGPT}
 _CLAIMED = {"alpaca": WIDTHS, "sharegpt": (2, 6)}
 CLAIMS = tuple(
-    f"vllm-fig15-{load}-{decoding}-{width}"
+    f"vllm-fig15-{load}-{way}-{width}"
     for load, widths in _CLAIMED.items()
-    for decoding in DECODINGS
+    for way in WAYS
     for width in widths
 )
 
@@ -50,7 +50,7 @@ _NUM_REQUESTS = {
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
-    """Serve both loads with each decoding and width, and look at the block tables as they go.
+    """Serve both loads with each way and width, and look at the block tables as they go.
 
     Args:
         size: "quick" or "paper": how many requests.
@@ -61,26 +61,22 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
         InvalidConfig: there is no such size.
     """
     check_size(size)
-    cells = [
-        (load, decoding, width) for load in _LOADS for decoding in DECODINGS for width in WIDTHS
-    ]
+    cells = [(load, way, width) for load in _LOADS for way in WAYS for width in WIDTHS]
     rows = []
     with progress_bar(len(cells), "Sharing", unit="load", progress=progress) as bar:
-        for load, decoding, width in cells:
-            lengths = _lengths(load, _NUM_REQUESTS[size][decoding][load], seed)
-            saved = saved_by_sharing(lengths, decoding, width, seed=seed)
-            expected = (
-                closed_form_sharing(lengths, width) if decoding == "parallel" else float("nan")
-            )
-            published = _published(load, decoding, width)
-            rows.append((load, decoding, width, 100 * saved, 100 * expected, published))
+        for load, way, width in cells:
+            lengths = _lengths(load, _NUM_REQUESTS[size][way][load], seed)
+            saved = saved_by_sharing(lengths, way, width, seed=seed)
+            expected = closed_form_sharing(lengths, width) if way == "parallel" else float("nan")
+            published = _published(load, way, width)
+            rows.append((load, way, width, 100 * saved, 100 * expected, published))
             bar.update()
-    columns = ["load", "decoding", "width", "saved_percent", "closed_form_percent", "paper_percent"]
+    columns = ["load", "way", "width", "saved_percent", "closed_form_percent", "paper_percent"]
     table = pd.DataFrame(rows, columns=columns)
-    by_claim = table.set_index(["load", "decoding", "width"])["saved_percent"]
+    by_claim = table.set_index(["load", "way", "width"])["saved_percent"]
     measured = {
-        f"vllm-fig15-{load}-{decoding}-{width}": float(by_claim[load, decoding, width])
-        for load, decoding, width in by_claim.index
+        f"vllm-fig15-{load}-{way}-{width}": float(by_claim[load, way, width])
+        for load, way, width in by_claim.index
         if width in _CLAIMED[load]
     }
     return Result(
@@ -99,12 +95,12 @@ def plot(result: Result) -> Any:
 
     table = result.data["saved"]
     with plots.style():
-        figure = plots.figure()
+        figure = plots.figure(height_in=3.3)
         panels = figure.subplots(1, len(_LOADS), sharey=True)
         for axes, (load, kind) in zip(panels, _LOADS.items(), strict=True):
             own = table[table["load"] == load]
-            for index, decoding in enumerate(DECODINGS):
-                _bars(axes, own[own["decoding"] == decoding], index, plots)
+            for index, way in enumerate(WAYS):
+                _bars(axes, own[own["way"] == way], index, plots)
             axes.set_title(kind.__name__)
             axes.set_xticks(range(len(WIDTHS)), map(str, WIDTHS))
             axes.set_xlabel("sequences of a prompt")
@@ -128,10 +124,10 @@ def _lengths(load: str, num_requests: int, seed: int) -> list[tuple[int, int]]:
     return list(zip(prompt.tolist(), output.tolist(), strict=True))
 
 
-def _published(load: str, decoding: str, width: int) -> float:
+def _published(load: str, way: str, width: int) -> float:
     if width not in _CLAIMED[load]:
         return float("nan")
-    return find_claim(f"vllm-fig15-{load}-{decoding}-{width}").value
+    return find_claim(f"vllm-fig15-{load}-{way}-{width}").value
 
 
 def _reason(claim_id: str) -> str:
@@ -142,13 +138,13 @@ def _reason(claim_id: str) -> str:
 def _bars(axes: Any, table: pd.DataFrame, index: int, plots: Any) -> None:
     width = 0.38
     places = np.arange(len(table)) + (index - 0.5) * width
-    decoding = table["decoding"].iloc[0]
-    label = {"parallel": "parallel samples", "beam": "beam search"}[decoding]
+    way = table["way"].iloc[0]
+    label = {"parallel": "parallel samples", "beam": "beam search"}[way]
     axes.bar(places, table["saved_percent"], width, color=plots.COLOURS[index], label=label)
     paper = axes.scatter(
         places, table["paper_percent"], marker="x", s=30, color=plots.PAPER_COLOUR, zorder=5
     )
-    if decoding == "beam":
+    if way == "beam":
         paper.set_label("paper")
         return
     axes.scatter(
