@@ -20,7 +20,7 @@ import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size
 from toolkit.experiments.claims.table import find_claim
-from toolkit.experiments.plots import DataFigure, figure, look, style
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.workloads.arrivals import Poisson
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.workloads.workload import Workload
@@ -70,11 +70,6 @@ _FIG2 = tuple(
 )
 _FIG13 = tuple(f"vllm-fig13-{load}-{allocator}" for load in _LOADS for allocator in ALLOCATORS)
 CLAIMS = ("vllm-orca-max-batch", *_FIG2, *_FIG13)
-
-# Whose bar it is: how far it stands from the allocator's place, and how opaque it is.
-_SIDES = {"measured": (-0.2, 1.0), "paper": (0.2, 0.4)}
-# Orca's three by how they reserve, as the ticks have no room for more.
-_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
@@ -155,10 +150,10 @@ def _measured(data: dict[str, pd.DataFrame]) -> dict[str, float]:
 
 
 def plot(result: Result) -> DataFigure:
-    """Draw figure 2 as stacked bars and figure 13 as bars; the paper's stand beside, paler."""
+    """Draw figure 2 as stacked bars and figure 13 as bars; dashes are the paper's values."""
     with style():
-        fig = figure(width_in=7.6, height_in=3.0)
-        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.1, 1, 1))
+        fig = figure(width_in=7.2, height_in=3.0)
+        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.4, 1, 1))
         rows = _draw_parts(parts, result)
         for axes, load, title in (
             (sharegpt, "sharegpt", "ShareGPT, 2 req/s"),
@@ -170,26 +165,31 @@ def plot(result: Result) -> DataFigure:
 
 
 def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
-    """Stack the parts of each allocator; return what was drawn."""
+    """Stack the parts of each allocator, the paper's beside, paler; return what was drawn."""
     memory = result.data["memory"]
-    parts = memory[memory["load"] == "sharegpt"].groupby(["allocator", "part"])
-    shares = parts[["share_of_all", "share_of_allocated"]].mean()
+    memory = memory[memory["load"] == "sharegpt"].set_index(["allocator", "part"])
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
         share = "share_of_allocated" if allocator == "paged" else "share_of_all"
-        tops = dict.fromkeys(_SIDES, 0.0)
+        tops = {"measured": 0.0, "paper": 0.0}
         for number, (part, name) in enumerate(_PARTS.items()):
             claim = f"vllm-fig2-{allocator}-{name}"
             heights = {
-                "measured": 100 * float(shares.at[(allocator, part), share]),
+                "measured": 100 * float(memory.at[(allocator, part), share]),
                 "paper": find_claim(claim).value if claim in _FIG2 else 0.0,
             }
-            for source, height in heights.items():
+            for side, (source, height) in enumerate(heights.items()):
                 if not height > 0:
                     continue
-                bar = _draw_bar(axes, at, height, source, look(number).color, tops[source])
-                if at == 0 and source == "measured":
-                    bar.set_label(part.replace("_", " "))
+                axes.bar(
+                    at + (-0.19, 0.19)[side],
+                    height,
+                    0.36,
+                    bottom=tops[source],
+                    color=look(number).color,
+                    alpha=(1.0, 0.4)[side],
+                    label=part.replace("_", " ") if side == at == 0 else None,
+                )
                 tops[source] += height
                 rows.append(
                     {
@@ -200,47 +200,49 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
                         "value": height,
                     }
                 )
-    axes.set(ylabel="share of KV memory (%)", ylim=(0, 100), title="KV memory")
-    _name_allocators(axes)
+    axes.set(
+        ylabel="share of KV memory (%)",
+        ylim=(0, 100),
+        title="KV memory (paler: the paper)",
+    )
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    axes.grid(axis="x", visible=False)
     axes.get_figure().legend(loc="outside lower center", ncols=4)
-    axes.get_figure().suptitle("paler bars: the paper's", x=1, ha="right", fontsize="small")
     return rows
 
 
 def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict[str, Any]]:
-    """Draw the requests that ran at once, on average; a black line spans the seeds."""
+    """Draw the requests that ran at once, a dash where the paper has them."""
     batched = result.data["batched"]
-    running = batched[batched["load"] == load].groupby("allocator")["num_running"]
+    batched = batched[batched["load"] == load].set_index("allocator")
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
-        seeds = running.get_group(allocator)
-        published = find_claim(f"vllm-fig13-{load}-{allocator}").value
-        for source, value, top in (
-            ("measured", float(seeds.mean()), float(seeds.max())),
-            ("paper", published, published),
-        ):
-            _draw_bar(axes, at, value, source, look(0).color)
-            place = at + _SIDES[source][0]
-            text = f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-            axes.annotate(
-                text, (place, top), (0, 1), textcoords="offset points", ha="center", fontsize=6.5
-            )
-            rows.append({"panel": load, "allocator": allocator, "source": source, "value": value})
-        axes.vlines(at + _SIDES["measured"][0], seeds.min(), seeds.max(), color="black", lw=1)
+        measured = float(batched.at[allocator, "num_running"])
+        claimed = find_claim(f"vllm-fig13-{load}-{allocator}").value
+        axes.bar(at, measured, 0.62, color=_BAR_COLOUR)
+        axes.hlines(
+            claimed, at - 0.4, at + 0.4, color=PAPER_COLOUR, label=None if at else "paper", lw=1.6
+        )
+        axes.annotate(
+            f"{measured:.3g}",
+            (at, max(measured, claimed)),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
+        rows += [
+            {"panel": load, "allocator": allocator, "source": source, "value": value}
+            for source, value in (("measured", measured), ("paper", claimed))
+        ]
     axes.set(ylabel="requests that run at once", title=title)
     axes.margins(y=0.1)
-    _name_allocators(axes)
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left")
     return rows
 
 
-def _draw_bar(
-    axes: Any, at: int, height: float, source: str, colour: str, bottom: float = 0.0
-) -> Any:
-    """Draw one bar of an allocator: what was measured, or the paper's, to the right and paler."""
-    place, alpha = _SIDES[source]
-    return axes.bar(at + place, height, 0.38, bottom=bottom, color=colour, alpha=alpha)
-
-
-def _name_allocators(axes: Any) -> None:
-    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
-    axes.grid(axis="x", visible=False)
+_BAR_COLOUR = "#56B4E9"
+# Orca's three by how they reserve, as the ticks have no room for more.
+_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
