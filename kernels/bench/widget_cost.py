@@ -4,8 +4,10 @@
 
 A batch of requests runs without a widget, and with each of them on a page that answers every frame
 within a tenth of a second, as a browser does; the browser itself is left out. Rounds alternate, so
-that drift of the machine hits all of them; a ratio is that of neighbouring rounds. The goal is less
-than 2 % each. Writes results/widget_cost.json.
+that drift of the machine hits all of them; a ratio is that of neighbouring rounds. Where a
+machine's speed varies by more than a widget costs, ``processor_share`` bounds what drawing costs:
+processor seconds of the widgets' threads per second of wall time, which the engine loses if it has
+no other core. The goal is less than 2 % each. Writes results/widget_cost_MODEL.json.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ NUM_PROMPT_TOKENS = 32
 NUM_TOKEN_IDS = 2000  # the demo's vocabulary, which serves both models
 NUM_OUTPUT_TOKENS = {"160m": 96, "demo": 512}  # some seconds a round: widgets tick in tenths
 ANSWER_S = 0.1
+PAGE = "page"
 MAKERS: dict[str, Callable[[Any], Any]] = {
     "Dashboard": Dashboard,
     "ServerPanel": ServerPanel,
@@ -75,7 +78,7 @@ def displayed(widget: Any) -> Iterator[Comm]:
             widget._on_custom(widget, {"type": "ack", "view": "bench", "seq": comm.newest}, [])
 
     widget._on_custom(widget, {"type": "hello", "view": "bench"}, [])
-    page = threading.Thread(target=answer, daemon=True)
+    page = threading.Thread(target=answer, name=PAGE, daemon=True)
     page.start()
     try:
         yield comm
@@ -84,6 +87,16 @@ def displayed(widget: Any) -> Iterator[Comm]:
         page.join()
         widget._on_custom(widget, {"type": "bye", "view": "bench"}, [])
         widget.close()
+
+
+def widgets_threads_s() -> float:
+    """Return the processor seconds of the threads on which widgets draw and pages answer."""
+    clocks = [
+        time.pthread_getcpuclockid(thread.ident)
+        for thread in threading.enumerate()
+        if thread.name in ("toolkit-widgets", PAGE) and thread.ident is not None
+    ]
+    return sum(map(time.clock_gettime, clocks))
 
 
 def generate(llm: LLM, num_output_tokens: int) -> float:
@@ -104,6 +117,7 @@ def measure(llm: LLM, names: list[str], repeats: int, num_output_tokens: int) ->
     """Alternate rounds without and with each widget."""
     generate(llm, num_output_tokens)
     ratios: dict[str, list[float]] = {name: [] for name in names}
+    shares: dict[str, list[float]] = {name: [] for name in names}
     traffic: dict[str, dict[str, float]] = {}
     rates: list[float] = []
     with serve(llm, port=0) as server:
@@ -111,9 +125,10 @@ def measure(llm: LLM, names: list[str], repeats: int, num_output_tokens: int) ->
             for name in names:
                 plain = generate(llm, num_output_tokens)
                 with displayed(MAKERS[name](server)) as comm:
-                    start_s = time.perf_counter()
+                    start_s, worked_s = time.perf_counter(), widgets_threads_s()
                     watched = generate(llm, num_output_tokens)
                     elapsed_s = time.perf_counter() - start_s
+                    shares[name].append((widgets_threads_s() - worked_s) / elapsed_s)
                 after = generate(llm, num_output_tokens) if repeat % 2 else plain
                 base = (plain + after) / 2
                 rates.append(plain)
@@ -122,11 +137,17 @@ def measure(llm: LLM, names: list[str], repeats: int, num_output_tokens: int) ->
                     "frames_per_s": round(comm.num_frames / elapsed_s, 2),
                     "kB_per_s": round(comm.num_bytes / elapsed_s / 1e3, 1),
                 }
-                print(f"{name:12} {watched / base:.4f}  {traffic[name]}", flush=True)
+                share = shares[name][-1]
+                print(f"{name:12} {watched / base:.4f}  {share:.4f}  {traffic[name]}", flush=True)
     return {
         "output_tokens_per_s": spread(rates),
         "widgets": {
-            name: {"throughput_ratio": spread(ratios[name]), **traffic[name]} for name in names
+            name: {
+                "throughput_ratio": spread(ratios[name]),
+                "processor_share": spread(shares[name]),
+                **traffic[name],
+            }
+            for name in names
         },
     }
 
@@ -147,7 +168,7 @@ def main() -> None:
             num = NUM_OUTPUT_TOKENS[options.model]
             results = measure(llm, options.only, options.repeats, num)
     settings = {"model": options.model, "requests": NUM_REQUESTS, "output_tokens": num}
-    save("widget_cost", {"settings": settings, **results})
+    save(f"widget_cost_{options.model}", {"settings": settings, **results})
 
 
 if __name__ == "__main__":

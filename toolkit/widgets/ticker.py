@@ -10,8 +10,8 @@ from typing import Protocol
 __all__ = ["TICKER", "Ticker"]
 
 PERIOD_S = 0.05  # half of the shortest gap between two frames
-# Reading a record takes time from the engine: a widget rests 60 times as long as it has worked.
-REST_FACTOR = 60.0
+# Reading a record takes time from the engine: a widget rests 90 times as long as it has worked.
+REST_FACTOR = 90.0
 
 
 class _Ticked(Protocol):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 
 import pytest
@@ -13,12 +14,14 @@ import pytest
 from tests.client.fake_server import FakeServer, fake_server
 from toolkit import experiments
 from toolkit.client import processes
+from toolkit.client.exchange import Answer
 from toolkit.client.load import Item
 from toolkit.client.processes import ask
 from toolkit.client.target import Target
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.experiments import AtOnce, Closed, Constant, Fixed, Workload
 from toolkit.experiments.runs.over_http.bodies import Speech
+from toolkit.experiments.runs.over_http.tables import notes_on
 
 
 @pytest.fixture
@@ -82,6 +85,29 @@ def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
     assert busy.summary().at["failed", "num"] == 3
 
 
+def answer(*, num_pieces: int, num_prompt: int | None = 8, num_output: int | None) -> Answer:
+    """A good answer with the counts that the server told."""
+    made = Answer(0, 0.0, 0.0, 0.0, array("d", range(num_pieces)), status="finished")
+    made.num_prompt_tokens, made.num_output_tokens = num_prompt, num_output
+    return made
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (answer(num_pieces=4, num_output=4), None),
+        (answer(num_pieces=8, num_output=4), "a token came in 2.00 pieces"),
+        (answer(num_pieces=2, num_output=4), "held 2.00 tokens"),
+        (answer(num_pieces=4, num_output=None), "told no usage for 1 answers"),
+        (answer(num_pieces=4, num_output=4, num_prompt=None), "told no usage for 1 answers"),
+    ],
+)
+def test_what_tokens_and_pieces_are_is_said(told: Answer, says: str | None) -> None:
+    w = Workload(AtOnce(), Fixed(8, 4), num_requests=1)
+    notes = notes_on([told], w)
+    assert [says in note for note in notes] == [True] if says else notes == []
+
+
 def test_an_interrupt_returns_what_there_is(server: FakeServer) -> None:
     def interrupt() -> None:
         while len(server.bodies) < 3:
@@ -94,6 +120,7 @@ def test_an_interrupt_returns_what_there_is(server: FakeServer) -> None:
     run = experiments.run(w, on=server.url, warmup=0)
     interrupter.join()
     assert 2 <= len(run.requests) < 200
+    assert run.is_interrupted
     assert "interrupted" in run.notes[0]
     assert run.saturation is not None
     assert run.saturation.num_unsent == 200 - len(run.requests)

@@ -43,6 +43,7 @@ def test_a_run_is_read_as_it_was_saved(run: Run, saved: Path) -> None:
     pd.testing.assert_frame_equal(loaded.tokens, run.tokens)
     for name in ("workload_description", "settings", "environment", "notes", "saturation"):
         assert str(getattr(loaded, name)) == str(getattr(run, name)), name
+    assert not loaded.is_interrupted
     assert loaded.record is not None
     assert run.record is not None
     pd.testing.assert_frame_equal(loaded.record.steps, run.record.steps)
@@ -58,8 +59,9 @@ def test_what_was_asked_can_be_asked_again(run: Run, saved: Path) -> None:
 
 
 def test_a_run_without_a_record_or_tokens_is_saved_too(run: Run, tmp_path: Path) -> None:
-    bare = Run(run.requests, run.tokens.head(0))
+    bare = Run(run.requests, run.tokens.head(0), is_interrupted=True)
     loaded = Run.load(bare.save(tmp_path / "bare.zip"))
+    assert loaded.is_interrupted
     assert loaded.record is None
     assert loaded.workload is None
     pd.testing.assert_frame_equal(loaded.tokens, bare.tokens)
@@ -91,6 +93,7 @@ def header(saved: Path, **changes: object) -> str:
         ({"notes": None}, "notes"),
         ({"saturation": {"cpu_share": 1.0}}, "saturation"),
         ({"saturation": 3}, "damaged"),
+        ({"is_interrupted": "no"}, "is_interrupted"),
     ],
 )
 def test_a_header_that_is_wrong_is_refused(

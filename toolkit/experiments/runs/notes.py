@@ -31,7 +31,7 @@ def description_of(workload: Workload) -> dict[str, Any]:
 
 
 def common_notes(
-    requests: pd.DataFrame, watched: Saturation | None, *, is_interrupted: bool
+    requests: pd.DataFrame, watched: Saturation | None, *, is_interrupted: bool = False
 ) -> list[str]:
     """Return what is to be said of a run; a client that was the bottleneck is warned of too."""
     notes = []

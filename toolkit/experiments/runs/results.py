@@ -59,6 +59,7 @@ class Run:
         saturation: Whether the client kept up; None for a simulation, which has no client.
         notes: What a reader of the figures must know.
         workload: What was asked, to ask it again; None where it could not be kept.
+        is_interrupted: Whether it was ended early, so that it says little of the whole load.
     """
 
     requests: pd.DataFrame
@@ -70,6 +71,7 @@ class Run:
     saturation: Saturation | None = None
     notes: list[str] = field(default_factory=list)
     workload: Workload | None = None
+    is_interrupted: bool = False
 
     @classmethod
     def from_record(

@@ -1,6 +1,6 @@
 """One file for a run: a zip of CSV, npz and JSON, without pickle, so that reading runs no code.
 
-run.json        version, what was asked, settings, environment, saturation, notes
+run.json        version, what was asked, settings, environment, saturation, notes, is_interrupted
 requests.csv    a row per request; cells of tags are JSON
 tokens.npz      when tokens came
 workload.csv    the requests as they were asked, to ask them again
@@ -88,6 +88,7 @@ def _header(run: Run) -> dict[str, Any]:
         "version": _VERSION,
         **{name: getattr(run, name) for name in _HEADER_TYPES},
         "saturation": None if run.saturation is None else asdict(run.saturation),
+        "is_interrupted": run.is_interrupted,
     }
 
 
@@ -142,6 +143,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Run:
         record=_record(archive),
         saturation=_saturation(header["saturation"]),
         workload=_workload(archive),
+        is_interrupted=_is_interrupted(header),
         **{name: header[name] for name in _HEADER_TYPES},
     )
 
@@ -197,6 +199,13 @@ def _saturation(values: Any) -> Saturation | None:
     if not all(isinstance(value, int | float) for value in values.values()):
         raise ValueError(f"saturation={values!r:.80} in its run.json")
     return Saturation(**values)
+
+
+def _is_interrupted(header: dict[str, Any]) -> bool:
+    told = header.get("is_interrupted", False)  # files of before did not say
+    if not isinstance(told, bool):
+        raise ValueError(f"is_interrupted={told!r:.80} in its run.json")
+    return told
 
 
 def _record(archive: zipfile.ZipFile) -> Record | None:

@@ -30,7 +30,8 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
 
     Open loop: a request is sent when it is due, however many are under way, and its times count
     from then. Requests that follow others (closed loops, turns of a chat) are due after those.
-    What fails is a row with its error; an interrupt of what is real returns what there is.
+    What fails is a row with its error; an interrupt of what is real returns what there is, and the
+    run says so (``is_interrupted``).
 
     >>> experiments.run(w, on=llm).summary()                          # doctest: +SKIP
 
@@ -150,6 +151,7 @@ def run_on_engine(
             "keep_prefix_cache": keep_prefix_cache,
         },
         saturation=asked.saturation,
+        is_interrupted=asked.is_interrupted,
     )
     made.notes += common_notes(made.requests, asked.saturation, is_interrupted=asked.is_interrupted)
     return made
@@ -175,7 +177,7 @@ def run_simulated(
             **_plain(options),
         },
     )
-    made.notes += common_notes(made.requests, None, is_interrupted=False)
+    made.notes += common_notes(made.requests, None)
     return made
 
 
@@ -194,7 +196,7 @@ def run_on_several(
         environment=done.records[0].environment,
         settings={"on": done.title, **done.records[0].config, **_plain(options)},
     )
-    made.notes += common_notes(made.requests, None, is_interrupted=False)
+    made.notes += common_notes(made.requests, None)
     return made
 
 

@@ -137,6 +137,7 @@ def run_over_http(
             "timeout_s": timeout_s,
         },
         saturation=watched,
+        is_interrupted=outcome.is_interrupted,
         notes=[
             *common_notes(requests, watched, is_interrupted=outcome.is_interrupted),
             *notes_on(outcome.answers, workload),
