@@ -214,6 +214,7 @@ def plot(result: Result) -> Any:
 
 
 def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
+    axes.margins(x=0.2)  # room for the last budget's number
     budgets = result.data["budgets"].groupby("token_budget")[list(_COLUMNS.values())].mean()
     x, y = budgets[_COLUMNS["tbt"]], budgets[_COLUMNS["ttft"]]
     axes.plot(x, y, ".-", color="#999999", ms=3, lw=1, zorder=1)
@@ -231,7 +232,6 @@ def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
     axes.plot([], [], "s", mec=plots.PAPER_COLOUR, mfc="white", label="in the paper")
     axes.set(xlabel="P99 time between tokens (s)", ylabel="P50 time to first token (s)")
     axes.set(xscale="log", yscale="log", title="Systems, and token budgets (grey)")
-    axes.margins(x=0.2)  # room for the last budget's number
     plots.plain_ticks(axes.xaxis)
     plots.plain_ticks(axes.yaxis)
     axes.legend()
