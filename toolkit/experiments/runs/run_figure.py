@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,10 +66,9 @@ def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
     window = steady_window(requests)
     if window.start_s == window.start_s:
         axes.axvspan(*window, color="0.92", zorder=0)
-        growth = queue_growth(requests, window)
-        axes.set_title(
-            f"grey: grows by {growth:.2g} requests/s", fontweight="normal", fontsize="small"
-        )
+        growth = queue_growth(requests, window).per_s
+        by = "too little to tell" if math.isnan(growth) else f"{growth:.2g} requests/s"
+        axes.set_title(f"grey: grows by {by}", fontweight="normal", fontsize="small")
     axes.set(xlabel="time (s)", ylabel="requests in the system")
     axes.set_ylim(bottom=0)
 
