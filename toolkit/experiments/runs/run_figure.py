@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,9 +66,10 @@ def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
     window = steady_window(requests)
     if window.start_s == window.start_s:
         axes.axvspan(*window, color="0.92", zorder=0)
-        growth = queue_growth(requests, window)
+        growth = queue_growth(requests, window).per_s
+        words = f"{'falls' if growth < 0 else 'grows'} by {abs(growth):.2g} requests/s"
         axes.set_title(
-            f"grey: {'falls' if growth < 0 else 'grows'} by {abs(growth):.2g} requests/s",
+            f"grey: {'too short to tell' if math.isnan(growth) else words}",
             fontweight="normal",
             fontsize="small",
         )
