@@ -105,9 +105,10 @@ def check_policy(
     name = str(label_of(policy))
     loads = make_loads(machine, seed)
     trials = {}
-    with progress_bar(len(loads), f"Checking {name}", unit="load", progress=progress) as bar:
+    with progress_bar(2 * len(loads), f"Checking {name}", unit="trial", progress=progress) as bar:
         for load in loads:
             base = try_policy(machine, load, _BASE)
+            bar.update()
             tried = try_policy(machine, load, policy, until_s=_PATIENCE * base.duration_s)
             trials[load.name] = tried, base
             bar.update()
