@@ -24,8 +24,9 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from toolkit.errors import ToolkitError
+from toolkit.record.limits import check_limits
 from toolkit.record.schema import column_names
-from toolkit.record.summary import check_limits, check_warmup
+from toolkit.record.summary import check_warmup
 
 __all__ = ["ToolkitMagics", "register"]
 

@@ -119,11 +119,42 @@ def test_an_error_in_the_stream_is_the_requests_error() -> None:
     assert list(answer.pieces_s) == [1.0]
 
 
+@pytest.mark.parametrize(
+    "told", ["4", [1], 4.5, -3, True, float("nan"), 10**30, {}, None], ids=lambda told: repr(told)
+)
+def test_what_is_no_count_is_as_if_it_were_not_told(told: Any) -> None:
+    usage = {
+        "prompt_tokens": told,
+        "completion_tokens": told,
+        "prompt_tokens_details": {"cached_tokens": told},
+    }
+    answer = answered(text("a"), text("b", "length"), {"choices": [], "usage": usage}, DONE)
+    assert answer.status == "finished"
+    counts = (answer.num_prompt_tokens, answer.num_output_tokens, answer.num_cached_tokens)
+    assert counts == (None, None, None)
+
+
+@pytest.mark.parametrize("usage", [[1], "x", {"prompt_tokens_details": 3}])
+def test_usage_of_another_shape_is_none(usage: Any) -> None:
+    answer = answered(text("a", "length"), {"choices": [], "usage": usage}, DONE)
+    assert (answer.status, answer.num_cached_tokens) == ("finished", None)
+
+
+def test_no_output_tokens_are_not_believed_where_output_came() -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0}
+    answer = answered(text("a", "length"), {"choices": [], "usage": usage}, DONE)
+    assert (answer.num_prompt_tokens, answer.num_output_tokens) == (0, None)
+
+
 @pytest.mark.parametrize("event", ["{", "[1]", '"x"', '{"choices": [{"delta": 3}]}', "null"])
 def test_bad_json_fails_the_request(event: str) -> None:
     answer = answered(text("a"), event, text("b"), DONE)
     assert answer.status == "failed"
     assert "no chunk of a completion" in str(answer.error)
+
+
+def test_json_that_is_too_deep_fails_the_request() -> None:
+    assert "no chunk of a completion" in str(answered(text("a"), "[" * 100_000).error)
 
 
 def test_a_stream_that_breaks_off_has_failed() -> None:

@@ -31,6 +31,7 @@ def answers(
                 "tpot_s": (e2e_s - ttft_s) / len(gaps) if gaps else None,
                 "itl_max_s": max(gaps, default=None),
                 "num_output_tokens": len(sent_s),
+                "first_token_s": float(sent_s[0]),
                 "last_token_s": float(sent_s[-1]),
                 "finished_s": float(sent_s[-1]),
                 **{name: values[i] for name, values in columns.items()},

@@ -60,12 +60,6 @@ def test_a_request_is_good_when_it_keeps_every_limit():
     assert found.loc["failed", "num"] == 1
 
 
-def test_an_answer_of_one_token_has_no_gap_that_could_be_too_long():
-    found = summarise(*answers([0.0], [0.1], [[]]), slo={"tpot_s": 0.001, "itl_max_s": 0.001})
-    assert found.loc["goodput_share", "mean"] == 1.0
-    assert found.loc["tpot_s", "num"] == 0
-
-
 def test_groups_are_summed_up_apart():
     requests, tokens = answers(
         [0.0, 0.0, 1.0], [1.0, 2.0, 4.0], [[], [], []], **{"tags.tenant": ["a", "b", "a"]}
@@ -84,6 +78,20 @@ def test_the_warm_up_is_left_out_of_latencies_and_its_tokens_out_of_rates():
     # From 9.0, when the first that counts arrived, to 10.0: two ended and 4 tokens came.
     assert found.loc["requests_per_s", "num"] == 2
     assert found.loc["output_tokens_per_s", "mean"] == pytest.approx(4 / 1.0)
+
+
+def test_tokens_are_those_that_a_request_counts_however_many_pieces_they_came_in():
+    """Ten tokens in two pieces, ten in twenty; the warm-up cuts half of either."""
+    two, twenty = [1.0], [0.1] * 19
+    requests, pieces = answers([0.0, 0.0], [0.5, 0.05], [two, twenty])
+    requests["num_output_tokens"] = 10
+    duration_s = 0.05 + 19 * 0.1
+    found = summarise(requests, pieces)
+    assert found.loc["output_tokens_per_s", "num"] == 20
+    assert found.loc["output_tokens_per_s", "mean"] == pytest.approx(20 / duration_s)
+    assert found.loc["total_tokens_per_s", "num"] == 20 + 2 * 10
+    cut = summarise(requests, pieces, warmup_s=1.0)
+    assert cut.loc["output_tokens_per_s", "num"] == 10
 
 
 def test_nothing_recorded_is_no_error():

@@ -34,6 +34,14 @@ def test_the_times_of_a_request_are_those_of_its_halves():
     assert row["num_prompt_tokens"] == 50
 
 
+def test_the_gap_between_the_halves_is_a_gap_between_tokens():
+    table = make_pair().run([Arrival(0, 0.0, 50, 4), Arrival(1, 9.0, 50, 1)]).requests
+    assert table["itl_max_s"][0] == pytest.approx(0.05 + 0.1)
+    assert table["itl_p50_s"][0] == pytest.approx(0.1)
+    assert table["itl_p99_s"][0] == pytest.approx(0.1 + 0.98 * 0.05)
+    assert table["itl_max_s"].isna().tolist() == [False, True]
+
+
 def test_a_link_moves_one_request_after_the_other():
     arrivals = [Arrival(number, 0.0, 100, 2) for number in range(3)]
     table = make_pair().run(arrivals).requests
@@ -71,6 +79,11 @@ def test_every_request_gets_all_of_its_tokens(
     assert table["num_output_tokens"].tolist() == [load[2] for load in loads]
     assert (table["status"] == "finished").all()
     assert (table["e2e_s"] >= table["ttft_s"]).all()
+    several = table[table["num_output_tokens"] > 1]
+    assert (several["itl_p50_s"] <= several["itl_max_s"]).all()
+    span_s = several["last_token_s"] - several["first_token_s"]
+    assert (several["itl_max_s"] <= span_s + 1e-9).all()
+    assert (several["itl_max_s"] >= several["tpot_s"] - 1e-9).all()
     prompts = sum(record.steps["num_prompt_tokens"].sum() for record in run.records[:num_prefill])
     assert prompts == sum(load[1] for load in loads), "no prompt is computed twice"
     again = pair.run(arrivals_of(loads)).requests

@@ -13,6 +13,8 @@ __all__ = ["Answer", "Exchange"]
 
 # Of an error's text.
 _MAX_SHOWN = 300
+# No request has more: a larger number is no count of its tokens.
+_MAX_TOKENS = 1 << 32
 _STREAM = b"text/event-stream"
 
 
@@ -21,7 +23,8 @@ class Answer:
     """What came of one request; times in seconds on the clock that is passed in.
 
     ``pieces_s`` are the moments at which a piece of output came: a token each, or several where the
-    server sends them together. Token counts are the server's own (``usage``); None: it told none.
+    server sends them together. Token counts are the server's own (``usage``); None: it told none,
+    or something that cannot be: what is no count is no reason to lose the times.
     The chunk that closes an answer is one too, even without text, where the server counts more
     tokens than pieces came before it: the last token spells nothing, and this is when it came.
     """
@@ -105,7 +108,7 @@ class Exchange:
             try:
                 chunk = json.loads(data)
                 self._take(chunk, now_s)
-            except (ValueError, TypeError, AttributeError, LookupError) as error:
+            except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
                 shown = data[:100].decode(errors="replace")
                 self.fail(f"no chunk of a completion: {shown!r} ({error!r})", now_s)
 
@@ -128,11 +131,12 @@ class Exchange:
             elif has_reason:
                 self._closed_s = now_s
         usage = chunk.get("usage")
-        if usage:
-            answer.num_prompt_tokens = usage.get("prompt_tokens")
-            answer.num_output_tokens = usage.get("completion_tokens")
+        if usage and isinstance(usage, dict):
+            answer.num_prompt_tokens = _count(usage.get("prompt_tokens"))
+            answer.num_output_tokens = _count(usage.get("completion_tokens")) or None
             details = usage.get("prompt_tokens_details")
-            answer.num_cached_tokens = details.get("cached_tokens") if details else None
+            cached = details.get("cached_tokens") if isinstance(details, dict) else None
+            answer.num_cached_tokens = _count(cached)
 
     def _end(self, now_s: float) -> None:
         if self.is_over:
@@ -162,6 +166,12 @@ class Exchange:
     def _is_stream(self) -> bool:
         kind = self.response.headers.get(b"content-type", b"")
         return self.response.status == 200 and kind.startswith(_STREAM)
+
+
+def _count(told: Any) -> int | None:
+    """Return a number of tokens as it was told; None for what is none."""
+    is_count = isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= _MAX_TOKENS
+    return told if is_count else None
 
 
 def _is_output(choice: dict[str, Any], has_reason: bool) -> bool:

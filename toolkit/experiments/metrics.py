@@ -23,14 +23,8 @@ import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidParameter
-from toolkit.record.summary import (
-    SLO_NAMES,
-    check_limits,
-    check_warmup,
-    duration_s,
-    keeps_limits,
-    summarise,
-)
+from toolkit.record.limits import SLO_NAMES, check_limits, keeps_limits
+from toolkit.record.summary import check_warmup, duration_s, summarise
 
 __all__ = [
     "DEFINITIONS",
@@ -82,7 +76,8 @@ def summarize(
         definition: "vllm" or "guidellm".
 
     Raises:
-        InvalidParameter: no such column, limit or definition, or a negative time.
+        InvalidParameter: no such column, limit or definition, a limit on what was not measured, or
+            a negative time.
     """
     if definition not in DEFINITIONS:
         raise InvalidParameter(

@@ -22,22 +22,15 @@ from toolkit.record.intervals import (
     percentile_interval,
     share_interval,
 )
+from toolkit.record.limits import check_limits, keeps_limits
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "SLO_NAMES",
-    "check_limits",
-    "check_warmup",
-    "duration_s",
-    "keeps_limits",
-    "summarise",
-]
+__all__ = ["check_warmup", "duration_s", "summarise"]
 
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
-SLO_NAMES = ("ttft_s", "tpot_s", "e2e_s", "itl_p50_s", "itl_p99_s", "itl_max_s")
 _WITH_INTERVAL = ("mean", *(f"p{percent}" for percent in PERCENTILES))
 COLUMNS = (
     "num",
@@ -68,12 +61,12 @@ def summarise(
         tokens: That table; None where none were kept, which leaves ITL empty.
         by: Columns of ``requests`` to group by, such as "tags.tenant".
         warmup_s: Leaves out requests that arrived in the first seconds after the first arrival.
-        slo: Limits by name, one of ``SLO_NAMES``; a request is good when it keeps all of them.
+        slo: Limits by name, one of `limits.SLO_NAMES`; a request is good when it keeps them all.
         block_s: Intervals come from drawing whole blocks of arrivals, each so many seconds long,
             in place of single requests.
 
     Raises:
-        InvalidParameter: no such column or limit, or a negative time.
+        InvalidParameter: no such column or limit, one on what was not measured, or a negative time.
     """
     import pandas as pd
 
@@ -112,24 +105,6 @@ def _checked_names(by: str | Sequence[str] | None, requests: pd.DataFrame) -> li
                 param="by",
             )
     return names
-
-
-def check_limits(slo: Mapping[str, float]) -> dict[str, float]:
-    """Return limits as they came; raise InvalidParameter if one is unknown or no number above 0."""
-    if not isinstance(slo, Mapping):
-        raise InvalidParameter(
-            f"slo={slo!r} must give limits by name, as {{'ttft_s': 0.5}}", param="slo"
-        )
-    for name, limit in slo.items():
-        if name not in SLO_NAMES:
-            raise InvalidParameter(
-                f"slo={name!r} is not one of {', '.join(SLO_NAMES)}", param="slo"
-            )
-        if not isinstance(limit, Real) or not limit > 0:
-            raise InvalidParameter(
-                f"slo: {name}={limit!r} must be a number of seconds above 0", param="slo"
-            )
-    return dict(slo)
 
 
 def _table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -244,27 +219,14 @@ def duration_s(requests: pd.DataFrame, start_s: float) -> float:
     return float(last) - begin_s if last == last else float("nan")
 
 
-def keeps_limits(ended: pd.DataFrame, limits: Mapping[str, float]) -> np.ndarray[Any, Any]:
-    """Return which requests keep all limits; what failed or was aborted keeps none."""
-    good = (ended["status"] == "finished").to_numpy("bool")
-    for name, limit in limits.items():
-        values = ended[name].to_numpy("float64", na_value=np.nan)
-        good = good & ~(values > limit)  # an answer of one token has no gap that could be too long
-    return good
-
-
 def _throughput(
     requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float
 ) -> dict[str, dict[str, float]]:
     """Return rates over the window: what was completed in it, whenever it arrived."""
     length_s = duration_s(requests, start_s)
     done = requests[(requests["status"] == "finished") & (requests["finished_s"] >= start_s)]
-    num_output = int(done["num_output_tokens"].sum())
+    num_output = _num_output_since(done, tokens, start_s)
     num_prompt = int(done["num_prompt_tokens"].sum())
-    if tokens is not None and len(tokens):  # exact: of a long answer only what was sent in it
-        sent = tokens[tokens["request_id"].isin(done["request_id"])]
-        if len(sent) >= num_output:
-            num_output = int((sent["sent_s"] >= start_s).sum())
     counts = {
         "requests_per_s": len(done),
         "output_tokens_per_s": num_output,
@@ -274,6 +236,20 @@ def _throughput(
         name: {"num": count, "mean": count / length_s if length_s > 0 else float("nan")}
         for name, count in counts.items()
     }
+
+
+def _num_output_since(requests: pd.DataFrame, tokens: pd.DataFrame | None, start_s: float) -> int:
+    """Return how many output tokens requests were sent from ``start_s`` on.
+
+    A request's own count holds. Of one that began before, the share that was sent since is that of
+    its rows in ``tokens``: over HTTP these are pieces of a stream, not tokens.
+    """
+    counts = requests["num_output_tokens"]
+    if tokens is None or not (is_early := tokens["sent_s"] < start_s).any():
+        return int(counts.sum())
+    early_share = is_early.groupby(tokens["request_id"]).mean()
+    num_early = counts * requests["request_id"].map(early_share).fillna(0.0)
+    return round(float(counts.sum() - num_early.sum()))
 
 
 def _goodput(

@@ -8,6 +8,8 @@ two tokens, and each kind of machine can be chosen, and counted, for what it doe
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +17,9 @@ import pandas as pd
 
 from toolkit.cache.blocks import PagedCache, PrefixMatch
 from toolkit.cache.blocks.paged import BlockTable
+from toolkit.engine.events import StepFinished
 from toolkit.errors import InvalidConfig
+from toolkit.record.rows import itl_figures
 from toolkit.request import Request
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.fleet import FleetRun, own_engine, requests_of, require_count
@@ -109,10 +113,11 @@ class Disaggregated:
     ) -> FleetRun:
         """Serve a load on new engines; ``options`` are those of ``Machine.engine()``.
 
-        Its ``requests`` have the columns of one engine's that are known of both halves, and
-        ``prefill_replica``, ``decode_replica`` (-1: none was needed) and ``transfer_s``, which is
-        from the first token until the last key has arrived. ``records`` are those of the prefill
-        replicas, then those of the decode replicas.
+        Its ``requests`` have the columns of one engine's that are known of both halves (the gap
+        before the second token is one between tokens), and ``prefill_replica``, ``decode_replica``
+        (-1: none was needed) and ``transfer_s``, which is from the first token until the last key
+        has arrived. ``records`` are those of the prefill replicas, then those of the decode
+        replicas.
 
         Raises:
             InvalidConfig: an option that the decode replicas cannot have: an allocator.
@@ -163,6 +168,7 @@ class _Course:
             Replica(at, own_engine(pair.decode_machine, receiving), timeline, self._decoded)
             for at in range(pair.num_decode)
         )
+        self._later_s = [_moments(replica) for replica in self.decodes]
 
     def deliver(self, arrival: Arrival, due_s: float) -> None:
         """Give a request's prompt, and its first token, to a prefill replica."""
@@ -208,12 +214,37 @@ class _Course:
             table[name] = first[name] + rest[name].where(goes_on, 0).astype("int64")
         table["decode_replica"] = rest["replica"].where(goes_on, -1).astype("int64")
         table["transfer_s"] = pd.Series(dict(self._transfers), dtype="float64")
+        table[_ITL_NAMES] = [
+            self._itl_figures(*row)
+            for row in zip(
+                table["first_token_s"], table["decode_replica"], rest["request_id"], strict=True
+            )
+        ]
         table["e2e_s"] = table["last_token_s"] - table["arrival_s"]
         gaps = (table["num_output_tokens"] - 1).where(table["num_output_tokens"] > 1)
         table["tpot_s"] = (table["last_token_s"] - table["first_token_s"]) / gaps
         return table.reset_index()
 
+    def _itl_figures(
+        self, first_token_s: float, decode_replica: int, request_id: Any
+    ) -> tuple[float, float, float]:
+        later_s = self._later_s[decode_replica].get(request_id, ()) if decode_replica >= 0 else ()
+        return itl_figures(array("d", [first_token_s, *later_s]))
 
+
+def _moments(replica: Replica) -> dict[str, array[float]]:
+    """Return when each of a replica's requests gets a token, by id; it fills as they come."""
+    moments: dict[str, array[float]] = defaultdict(lambda: array("d"))
+
+    def note(event: StepFinished) -> None:
+        for update in event.report.updates:
+            moments[update.request_id].extend([event.report.sent_s] * len(update.token_ids))
+
+    replica.engine.on(StepFinished, note)
+    return moments
+
+
+_ITL_NAMES = ["itl_p50_s", "itl_p99_s", "itl_max_s"]
 _KEPT = (
     "request_id",
     "replica",

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 
 import pytest
@@ -13,12 +14,14 @@ import pytest
 from tests.client.fake_server import FakeServer, fake_server
 from toolkit import experiments
 from toolkit.client import processes
+from toolkit.client.exchange import Answer
 from toolkit.client.load import Item
 from toolkit.client.processes import ask
 from toolkit.client.target import Target
 from toolkit.errors import InvalidConfig, ToolkitError
 from toolkit.experiments import AtOnce, Closed, Constant, Fixed, Workload
 from toolkit.experiments.runs.over_http.bodies import Speech
+from toolkit.experiments.runs.over_http.tables import notes_on
 
 
 @pytest.fixture
@@ -80,6 +83,29 @@ def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
     assert any("3 of 3 requests failed; the first: 429" in note for note in busy.notes)
     assert busy.tokens.empty
     assert busy.summary().at["failed", "num"] == 3
+
+
+def answer(*, num_pieces: int, num_prompt: int | None = 8, num_output: int | None) -> Answer:
+    """A good answer with the counts that the server told."""
+    made = Answer(0, 0.0, 0.0, 0.0, array("d", range(num_pieces)), status="finished")
+    made.num_prompt_tokens, made.num_output_tokens = num_prompt, num_output
+    return made
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (answer(num_pieces=4, num_output=4), None),
+        (answer(num_pieces=8, num_output=4), "a token came in 2.00 pieces"),
+        (answer(num_pieces=2, num_output=4), "held 2.00 tokens"),
+        (answer(num_pieces=4, num_output=None), "told no usage for 1 answers"),
+        (answer(num_pieces=4, num_output=4, num_prompt=None), "told no usage for 1 answers"),
+    ],
+)
+def test_what_tokens_and_pieces_are_is_said(told: Answer, says: str | None) -> None:
+    w = Workload(AtOnce(), Fixed(8, 4), num_requests=1)
+    notes = notes_on([told], w)
+    assert [says in note for note in notes] == [True] if says else notes == []
 
 
 def test_an_interrupt_returns_what_there_is(server: FakeServer) -> None:

@@ -16,6 +16,7 @@ from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, experiments, serve
 from toolkit.errors import InvalidConfig
 from toolkit.experiments import AtOnce, ChatTurns, Closed, Constant, Fixed, Run, Workload
+from toolkit.experiments.metrics import attainment
 from toolkit.experiments.runs.results import REQUEST_COLUMNS
 from toolkit.record import Record
 from toolkit.simulate import Disaggregated, Fleet, Machine, drive
@@ -177,6 +178,7 @@ def test_several_machines_take_the_same_workload() -> None:
         run = experiments.run(w, on=machines)
         check(run, w)
         assert run.record is None
+        assert attainment(run.requests, {"itl_max_s": 1e-9}) == 0.0
         assert "replicas" in str(run.settings["on"]) or "2 x" in str(run.settings["on"])
 
 

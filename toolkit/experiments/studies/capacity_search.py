@@ -15,7 +15,7 @@ from toolkit.experiments.metrics import queue_growth, steady_window
 from toolkit.experiments.runs.running import run
 from toolkit.experiments.studies.cells import at_rate
 from toolkit.html_table import rows_html
-from toolkit.record.summary import check_limits
+from toolkit.record.limits import check_limits
 from toolkit.simulate.progress import progress_bar
 
 if TYPE_CHECKING:

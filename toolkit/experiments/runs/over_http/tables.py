@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +10,15 @@ import pandas as pd
 
 from toolkit.client.exchange import Answer
 from toolkit.experiments.runs.recorded import NO_TOKENS, finished
-from toolkit.record.rows import quantile
+from toolkit.record.rows import itl_figures
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["notes_on", "requests_of", "tokens_of"]
+
+# Of tokens to pieces: beyond it ITL is not what its name says.
+_UNLIKE = 1.05
 
 
 def requests_of(answers: Sequence[Answer], workload: Workload) -> pd.DataFrame:
@@ -52,17 +54,24 @@ def notes_on(answers: Sequence[Answer], workload: Workload) -> list[str]:
     """Say what a reader of the figures must know."""
     good = [answer for answer in answers if answer.status == "finished"]
     notes = []
-    num_untold = sum(answer.num_output_tokens is None for answer in good)
+    num_untold = sum(
+        None in (answer.num_prompt_tokens, answer.num_output_tokens) for answer in good
+    )
     if num_untold:
         notes.append(
-            f"the server told no usage for {num_untold} answers: their output tokens are counted "
-            "as pieces of the stream, their prompt tokens as asked"
+            f"the server told no usage for {num_untold} answers, or none that can be: what is not "
+            "known counts as pieces of the stream for output tokens, as asked for prompt tokens"
         )
     num_pieces = sum(len(answer.pieces_s) for answer in good)
-    num_tokens = sum(answer.num_output_tokens or len(answer.pieces_s) for answer in good)
-    if num_tokens > 1.05 * num_pieces:
+    num_tokens = sum(map(_num_output, good))
+    if num_tokens > _UNLIKE * num_pieces:
         notes.append(
             f"a piece of a stream held {num_tokens / num_pieces:.2f} tokens on average: ITL is "
+            "between pieces"
+        )
+    elif num_pieces > _UNLIKE * num_tokens:
+        notes.append(
+            f"a token came in {num_pieces / num_tokens:.2f} pieces of a stream on average: ITL is "
             "between pieces"
         )
     asked = workload.table["num_output_tokens"].to_numpy()
@@ -77,7 +86,6 @@ def notes_on(answers: Sequence[Answer], workload: Workload) -> list[str]:
 
 def _row(answer: Answer) -> tuple[object, ...]:
     pieces = answer.pieces_s
-    gaps = sorted(after - before for before, after in pairwise(pieces))
     return (
         answer.arrival_id,
         answer.request_id,
@@ -91,9 +99,7 @@ def _row(answer: Answer) -> tuple[object, ...]:
         answer.num_prompt_tokens,
         answer.num_cached_tokens,
         _num_output(answer),
-        quantile(gaps, 0.5),
-        quantile(gaps, 0.99),
-        quantile(gaps, 1.0),
+        *itl_figures(pieces),
     )
 
 
