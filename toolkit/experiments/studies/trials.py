@@ -37,6 +37,8 @@ class Load:
 
 
 LOADS = ("steady", "line", "tight")
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What was seen of a policy under one load; numbers are NaN where it broke.
