@@ -87,7 +87,8 @@ class LLM:
         quantization: "int8" or "int4" quantises the linear maps' weights at load, the head's too.
         batch_invariant: A request gets the same logits bit for bit whatever its batch, its chunks
             and its cache hits; costs some speed.
-        kernels: "auto", "reference", "cpu" or "triton".
+        kernels: "auto", "reference" (plain PyTorch), "cpu" (C++) or "triton": on a GPU, or on a
+            CPU under Triton's interpreter if TRITON_INTERPRET=1 is set.
         num_threads: CPU threads of this process, other engines' too; torch's choice by default.
         tokenizer: A folder, hub id or transformers tokenizer in place of the model's; False for
             none: prompts are token ids then, and no text is made.

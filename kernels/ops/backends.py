@@ -75,22 +75,28 @@ def _ops(name: str, module: ModuleType) -> Ops:
 
 _REFERENCE = _ops("reference", reference)
 _TORCH = replace(_REFERENCE, name="torch", pack_linear=pack_linear)
+_CHOICES = {
+    "cpu": ("auto", "reference", "cpu", "triton"),
+    "cuda": ("auto", "reference", "triton"),
+}
 
 
 def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
-    ``choice`` is "auto", "reference", "cpu" or "triton". "cpu" compiles the C++ ops if that has not
-    been done yet, which takes seconds; "auto" takes them if they are there, else it starts to
-    compile them in the background for the engines to come, says so in one line of the log, and
-    returns "torch": the reference ops with oneDNN's linear maps.
+    ``choice`` is "auto", "reference", "cpu" or "triton". "triton" is for CUDA devices, where "auto"
+    still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
+    where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet, which
+    takes seconds; "auto" takes them if they are there, else it starts to compile them in the
+    background for the engines to come, says so in one line of the log, and returns "torch": the
+    reference ops with oneDNN's linear maps.
 
     ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
     chunks and its cache hits; only "cpu" has them.
 
     Raises ValueError for what is not here, saying what there is.
     """
-    names = ("auto", "reference", "cpu") if device.type == "cpu" else ("auto", "reference")
+    names = _CHOICES.get(device.type, ("auto", "reference"))
     if choice not in names:
         raise ValueError(
             f"no {choice!r} kernels for device {str(device)!r} here; choose one of: "
@@ -100,6 +106,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
         choice = "cpu"
     if batch_invariant and choice != "cpu":
         raise ValueError(f"batch_invariant=True needs kernels='cpu', not {choice!r}, on {device}")
+    if choice == "triton":
+        return _triton_ops(device)
     if choice == "reference" or device.type != "cpu":
         return _REFERENCE
     level = machine_level()
@@ -118,3 +126,18 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
 def _cpu_ops(level: Level, path: Path, *, batch_invariant: bool = False) -> Ops:
     bound = bind(path, batch_invariant=batch_invariant)
     return replace(_REFERENCE, name="cpu", level=level.name, **bound)
+
+
+def _triton_ops(device: torch.device) -> Ops:
+    try:
+        from toolkit.kernels import triton
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise ValueError("kernels='triton' needs the package triton, which is not here") from error
+    if device.type == "cpu" and not triton.is_interpreted():
+        raise ValueError(
+            "kernels='triton' runs on a CPU only under Triton's interpreter; "
+            "set TRITON_INTERPRET=1 before Python starts, or choose another"
+        )
+    return replace(_REFERENCE, name="triton", **triton.bind())

@@ -1,15 +1,54 @@
-"""The ops in Triton: for CUDA devices, and under Triton's interpreter on any."""
+"""The ops in Triton: on a GPU, or on a CPU under Triton's interpreter.
 
-from __future__ import annotations
+Each file has an op's kernels and their launcher, named like the reference. Launchers never wait for
+the device, so that CUDA graphs can capture them.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
-from toolkit.kernels.triton.attention import paged_attention
+import triton
+import triton.language as tl
 
-__all__ = ["bind"]
+from toolkit.kernels.triton.activations import gelu_mul, silu_mul
+from toolkit.kernels.triton.attention import paged_attention
+from toolkit.kernels.triton.cutoffs import cut_unlikely
+from toolkit.kernels.triton.grouped_linear import grouped_linear
+from toolkit.kernels.triton.layer_norm import add_layer_norm, layer_norm
+from toolkit.kernels.triton.rms_norm import add_rms_norm, rms_norm
+from toolkit.kernels.triton.rotary import rotary, rotary_write_kv
+from toolkit.kernels.triton.rounding import INTERPRETED
+from toolkit.kernels.triton.sampling import argmax, race
+from toolkit.kernels.triton.write_kv import write_kv
+
+__all__ = ["bind", "is_interpreted"]
+
+_OPS = (
+    grouped_linear,
+    rms_norm,
+    add_rms_norm,
+    layer_norm,
+    add_layer_norm,
+    rotary,
+    silu_mul,
+    gelu_mul,
+    write_kv,
+    rotary_write_kv,
+    paged_attention,
+    race,
+    argmax,
+    cut_unlikely,
+)
 
 
 def bind() -> dict[str, Callable[..., Any]]:
-    """Return the ops by name."""
-    return {"paged_attention": paged_attention}
+    """Return the ops that there are in Triton by name."""
+    return {op.__name__: op for op in _OPS}
+
+
+def is_interpreted() -> bool:
+    """Whether the kernels, and what they use of triton.language, run under the interpreter.
+
+    It is settled when each is imported.
+    """
+    return bool(INTERPRETED.value) and not isinstance(tl.sum, triton.JITFunction)

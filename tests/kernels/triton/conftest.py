@@ -1,6 +1,6 @@
-"""What the tests of the Triton ops share: a GPU where there is one, else Triton's interpreter.
+"""What the tests of the Triton ops share; without a GPU they run under the interpreter.
 
-tests/conftest.py switches the interpreter on, before anything imports Triton.
+tests/conftest.py switches it on, before anything imports Triton.
 """
 
 from __future__ import annotations
@@ -11,4 +11,5 @@ import torch
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
+    """The GPU, where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

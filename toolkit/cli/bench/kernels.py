@@ -47,7 +47,7 @@ def kernels(
     op: Annotated[list[str] | None, typer.Option("--op", help="Only this op; repeatable.")] = None,
     implementation: Annotated[
         list[str] | None,
-        typer.Option("--implementation", help="reference, cpu or triton; all that are here."),
+        typer.Option("--implementation", help="reference or cpu; all that are here."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
     num_threads: NumThreads = None,
@@ -114,7 +114,7 @@ def _implementations(names: list[str] | None) -> Iterator[Ops]:
 
     from toolkit.kernels import select_ops
 
-    for name in names or ("reference", "cpu", "triton"):
+    for name in names or ("reference", "cpu"):  # Triton's interpreter is not to be timed
         try:
             yield select_ops(name, torch.device("cpu"))
         except ValueError as error:

@@ -1,0 +1,88 @@
+"""Which implementation of the ops is chosen, and what is said where one is not here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.kernels.numerics import CPU
+from toolkit.kernels import reference, select_ops
+
+CUDA = torch.device("cuda")
+
+
+def run(code: str) -> str:
+    """Run Python code in a process of its own, without TRITON_INTERPRET."""
+    ours = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=ours,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_triton_replaces_the_ops_that_it_has():
+    triton, plain = select_ops("triton", CPU), select_ops("reference", CPU)
+    assert repr(triton) == "Ops('triton')"
+    assert triton.linear is reference.linear
+    assert triton.fuse_layers is reference.fuse_layers
+    for op in ("rms_norm", "layer_norm", "rotary_write_kv", "silu_mul", "race", "grouped_linear"):
+        assert getattr(triton, op) is not getattr(plain, op)
+
+
+def test_a_cuda_device_can_have_triton():
+    """Choosing touches no device."""
+    assert select_ops("auto", CUDA).name == "reference"
+    assert select_ops("triton", CUDA).name == "triton"
+    assert select_ops("reference", CUDA).name == "reference"
+    with pytest.raises(ValueError, match=r"no 'cpu' kernels .* 'auto', 'reference', 'triton'"):
+        select_ops("cpu", CUDA)
+
+
+def test_batch_invariance_is_refused_to_triton():
+    for choice, device in (("triton", CPU), ("auto", CUDA), ("triton", CUDA)):
+        with pytest.raises(ValueError, match="batch_invariant=True needs kernels='cpu'"):
+            select_ops(choice, device, batch_invariant=True)
+
+
+@pytest.mark.slow
+def test_on_a_cpu_triton_needs_its_interpreter_from_the_start():
+    code = (
+        "import os, sys, torch\n"
+        "from toolkit.kernels import select_ops\n"
+        "print('triton' in sys.modules)\n"
+        "for _ in range(2):\n"
+        "    try:\n"
+        "        select_ops('triton', torch.device('cpu'))\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+        "    os.environ['TRITON_INTERPRET'] = '1'\n"  # too late
+    )
+    is_imported, first, second = run(code).splitlines()
+    assert is_imported == "False"
+    assert "set TRITON_INTERPRET=1 before Python starts" in first
+    assert second == first
+
+
+@pytest.mark.slow
+def test_without_the_package_triton_says_so():
+    code = (
+        "import sys, torch\n"
+        "sys.modules['triton'] = None\n"
+        "from toolkit.kernels import select_ops\n"
+        "print(select_ops('auto', torch.device('cuda')).name)\n"
+        "try:\n"
+        "    select_ops('triton', torch.device('cuda'))\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    name, refusal = run(code).splitlines()
+    assert name == "reference"
+    assert "needs the package triton" in refusal
