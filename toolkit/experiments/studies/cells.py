@@ -6,18 +6,17 @@ import hashlib
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.metrics import after_warmup, normalized_latency
 from toolkit.experiments.runs.running import run
 from toolkit.experiments.studies.identity import identity_of
+from toolkit.record.environment import environment
 
 if TYPE_CHECKING:
     from toolkit.experiments.runs.results import Run
@@ -47,8 +46,7 @@ class Cell:
             InvalidConfig: some of it cannot be told from run to run.
         """
         return {
-            "toolkit": __version__,
-            "python": platform.python_version(),
+            "versions": environment()["versions"],
             "labels": dict(self.labels),
             "workload": self.workload.fingerprint,
             "on": identity_of(self.on),

@@ -133,9 +133,11 @@ class _Walk:
         self._add_all(function.__code__, function.__defaults__, function.__kwdefaults__)
         for cell in function.__closure__ or ():
             try:
-                self.add(cell.cell_contents)
-            except ValueError:  # empty: not set yet
+                held = cell.cell_contents
+            except ValueError:  # not set yet
                 self._tell("empty")
+            else:
+                self.add(held)
         if not _is_library(function.__module__):
             for name in sorted(set(_globals_of(function.__code__))):
                 self._tell(name)
@@ -156,7 +158,7 @@ class _Walk:
         engine = getattr(value, "engine", value)
         record = getattr(engine, "record", None)
         if isinstance(record, Record):  # live: what it has served so far is no part of it
-            self._add_all(record.config, record.environment)
+            self._add_all(record.config, record.environment, engine.scheduler.policy)
             return
         try:
             parts = value.__reduce_ex__(4)
