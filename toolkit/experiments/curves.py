@@ -65,6 +65,7 @@ def latency_curves(
                 bend["rate"], bend[column], "o", ms=9, mfc="none", mec=look.color, mew=1.1, zorder=4
             )
         axes.set_yscale("log")
+        figure_style.plain_ticks(axes.yaxis)
         axes.set_xlabel("offered load (requests/s)")
         axes.set_ylabel(f"{words} (s)")
         if title:

@@ -48,5 +48,5 @@ def test_the_figure_carries_what_it_draws(result):
     assert figure.data.equals(result.data["errors"])
     left, right = figure.axes
     assert "ms" in left.get_xlabel()
-    assert "%" in right.get_ylabel()
+    assert "%" in right.get_xlabel()
     assert np.isfinite(result.data["steps"]["predicted_s"]).all()

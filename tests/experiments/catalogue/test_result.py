@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -52,11 +53,39 @@ def test_a_file_that_says_nothing_of_its_basis_has_none(tmp_path: Path) -> None:
     assert loaded.basis == loaded.samples == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": ["gone"]}', '{"tables": 3}'])
+DEEP = pytest.param("[" * 100_000, id="nested too deeply")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": ["gone"]}', '{"tables": 3}', DEEP])
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
         Result.load(tmp_path)
     (tmp_path / "experiment.json").write_text(text)
+    with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
+        Result.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ["one"]},
+        {"size": "huge"},
+        {"seed": "7"},
+        {"tables": "curve"},
+        {"tables": [1]},
+        {"measured": [1]},
+        {"measured": "a text"},
+        {"measured": {"a-claim": "seven"}},
+        {"measured": {"a-claim": None}},
+        {"measured": {"a-claim": True}},
+        {"reasons": [1]},
+        {"reasons": {"a-claim": 1}},
+        {"environment": [1]},
+    ],
+)
+def test_facts_that_are_no_results_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    file = a_result().save(tmp_path) / "experiment.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
         Result.load(tmp_path)
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, plain_ticks, style
 from toolkit.experiments.runs.recorded import run_of_record
 from toolkit.experiments.runs.results import Run
 from toolkit.experiments.runs.running import run as run_workload
@@ -247,6 +247,7 @@ def plot(result: Result) -> DataFigure:
                 axes.plot(value, at, "o", color=look(1).color, markersize=3)
             axes.set(xlabel=label)
         left.set_xscale("log")
+        plain_ticks(left.xaxis)
         left.set_yticks(range(len(others)), others["mistake"])
         left.invert_yaxis()
         left.set_title(f"One engine, {len(results)} results (line: honest; band: its seeds)")

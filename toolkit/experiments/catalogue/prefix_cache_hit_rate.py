@@ -42,7 +42,7 @@ _MOONCAKE = {f"mooncake-conversation-{name}": size for name, size in _CLAIMED_SI
 CLAIMS = tuple(_MOONCAKE)
 
 _SIZES = {
-    "quick": (1_000, 10_000, 50_000, None),
+    "quick": (1_000, 3_000, 10_000, 50_000, None),
     "paper": (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, None),
 }
 _BLOCK_SIZE = 16
@@ -59,7 +59,7 @@ def run(
     """Measure hit rates by size and rule, and of structured prompts in a cache without a limit.
 
     Args:
-        size: "quick" for four cache sizes, "paper" for eight.
+        size: "quick" for five cache sizes, "paper" for eight.
         progress: Whether to show a bar; None shows it where somebody looks on.
         seed: Of the prompts that are drawn; the published trace has none.
         trace: Path of the conversation trace, or of another one in that format.
@@ -101,7 +101,7 @@ def plot(result: Result) -> Any:
     bounded = rates[np.isfinite(rates["num_blocks"])]
     unlimited = 100 * rates.loc[~np.isfinite(rates["num_blocks"]), "hit_rate"].iloc[0]
     with plots.style():
-        figure = plots.figure()
+        figure = plots.figure(width_in=5.6, height_in=2.9)
         axes = figure.subplots()
         for index, rule in enumerate(EVICTIONS):
             own = bounded[bounded["eviction"] == rule]
@@ -122,7 +122,7 @@ def plot(result: Result) -> Any:
             _mark_published(axes, plots.PAPER_COLOUR)
         axes.set_xscale("log")
         plots.plain_ticks(axes.xaxis)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * unlimited)  # nothing finds more; the words need room
         axes.set_xlabel("cache size (blocks of 512 tokens)")
         axes.set_ylabel("blocks found (%)")
         axes.set_title(TITLE if rates["trace"].iloc[0] != "synthetic" else f"{TITLE} (synthetic)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,12 +85,12 @@ class Result:
         folder = Path(folder)
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            facts = _checked(facts)
             tables = facts.pop("tables")
-            facts.setdefault("basis", {})  # of a file that does not say: not today's
             # The engine that reads every float as the one that was written.
             data = {name: pd.read_csv(folder / f"{name}.csv", engine="python") for name in tables}
             return cls(data=data, **facts)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _DAMAGES as error:
             raise InvalidConfig(
                 f"{folder} holds no result of an experiment ({error}); "
                 "`toolkit experiment run NAME --output FOLDER` writes one"
@@ -99,6 +100,38 @@ class Result:
     def is_in(folder: str | Path) -> bool:
         """Say whether a folder holds a complete result."""
         return (Path(folder) / _FILE).is_file()
+
+
+# What reading a damaged file or another kind of file may raise.
+_DAMAGES = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_KINDS = {
+    "name": str,
+    "size": str,
+    "seed": int,
+    "tables": list,
+    "measured": dict,
+    "reasons": dict,
+    "environment": dict,
+    "samples": dict,
+    "basis": dict,
+}
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a file; raises ValueError where they are not those of a result."""
+    facts = {"samples": {}, "basis": {}} | facts  # a file that does not say: not today's
+    for name, kind in _KINDS.items():
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{name}={facts[name]!r:.80} in its {_FILE}")
+    if facts["size"] not in SIZES:
+        raise ValueError(f"size={facts['size']!r:.80} in its {_FILE}")
+    words = (*facts["tables"], *facts["reasons"].values(), *facts["basis"].values())
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"tables, reasons or basis that are no texts in its {_FILE}")
+    numbers = [*facts["measured"].values(), *chain.from_iterable(facts["samples"].values())]
+    if not all(type(value) in (int, float) for value in numbers):
+        raise ValueError(f"measured={facts['measured']!r:.80} in its {_FILE}")
+    return facts
 
 
 class Experiment(Protocol):

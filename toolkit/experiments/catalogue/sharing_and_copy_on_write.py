@@ -98,7 +98,7 @@ def plot(result: Result) -> Any:
 
     table = result.data["saved"].groupby(_CELL, as_index=False, sort=False)[_PERCENTS].mean()
     with plots.style():
-        figure = plots.figure()
+        figure = plots.figure(height_in=3.3)
         panels = figure.subplots(1, len(_LOADS), sharey=True)
         for axes, (load, kind) in zip(panels, _LOADS.items(), strict=True):
             own = table[table["load"] == load]
@@ -109,7 +109,7 @@ def plot(result: Result) -> Any:
             axes.set_xlabel("sequences of a prompt")
             axes.grid(axis="x", visible=False)
         panels[0].set_ylabel("blocks saved (%)")
-        panels[0].legend(loc="upper left")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         figure.data = table
     return figure
 
