@@ -25,10 +25,11 @@ from toolkit.cli.bench.compare import compare, differences
 from toolkit.cli.bench.kernel_cases import CASES
 from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
+from toolkit.cli.bench.options import workload_for
 from toolkit.cli.bench.results import BenchResult, combine
 from toolkit.cli.bench.throughput import measure_throughput
 from toolkit.errors import InvalidConfig, RequestFailed, UnlikeRuns
-from toolkit.experiments import Workload
+from toolkit.experiments import Poisson, Workload
 from toolkit.kernels import Ops, select_ops
 from toolkit.server import Server
 
@@ -155,6 +156,21 @@ def test_serve_writes_a_folder_from_which_it_can_be_asked_again(
     assert run.requests["num_output_tokens"].tolist() == [3, 2]
     assert run.workload is not None
     assert run.workload.table["due_s"].tolist() == pytest.approx([0.0, 0.01])
+
+
+def test_a_trace_of_another_format_is_told_the_option(tmp_path: Path) -> None:
+    trace = tmp_path / "azure.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.680,6,3\n")
+    done = bench("serve", "http://127.0.0.1:1", "--trace", str(trace))
+    assert done.exit_code == 1
+    assert "--trace-format" in done.stderr
+
+
+def test_a_rate_makes_the_workload_what_it_says() -> None:
+    sizes = {"num_prompts": 3, "input_len": 8, "output_len": 4, "seed": 0}
+    made = workload_for(None, arrivals=Poisson(4.0), **sizes)
+    assert repr(made).startswith("Workload(Poisson(rate=4.0,")
+    assert repr(workload_for(None, **sizes)).startswith("Workload(AtOnce()")
 
 
 def test_serve_says_why_nothing_was_answered(server: Server) -> None:

@@ -107,13 +107,37 @@ def test_what_if_answers_what_the_machine_itself_does(record, made):
     assert "policy='shortest-first', max_num_seqs=4" in repr(answer)
 
 
-def test_its_error_is_the_bar_around_its_answers(record):
+def test_the_largest_error_of_a_metric_is_the_bar_around_its_answers(record):
     slow = FittedCost(tuple(1.1 * each for each in TRUTH.coefficients), 0, None, "slow")
     made = twin(record, cost_model=slow)
-    row = made.what_if(block_size=32).table.loc[("e2e_s", "p90")]
-    error = made.errors.at[("e2e_s", "p90"), "error"]
-    assert row["high"] / row["what_if"] == pytest.approx(1 + abs(error))
-    assert row["low"] / row["what_if"] == pytest.approx(1 - abs(error))
+    table = made.what_if(block_size=32).table
+    worst = np.exp(np.log1p(made.errors.loc["e2e_s", "error"]).abs().max())
+    for quantile in ("mean", "p50", "p90", "p99"):
+        row = table.loc[("e2e_s", quantile)]
+        assert row["high"] / row["what_if"] == pytest.approx(worst)
+        assert row["what_if"] / row["low"] == pytest.approx(worst)
+
+
+def test_bars_around_the_run_as_it_was_hold_what_was_recorded(record):
+    step, token, *others = TRUTH.coefficients
+    wrong = FittedCost((3 * step, 0.4 * token, *others), 0, None, "wrong")
+    table = twin(record, cost_model=wrong).what_if(max_num_seqs=256).table
+    assert not table["change"].any()
+    assert (table["low"] <= table["recorded"] * (1 + 1e-9)).all()
+    assert (table["recorded"] <= table["high"] * (1 + 1e-9)).all()
+
+
+def test_a_latency_is_not_surer_than_a_step(record):
+    unsure = FittedCost(TRUTH.coefficients, 0, 0.5, "half off")
+    table = twin(record, cost_model=unsure).what_if(replicas=2).table
+    row = table.loc[("ttft_s", "p99")]
+    assert row["high"] / row["what_if"] == pytest.approx(1.5)
+
+
+def test_it_says_which_requests_its_figures_are_of(made):
+    assert 0 < made.num_compared < 120
+    assert f"of the {made.num_compared} that it was not fitted to" in repr(made)
+    assert "Figures of all 120 requests" in repr(made.what_if(replicas=2))
 
 
 def test_more_machines_take_less_time(made):

@@ -21,6 +21,13 @@ __all__ = ["report"]
 _TEMPLATE = Path(__file__).with_name("report.html")
 _FIGURE = "figure.png"
 _MOST_ROWS = 60
+_LOAD = "load_average_1_min"  # of a moment, not of a machine
+# Of the settings of a run over HTTP, those that are options of it, by their names there.
+_OPTIONS = {
+    **{name: name for name in "model api prompts vocab_size ignore_eos extra_body".split()},
+    **{name: name for name in "max_in_flight warmup timeout_s".split()},
+    "num_processes": "processes",
+}
 
 
 def report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -97,13 +104,28 @@ def _run_part(name: str, run: Run) -> dict[str, Any]:
     return {
         "name": name,
         "title": name,
-        "text": repr(run),
+        "text": "\n\n".join(filter(None, (repr(run), _asks_again(name, run)))),
         "figure": b64encode(run.plot().to_png()).decode(),
         "tables": {
             "metrics": _shown(pd.DataFrame(run.summary().reset_index())),
             "settings": _shown(settings),
         },
     }
+
+
+def _asks_again(name: str, run: Run) -> str:
+    """Return the Python that asks for a saved run's workload again; empty if that was not kept."""
+    if run.workload is None:
+        return ""
+    target, options = "...", ""  # an engine or a machine, which the settings describe
+    if run.settings.get("on") == "server":
+        target = repr(run.environment.get("url"))
+        options = "".join(
+            f", {_OPTIONS[name]}={value!r}"
+            for name, value in run.settings.items()
+            if name in _OPTIONS and value not in (None, {})
+        )
+    return f"experiments.run(Run.load({name!r}).workload, on={target}{options})"
 
 
 def _shown(table: pd.DataFrame) -> dict[str, Any]:
@@ -118,10 +140,15 @@ def _environments(results: Sequence[Result | Run], names: Sequence[str]) -> list
     """Return the distinct surroundings of the results, each with the names that ran in it."""
     found: list[dict[str, Any]] = []
     for result, name in zip(results, names, strict=True):
-        facts = dict(result.environment)
-        known = next((place for place in found if place["facts"] == facts), None)
-        if known is None:
-            found.append({"facts": facts, "names": [name]})
-        else:
-            known["names"].append(name)
+        facts = {fact: told for fact, told in result.environment.items() if fact != _LOAD}
+        place = next((place for place in found if place["facts"] == facts), None)
+        if place is None:
+            place = {"facts": facts, "names": [], "loads": []}
+            found.append(place)
+        place["names"].append(name)
+        place["loads"].append(result.environment.get(_LOAD))
+    for place in found:
+        loads = [f"{load:.1f}" for load in place.pop("loads") if load is not None]
+        if loads:
+            place["facts"][_LOAD] = ", ".join(loads)
     return found

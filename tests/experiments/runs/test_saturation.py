@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,3 +49,10 @@ def test_nothing_sent_is_no_verdict() -> None:
     watched = saturation([], [], num_unsent=4)
     assert math.isnan(watched.send_lag_p99_s)
     assert not watched.is_saturated
+
+
+def test_a_request_may_be_as_late_as_is_allowed() -> None:
+    late = saturation([0.03] * 10, [0.0] * 10)
+    assert late.is_saturated
+    assert not replace(late, allowed_lag_s=0.04).is_saturated
+    assert "30 ms late, 20 ms are allowed" in str(replace(late, allowed_lag_s=0.02))

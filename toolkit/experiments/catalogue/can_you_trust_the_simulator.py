@@ -24,7 +24,7 @@ from toolkit.experiments.workloads.arrivals import AtOnce, Poisson, Ramp
 from toolkit.experiments.workloads.lengths import Lengths, Uniform
 from toolkit.experiments.workloads.workload import Workload
 from toolkit.record import Record
-from toolkit.simulate import FittedCost, fit, identity, predicted_steps, twin
+from toolkit.simulate import FittedCost, fit, identity, predicted_steps, progress_bar, twin
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
@@ -65,14 +65,21 @@ def run(
         RecordError: something else ran on the engine, so that its run is no load.
     """
     check_size(size)
-    with _bundled() if llm is None else nullcontext(llm) as model:
+    num_loads = 3 + len(SHARES)
+    with (
+        _bundled() if llm is None else nullcontext(llm) as model,
+        progress_bar(num_loads, "Fit and check", unit="load", progress=progress) as bar,
+    ):
         full_rate = _full_rate(model, FIT_LENGTHS, seed, progress)
+        bar.update()
         start, end = (share * full_rate for share in _RAMP)
         ramp = _load(Ramp(start, end), FIT_LENGTHS, _SECONDS[size], seed + 1)
         fitted = run_workload(ramp, on=model, progress=progress)
         cost = fit(_record_of(fitted))
         schedule = identity(model.engine.record).table
+        bar.update()
         full_rate = _full_rate(model, CHECK_LENGTHS, seed + 2, progress)
+        bar.update()
         errors, steps = [], []
         for number, share in enumerate(SHARES):
             load = _load(
@@ -83,6 +90,7 @@ def run(
             found = twin(record, cost_model=cost).errors.reset_index()
             errors.append(found.assign(share=share, rate=share * full_rate, policy=CHECK_POLICY))
             steps.append(predicted_steps(record, cost).assign(share=share))
+            bar.update()
     table = pd.concat(errors, ignore_index=True)
     samples = {f"vidur-{name}-error": [_largest(table, name)] for name in ("mean", "p90")}
     return Result(

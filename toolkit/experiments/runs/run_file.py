@@ -26,7 +26,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig, RecordError
 from toolkit.experiments.runs.results import REQUEST_COLUMNS, Run
-from toolkit.experiments.runs.saturation import Saturation
+from toolkit.experiments.runs.saturation import MAX_LAG_S, Saturation
 from toolkit.experiments.workloads.workload import Workload
 from toolkit.record import Record
 from toolkit.record.archive import member, plain, require_small
@@ -201,6 +201,8 @@ def _tokens(content: bytes) -> pd.DataFrame:
 def _saturation(values: Any) -> Saturation | None:
     if values is None:
         return None
+    if isinstance(values, dict):
+        values = {"allowed_lag_s": MAX_LAG_S, **values}  # files of before did not say
     if set(values) != {each.name for each in fields(Saturation)}:
         raise ValueError(f"saturation={values!r:.80} in its run.json")
     if not all(isinstance(value, int | float) for value in values.values()):

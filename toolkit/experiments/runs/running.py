@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from toolkit.experiments.runs.notes import common_notes
 from toolkit.experiments.runs.over_http.run import run_over_http
 from toolkit.experiments.runs.recorded import NO_TOKENS, Refusal, run_of_record, run_of_requests
 from toolkit.experiments.runs.results import Run
+from toolkit.experiments.runs.saturation import MAX_LAG_S, Saturation
 from toolkit.experiments.runs.warmup import warmup_of
 from toolkit.record import Record
 from toolkit.request import SamplingParams
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["run"]
+
+_REMEDY = (
+    "it shares this process with the engine, so lower the rate, or give the engine a process of "
+    "its own: run(on=serve(llm, process=True))"
+)
 
 
 def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
@@ -137,6 +144,7 @@ def run_on_engine(
     finally:
         if policy is not None:
             engine.set_policy(before)
+    watched = _judged_by_steps(asked.saturation, part)
     made = run_of_record(
         part,
         asked.request_ids,
@@ -155,11 +163,21 @@ def run_on_engine(
             "warmup": warmup,
             "keep_prefix_cache": keep_prefix_cache,
         },
-        saturation=asked.saturation,
+        saturation=watched,
         is_interrupted=asked.is_interrupted,
     )
-    made.notes += common_notes(made.requests, asked.saturation, is_interrupted=asked.is_interrupted)
+    made.notes += common_notes(
+        made.requests, watched, is_interrupted=asked.is_interrupted, remedy=_REMEDY
+    )
     return made
+
+
+def _judged_by_steps(watched: Saturation | None, record: Record) -> Saturation | None:
+    """Return the verdict where a request may be as late as a step is long: see `Saturation`."""
+    durations_s = record.steps["duration_s"]
+    if watched is None or durations_s.empty:
+        return watched
+    return replace(watched, allowed_lag_s=max(MAX_LAG_S, float(durations_s.quantile(0.99))))
 
 
 def run_simulated(

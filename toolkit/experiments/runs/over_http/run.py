@@ -32,6 +32,7 @@ __all__ = ["run_over_http"]
 # Pieces of streams per second up to which one client process is left alone: less than half of what
 # it can read (kernels/bench/http_client.py), so that it is mostly idle when something comes.
 _PIECES_PER_S = 10_000
+_REMEDY = "raise processes=, or lower the rate"
 
 
 def run_over_http(
@@ -143,7 +144,7 @@ def run_over_http(
         saturation=watched,
         is_interrupted=outcome.is_interrupted,
         notes=[
-            *common_notes(requests, watched, is_interrupted=outcome.is_interrupted),
+            *common_notes(requests, watched, is_interrupted=outcome.is_interrupted, remedy=_REMEDY),
             *notes_on(outcome.answers, workload),
         ],
     )
