@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from tests.client.fake_server import fake_server
 from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, experiments, serve
 from toolkit.cli import app
@@ -21,10 +25,11 @@ from toolkit.cli.bench.compare import compare, differences
 from toolkit.cli.bench.kernel_cases import CASES
 from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
+from toolkit.cli.bench.options import workload_for
 from toolkit.cli.bench.results import BenchResult, combine
 from toolkit.cli.bench.throughput import measure_throughput
 from toolkit.errors import InvalidConfig, RequestFailed, UnlikeRuns
-from toolkit.experiments import Workload
+from toolkit.experiments import Poisson, Workload
 from toolkit.kernels import Ops, select_ops
 from toolkit.server import Server
 
@@ -153,11 +158,45 @@ def test_serve_writes_a_folder_from_which_it_can_be_asked_again(
     assert run.workload.table["due_s"].tolist() == pytest.approx([0.0, 0.01])
 
 
+def test_a_trace_of_another_format_is_told_the_option(tmp_path: Path) -> None:
+    trace = tmp_path / "azure.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.680,6,3\n")
+    done = bench("serve", "http://127.0.0.1:1", "--trace", str(trace))
+    assert done.exit_code == 1
+    assert "--trace-format" in done.stderr
+
+
+def test_a_rate_makes_the_workload_what_it_says() -> None:
+    sizes = {"num_prompts": 3, "input_len": 8, "output_len": 4, "seed": 0}
+    made = workload_for(None, arrivals=Poisson(4.0), **sizes)
+    assert repr(made).startswith("Workload(Poisson(rate=4.0,")
+    assert repr(workload_for(None, **sizes)).startswith("Workload(AtOnce()")
+
+
 def test_serve_says_why_nothing_was_answered(server: Server) -> None:
     sizes = ["--num-prompts", "1", "--input-len", "9999", "--vocab-size", "200"]
     done = bench("serve", "--base-url", server.url, *sizes)
     assert done.exit_code == 1
     assert "none of 1 requests was answered; the first: 400" in done.stderr
+
+
+def test_an_interrupt_ends_serve_and_nothing_is_made_of_it(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while len(fake.bodies) < 3:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    path = tmp_path / "result.json"
+    sizes = ["--num-prompts", "100", "--rate", "20", "--output-len", "2", "--num-warmups", "0"]
+    with fake_server() as fake:
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        done = bench("serve", fake.url, *sizes, "--repeats", "2", "--output", str(path))
+        interrupter.join()
+    assert done.exit_code == 130
+    assert len(fake.bodies) < 100
+    assert "completed" not in done.stdout
+    assert not path.exists()
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.experiments.made_runs import made_run
 from tests.experiments.toy import Toy
 from toolkit.errors import InvalidConfig
+from toolkit.experiments import Fixed, Poisson, Workload
 from toolkit.experiments.catalogue import EXPERIMENTS
 from toolkit.experiments.reports import report
 
@@ -52,6 +54,12 @@ def test_the_figure_that_was_saved_is_the_one_shown(folder: Path) -> None:
     assert "cGljdHVyZQ==" in report(folder).read_text()
 
 
+def test_tables_that_cannot_be_drawn_are_named(folder: Path) -> None:
+    (folder / "toy" / "curve.csv").write_text("nothing\n")
+    with pytest.raises(InvalidConfig, match=r"the tables in .*toy cannot be drawn"):
+        report(folder)
+
+
 def test_saved_runs_are_shown_too(folder: Path, tmp_path: Path) -> None:
     run = made_run([0.1, 0.2, 0.3] * 5, block_size=16)
     (folder / "server").mkdir()
@@ -63,6 +71,19 @@ def test_saved_runs_are_shown_too(folder: Path, tmp_path: Path) -> None:
     assert "block_size" in page
     run.save(tmp_path / "run-0.zip")
     assert "run-0.zip" in report(tmp_path).read_text()
+
+
+def test_a_run_can_be_asked_again_and_its_machine_is_there_once(tmp_path: Path) -> None:
+    for number, load in enumerate((0.5, 2.5)):
+        run = made_run([0.1, 0.2, 0.3] * 5, on="server", model="toy", num_processes=2)
+        run.environment = {"cpu": "a cpu", "url": "http://here:1", "load_average_1_min": load}
+        run.workload = Workload(Poisson(4.0), Fixed(8, 3), num_requests=15)
+        run.save(tmp_path / f"run-{number}.zip")
+    page = unescape(report(tmp_path).read_text())
+    assert page.count("a cpu") == 1
+    assert "0.5, 2.5" in page
+    again = "Run.load('run-1.zip').workload, on='http://here:1', model='toy', processes=2)"
+    assert again in page
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.catalogue import Result, find
+from toolkit.experiments.catalogue import Experiment, Result, find
 from toolkit.experiments.claims.judging import VerdictTable, verdict_table
 from toolkit.experiments.claims.table import CLAIMS
 from toolkit.experiments.runs.results import Run
@@ -21,6 +21,13 @@ __all__ = ["report"]
 _TEMPLATE = Path(__file__).with_name("report.html")
 _FIGURE = "figure.png"
 _MOST_ROWS = 60
+_LOAD = "load_average_1_min"  # of a moment, not of a machine
+# Of the settings of a run over HTTP, those that are options of it, by their names there.
+_OPTIONS = {
+    **{name: name for name in "model api prompts vocab_size ignore_eos extra_body".split()},
+    **{name: name for name in "max_in_flight warmup timeout_s".split()},
+    "num_processes": "processes",
+}
 
 
 def report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -32,7 +39,7 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
         output: The page; by default ``report.html`` in the folder.
 
     Raises:
-        InvalidConfig: the folder holds neither.
+        InvalidConfig: the folder holds neither, or a result that is damaged.
         RecordError: a run's file is damaged.
     """
     folder = Path(folder)
@@ -71,7 +78,7 @@ def _part(result: Result, place: Path) -> dict[str, Any]:
     """Return what the page shows of an experiment."""
     experiment = find(result.name)
     saved = place / _FIGURE
-    png = saved.read_bytes() if saved.is_file() else experiment.plot(result).to_png()
+    png = saved.read_bytes() if saved.is_file() else _drawn(experiment, result, place)
     return {
         "name": result.name,
         "title": experiment.TITLE,
@@ -81,19 +88,44 @@ def _part(result: Result, place: Path) -> dict[str, Any]:
     }
 
 
+def _drawn(experiment: Experiment, result: Result, place: Path) -> bytes:
+    try:
+        return bytes(experiment.plot(result).to_png())
+    except Exception as error:  # pandas and matplotlib each have several for tables of others
+        raise InvalidConfig(
+            f"the tables in {place} cannot be drawn ({error!r:.200}); run it again, or put its "
+            f"{_FIGURE} there"
+        ) from error
+
+
 def _run_part(name: str, run: Run) -> dict[str, Any]:
     """Return what the page shows of a run: what was asked of what, its metrics, its picture."""
     settings = pd.DataFrame(run.settings.items(), columns=["setting", "value"]).astype(str)
     return {
         "name": name,
         "title": name,
-        "text": repr(run),
+        "text": "\n\n".join(filter(None, (repr(run), _asks_again(name, run)))),
         "figure": b64encode(run.plot().to_png()).decode(),
         "tables": {
             "metrics": _shown(pd.DataFrame(run.summary().reset_index())),
             "settings": _shown(settings),
         },
     }
+
+
+def _asks_again(name: str, run: Run) -> str:
+    """Return the Python that asks for a saved run's workload again; empty if that was not kept."""
+    if run.workload is None:
+        return ""
+    target, options = "...", ""  # an engine or a machine, which the settings describe
+    if run.settings.get("on") == "server":
+        target = repr(run.environment.get("url"))
+        options = "".join(
+            f", {_OPTIONS[name]}={value!r}"
+            for name, value in run.settings.items()
+            if name in _OPTIONS and value not in (None, {})
+        )
+    return f"experiments.run(Run.load({name!r}).workload, on={target}{options})"
 
 
 def _shown(table: pd.DataFrame) -> dict[str, Any]:
@@ -108,10 +140,15 @@ def _environments(results: Sequence[Result | Run], names: Sequence[str]) -> list
     """Return the distinct surroundings of the results, each with the names that ran in it."""
     found: list[dict[str, Any]] = []
     for result, name in zip(results, names, strict=True):
-        facts = dict(result.environment)
-        known = next((place for place in found if place["facts"] == facts), None)
-        if known is None:
-            found.append({"facts": facts, "names": [name]})
-        else:
-            known["names"].append(name)
+        facts = {fact: told for fact, told in result.environment.items() if fact != _LOAD}
+        place = next((place for place in found if place["facts"] == facts), None)
+        if place is None:
+            place = {"facts": facts, "names": [], "loads": []}
+            found.append(place)
+        place["names"].append(name)
+        place["loads"].append(result.environment.get(_LOAD))
+    for place in found:
+        loads = [f"{load:.1f}" for load in place.pop("loads") if load is not None]
+        if loads:
+            place["facts"][_LOAD] = ", ".join(loads)
     return found

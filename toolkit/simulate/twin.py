@@ -5,16 +5,18 @@
     twin.what_if(replicas=2)
 
 The cost model is fitted to the first part of the run, and the errors are those of requests that
-came after it. They are the error bars of its answers: what it gets wrong where one can look. A
-question that leads far from the run (much longer prompts, far more sequences at once) goes beyond
-what they cover.
+came after it. The largest of a metric is the error bar of its answers: what it gets wrong where one
+can look. A question that leads far from the run (much longer prompts, far more sequences at once)
+goes beyond what they cover.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from toolkit.engine import Engine
@@ -26,7 +28,7 @@ from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.fit import fit
 from toolkit.simulate.fleet import Fleet
-from toolkit.simulate.machine import Machine
+from toolkit.simulate.machine import Machine, require_count, require_options
 from toolkit.simulate.recorded import recorded_arrivals
 from toolkit.simulate.replay import journal_of
 
@@ -82,9 +84,14 @@ class TwinMachine(Machine):
         """Return an engine with the settings of the run, but for ``options`` (`Machine.engine`).
 
         Another ``block_size`` alone leaves the memory as large as it was.
+
+        Raises:
+            InvalidConfig: no such option, or one that makes no sense.
         """
+        require_options(options)
         settings = dict(self.settings)
         if "block_size" in options:
+            require_count("block_size", options["block_size"])
             settings["num_kv_blocks"] = self.kv_slots // options["block_size"]
         # A policy may keep a state, so each engine has its own.
         settings["policy"] = pristine(settings["policy"])
@@ -130,19 +137,24 @@ def _policy(record: Record) -> Any:
 class WhatIf:
     """An answer of a twin; prints and renders as its table.
 
-    ``table`` has a row per figure: ``recorded`` in the run, ``as_is`` and ``what_if`` on the twin,
-    ``change`` between these two in parts, and ``low`` to ``high``, which is the twin's own error
-    for that figure around ``what_if``.
+    ``table`` has a row per figure of all requests: ``recorded`` in the run, ``as_is`` and
+    ``what_if`` on the twin, ``change`` between these two in parts, and the bar from ``low`` to
+    ``high``: ``what_if`` divided and multiplied by the largest factor by which the twin missed a
+    figure of that metric, of the requests that were held out or of all. (One quantile's own error
+    would be no bar: it may be right by chance.) For latencies the factor is no smaller than a
+    step's error makes it, since with other settings a latency may be that of a single step.
     """
 
     question: str
     table: pd.DataFrame
+    note: str = ""
 
     def __repr__(self) -> str:
-        return f"What if {self.question}?\n{self.table.to_string()}"
+        return f"What if {self.question}?\n{self.table.to_string()}\n{self.note}".rstrip()
 
     def _repr_html_(self) -> str:
-        return f"<p>What if {self.question}?</p>{self.table.to_html()}"
+        title = f"<p>What if {escape(self.question)}?</p>"
+        return f"{title}{self.table.to_html()}<p>{escape(self.note)}</p>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +170,7 @@ class Twin:
     arrivals: tuple[Arrival, ...]
     recorded: Record
     simulated: Record
+    num_compared: int
 
     def what_if(self, *, replicas: int = 1, router: Any = "least-loaded", **options: Any) -> WhatIf:
         """Serve the recorded arrivals with other settings, or on several machines.
@@ -169,6 +182,7 @@ class Twin:
 
         Raises:
             InvalidParameter: nothing would be different.
+            InvalidConfig: no such option, or one that makes no sense.
         """
         if replicas == 1 and not options:
             raise InvalidParameter("what_if() needs something to change: policy=, replicas= ...")
@@ -185,18 +199,41 @@ class Twin:
             }
         )
         table["change"] = table["what_if"] / table["as_is"] - 1
-        error = self.errors["error"].abs()
-        table["low"] = table["what_if"] * (1 - error)
-        table["high"] = table["what_if"] * (1 + error)
+        factors = self._factors(table["as_is"] / table["recorded"])
+        table["low"] = table["what_if"] / factors
+        table["high"] = table["what_if"] * factors
         asked = {"replicas": replicas} if replicas > 1 else {}
         told = ", ".join(f"{name}={value!r}" for name, value in (asked | options).items())
-        return WhatIf(told, table)
+        note = (
+            f"Figures of all {len(self.arrivals)} requests; low to high: the largest error of the "
+            f"twin in any figure of the metric, of these or of the {self.num_compared} held out."
+        )
+        return WhatIf(told, table, note)
+
+    def _factors(self, whole: pd.Series[Any]) -> pd.Series[Any]:
+        """Return for each figure how many times too large or too small its metric was, at worst.
+
+        ``whole`` has simulated figures of all requests over recorded ones.
+        """
+        missed = np.log(pd.concat([whole, 1 + self.errors["error"]])).abs()
+        worst = np.exp(missed.groupby("metric").max())
+        step_error = held_out_error_of(self.machine.cost_model) or 0.0
+        is_latency = ~worst.index.isin(RATES)
+        worst[is_latency] = worst[is_latency].clip(lower=1 + step_error)
+        return worst.reindex(whole.index, level="metric")
+
+    @property
+    def _title(self) -> str:
+        return (
+            f"Twin of {len(self.arrivals)} requests; recorded, simulated and error are of the "
+            f"{self.num_compared} that it was not fitted to"
+        )
 
     def __repr__(self) -> str:
-        return f"Twin of {len(self.arrivals)} requests\n{self.machine}\n{self.errors.to_string()}"
+        return f"{self._title}\n{self.machine}\n{self.errors.to_string()}"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.machine}</pre>{self.errors.to_html()}"
+        return f"<p>{self._title}</p><pre>{escape(str(self.machine))}</pre>{self.errors.to_html()}"
 
 
 def twin(record: Record, *, cost_model: CostModel | None = None, share: float = 0.5) -> Twin:
@@ -224,10 +261,16 @@ def twin(record: Record, *, cost_model: CostModel | None = None, share: float = 
     machine = TwinMachine(record, cost_model)
     simulated = machine.run(arrivals)
     recorded, found = _as_load(record), simulated.requests
-    errors = relative_errors(
-        recorded[recorded["arrival_s"] >= first_s], found[found["arrival_s"] >= first_s]
-    )
-    return Twin(machine, errors, arrivals, record, simulated)
+    late = recorded["arrival_s"] >= first_s
+    if not late.any():
+        raise InvalidParameter(
+            f"share={share!r} leaves nothing to compare: no request came after the first "
+            f"{first_s:.3g} s of the run, to which the cost model is fitted; lower share, or give "
+            "a cost_model= that was fitted to another run, and all requests are compared",
+            param="share",
+        )
+    errors = relative_errors(recorded[late], found[found["arrival_s"] >= first_s])
+    return Twin(machine, errors, arrivals, record, simulated, int(late.sum()))
 
 
 def what_if(record: Record | Twin, **changes: Any) -> WhatIf:

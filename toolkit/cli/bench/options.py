@@ -17,6 +17,7 @@ from toolkit.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from toolkit.experiments import Workload
+    from toolkit.experiments.workloads.arrivals import Arrivals
 
 __all__ = [
     "BatchInvariant",
@@ -113,14 +114,25 @@ def model_settings(llm: Any, **options: Any) -> dict[str, Any]:
 
 
 def workload_for(
-    path: Path | None, *, num_prompts: int, input_len: int, output_len: int, seed: int
+    path: Path | None,
+    *,
+    num_prompts: int,
+    input_len: int,
+    output_len: int,
+    seed: int,
+    arrivals: Arrivals | None = None,
 ) -> Workload:
-    """Return the workload of a file, or random prompts of one length, all at once."""
+    """Return the workload of a file, or random prompts of one length, all at once.
+
+    With ``arrivals`` both come at other times.
+    """
     from toolkit.experiments import AtOnce, Fixed, Workload
 
-    if path is not None:
-        return Workload.from_trace(path, format="toolkit")
-    return Workload(AtOnce(), Fixed(input_len, output_len), num_requests=num_prompts, seed=seed)
+    if path is None:
+        lengths = Fixed(input_len, output_len)
+        return Workload(arrivals or AtOnce(), lengths, num_requests=num_prompts, seed=seed)
+    workload = Workload.from_trace(path, format="toolkit")
+    return workload if arrivals is None else workload.with_arrivals(arrivals)
 
 
 def check_fits(workload: Workload, max_model_len: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,10 +30,12 @@ from toolkit.errors import InvalidConfig, ToolkitError
 
 if TYPE_CHECKING:  # pandas takes a while, and `toolkit --help` need not wait for it
     from toolkit.experiments import Run, Workload
+    from toolkit.experiments.workloads.arrivals import Arrivals
 
 __all__ = ["serve"]
 
 _NUM_PROMPTS = 32
+_WARNS = "toolkit.experiments.runs.notes"  # who warns of a client that did not keep up
 
 
 def serve(
@@ -97,39 +102,48 @@ def serve(
 
     Each run asks new random prompts, for a server may remember the old ones; a workload file is
     asked as it is, and cached_tokens tells what the server remembered. With an --output that does
-    not end in .json, a folder is written: result.json, and each run with all its tokens.
+    not end in .json, a folder is written: result.json, and each run with all its tokens. An
+    interrupt ends it with nothing written: a run that was cut short is no repeat of the others.
     """
     from toolkit import experiments
+    from toolkit.simulate import progress_bar
 
     runs: list[Run] = []
-    for index in range(num_warmups + repeats):
-        asked = _timed(
-            workload_for(
-                workload,
-                num_prompts=num_prompts or _NUM_PROMPTS,
-                input_len=input_len,
-                output_len=output_len,
-                seed=seed + index,
+    arrivals = _arrivals(request_rate, burstiness)
+    num_runs = num_warmups + repeats
+    with progress_bar(num_runs, "Measuring", unit="run", progress=None) as bar:
+        for index in range(num_runs):
+            asked = (
+                workload_for(
+                    workload,
+                    num_prompts=num_prompts or _NUM_PROMPTS,
+                    input_len=input_len,
+                    output_len=output_len,
+                    seed=seed + index,
+                    arrivals=arrivals,
+                )
+                if trace is None
+                else _traced(trace, trace_format, num_prompts, seed + index, arrivals)
             )
-            if trace is None
-            else _traced(trace, trace_format, num_requests=num_prompts, seed=seed + index),
-            request_rate,
-            burstiness,
-        )
-        run = experiments.run(
-            asked,
-            on=url or base_url,
-            warmup=0,
-            api=api,
-            vocab_size=vocab_size,
-            ignore_eos=ignore_eos,
-            max_in_flight=max_concurrency,
-            timeout_s=timeout,
-            **given(model=model, prompts=prompts, api_key=api_key, processes=processes),
-        )
-        _require_answers(run)
-        if index >= num_warmups:
-            runs.append(run)
+            number = index - num_warmups
+            with _named("warm-up" if number < 0 else f"run {number}"):
+                run = experiments.run(
+                    asked,
+                    on=url or base_url,
+                    warmup=0,
+                    api=api,
+                    vocab_size=vocab_size,
+                    ignore_eos=ignore_eos,
+                    max_in_flight=max_concurrency,
+                    timeout_s=timeout,
+                    **given(model=model, prompts=prompts, api_key=api_key, processes=processes),
+                )
+            if run.is_interrupted:
+                raise KeyboardInterrupt
+            _require_answers(run)
+            if number >= 0:
+                runs.append(run)
+            bar.update()
     settings = {
         **{name: value for name, value in runs[-1].settings.items() if name != "on"},
         "base_url": url or base_url,
@@ -139,7 +153,11 @@ def serve(
         **workload_settings(asked),
     }
     notes = list(dict.fromkeys(note for run in runs for note in run.notes))
-    notes += [str(run.saturation) for run in runs if run.saturation and run.saturation.is_saturated]
+    notes += [
+        f"run {number}: {run.saturation}"
+        for number, run in enumerate(runs)
+        if run.saturation and run.saturation.is_saturated
+    ]
     result = combine("serve", settings, list(map(request_metrics, runs)), notes)
     if output is None or output.suffix == ".json":
         report(result, output)
@@ -150,25 +168,49 @@ def serve(
     report(result, output / "result.json")
 
 
-def _traced(path: Path, format: str, *, num_requests: int | None, seed: int) -> Workload:
+def _traced(
+    path: Path, format: str, num_requests: int | None, seed: int, arrivals: Arrivals | None
+) -> Workload:
     from toolkit.experiments import Workload
 
     if format == "sharegpt":
         raise InvalidConfig("a sharegpt trace needs a tokenizer: use experiments.run in Python")
-    return Workload.from_trace(path, format=format, num_requests=num_requests, seed=seed)
+    try:
+        workload = Workload.from_trace(path, format=format, num_requests=num_requests, seed=seed)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{error} (it was read with --trace-format {format})") from error
+    return workload if arrivals is None else workload.with_arrivals(arrivals)
 
 
-def _timed(workload: Workload, rate: float | None, burstiness: float) -> Workload:
-    """Return the workload at its own times, or at those of a process if a rate is given."""
-    from toolkit.experiments import AtOnce, Gamma
+def _arrivals(rate: float | None, burstiness: float) -> Arrivals | None:
+    """Return the process that the options name; None for a workload's own times."""
+    from toolkit.experiments import AtOnce, Gamma, Poisson
 
     if rate is None:
-        return workload
-    return workload.with_arrivals(AtOnce() if rate == math.inf else Gamma(rate, burstiness))
+        return None
+    if rate == math.inf:
+        return AtOnce()
+    return Poisson(rate) if burstiness == 1 else Gamma(rate, burstiness)
+
+
+@contextmanager
+def _named(run: str) -> Iterator[None]:
+    """Say of which run it is what a run warns of."""
+
+    def put_before(record: logging.LogRecord) -> bool:
+        record.msg = f"{run}: {record.msg}"
+        return True
+
+    logger = logging.getLogger(_WARNS)
+    logger.addFilter(put_before)
+    try:
+        yield
+    finally:
+        logger.removeFilter(put_before)
 
 
 def _require_answers(run: Run) -> None:
     requests = run.requests
     if not (requests["status"] == "finished").any():
-        first = requests["error"].iloc[0] if len(requests) else "interrupted"
+        first = requests["error"].iloc[0]
         raise ToolkitError(f"none of {len(requests)} requests was answered; the first: {first}")

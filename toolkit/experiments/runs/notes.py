@@ -31,9 +31,20 @@ def description_of(workload: Workload) -> dict[str, Any]:
 
 
 def common_notes(
-    requests: pd.DataFrame, watched: Saturation | None, *, is_interrupted: bool = False
+    requests: pd.DataFrame,
+    watched: Saturation | None,
+    *,
+    is_interrupted: bool = False,
+    remedy: str = "",
 ) -> list[str]:
-    """Return what is to be said of a run; a client that was the bottleneck is warned of too."""
+    """Return what is to be said of a run; a client that was the bottleneck is warned of too.
+
+    Args:
+        requests: Of the run.
+        watched: Whether its client kept up; None if there was none.
+        is_interrupted: Whether it was ended early.
+        remedy: What helps a client of this kind that did not keep up.
+    """
     notes = []
     if is_interrupted:
         notes.append(
@@ -57,8 +68,6 @@ def common_notes(
         notes.append(watched.omission)
     if watched is not None and watched.is_saturated:
         logger.warning(
-            "the client was the bottleneck, not what it measured: %s; over HTTP more processes "
-            "share the load",
-            watched,
+            "the client was the bottleneck, not what it measured: %s; %s", watched, remedy
         )
     return notes

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.experiments.studies.cells import label_of
-from toolkit.experiments.studies.trials import Trial, make_loads, try_policy
+from toolkit.experiments.studies.trials import LOADS, Trial, first_look, make_loads, try_policy
 from toolkit.html_table import rows_html
 from toolkit.simulate import Machine
 from toolkit.simulate.progress import progress_bar
@@ -23,6 +23,7 @@ __all__ = ["PolicyCheck", "check_policy"]
 FINE, LOOK, BAD = "fine", "look at it", "bad"
 # What each measure may be before it is worth a look, and before it is bad.
 _WAIT_RATIO = (3.0, 10.0)  # longest wait, in those of fcfs
+_MEAN_WAIT_RATIO = (1.2, 3.0)  # mean wait, likewise
 _IDLE_SHARE = (0.02, 0.2)  # of the tokens that steps could have computed, kept back by the policy
 _RECOMPUTED_SHARE = (0.05, 0.25)  # of computed tokens
 _STEP_US = (1_000.0, 5_000.0)  # more than fcfs: 5 % and 25 % of a step of 20 ms
@@ -76,8 +77,12 @@ class PolicyCheck:
 
 
 def _told(value: float, unit: str) -> str:
-    number = f"{100 * value:.2g} %" if unit == "share" else f"{value:.3g} {unit}".strip()
-    return "-" if np.isnan(value) else number
+    if np.isnan(value):
+        return "-"
+    if unit == "share":
+        return f"{100 * value:.2g} %"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{number} {unit}".strip()
 
 
 def check_policy(
@@ -85,15 +90,19 @@ def check_policy(
 ) -> PolicyCheck:
     """Simulate a policy under three loads, next to ``fcfs``, and say what is to be looked at.
 
+    A few requests come first: one whose methods raise there, or answer without sense, is told so at
+    once, and nothing else is measured.
+
     - starvation: the longest wait for a first token, in those of ``fcfs``, where short requests
       keep coming and a few long ones are among them (90 % of what the machine serves);
+    - mean wait: in a long line, which grows where short requests stand behind long ones;
     - idle budget: tokens that a step had room for while somebody waited whom the policy held back;
     - recomputed: tokens computed again after preemptions, where the cache is too small;
     - invariants: what scheduler and cache promise, checked after each step;
     - overruled: kinds of answers that the scheduler could not follow;
     - cost: process time of a whole step, with hundreds of requests in line.
 
-    An object is used for all three loads, with what it remembers; of a class each gets a new one.
+    An object is used for all loads, with what it remembers; of a class each gets a new one.
 
     Args:
         policy: A name, a function, a class or an object, as an engine takes it.
@@ -103,20 +112,25 @@ def check_policy(
     """
     machine = machine or Machine("opt-13b", "A100-40GB")
     name = str(label_of(policy))
-    loads = make_loads(machine, seed)
-    trials = {}
-    with progress_bar(len(loads), f"Checking {name}", unit="load", progress=progress) as bar:
+    first = try_policy(machine, first_look(seed), policy)
+    loads = [] if _is_wrong(first) else make_loads(machine, seed)
+    trials = dict.fromkeys(LOADS, (Trial(), Trial()))
+    seen = [first]
+    with progress_bar(2 * len(loads), f"Checking {name}", unit="trial", progress=progress) as bar:
         for load in loads:
             base = try_policy(machine, load, _BASE)
+            bar.update()
             tried = try_policy(machine, load, policy, until_s=_PATIENCE * base.duration_s)
             trials[load.name] = tried, base
+            seen.append(tried)
             bar.update()
     rows = [
-        _starvation(*trials["steady"]),
+        _longest_wait(*trials["steady"]),
+        _mean_wait(*trials["line"]),
         _idle(*trials["line"]),
         _recomputed(*trials["tight"]),
-        _invariants([tried for tried, _ in trials.values()]),
-        _overruled([tried for tried, _ in trials.values()]),
+        _invariants(seen),
+        _overruled(seen),
         _cost(*trials["line"]),
     ]
     columns = ["question", "load", "value", "fcfs", "unit", "verdict", "what"]
@@ -127,41 +141,48 @@ Row = tuple[str, str, float, float, str, str, str]
 
 
 def _graded(
-    value: float, limits: tuple[float, float], words: tuple[str, str, str]
+    value: float, limits: tuple[float, float], told: str, words: tuple[str, str]
 ) -> tuple[str, str]:
-    """Return the verdict on a measure, the larger the worse, and what it means."""
+    """Return the verdict on a measure, the larger the worse, and what it means.
+
+    ``told`` has places for the measure and for what is fine; ``words`` are for what is not.
+    """
     if np.isnan(value):
         return BAD, "it broke before this could be measured"
     place = int(value > limits[0]) + int(value > limits[1])
-    return (FINE, LOOK, BAD)[place], words[place]
+    measured = told.format(value, limits[0])
+    return (FINE, LOOK, BAD)[place], f"{measured}; {words[place - 1]}" if place else measured
 
 
-def _starvation(tried: Trial, base: Trial) -> Row:
+def _longest_wait(tried: Trial, base: Trial) -> Row:
     value = tried.longest_wait_s
-    words = (
-        "nobody waits much longer",
-        "some wait long, as overtaken ones do",
-        "somebody starves while others keep coming",
-    )
-    verdict, what = _graded(value / base.longest_wait_s, _WAIT_RATIO, words)
+    told = "{:.2g} times that of fcfs, fine up to {:g}"
+    words = "some wait long, as overtaken ones do", "somebody starves while others keep coming"
+    verdict, what = _graded(value / base.longest_wait_s, _WAIT_RATIO, told, words)
     return "longest wait", "steady", value, base.longest_wait_s, "s", verdict, what
 
 
+def _mean_wait(tried: Trial, base: Trial) -> Row:
+    value = tried.mean_wait_s
+    told = "{:.2g} times that of fcfs, fine up to {:g}"
+    words = "many wait for a few", "nearly all wait for a few"
+    verdict, what = _graded(value / base.mean_wait_s, _MEAN_WAIT_RATIO, told, words)
+    return "mean wait", "line", value, base.mean_wait_s, "s", verdict, what
+
+
 def _idle(tried: Trial, base: Trial) -> Row:
-    words = ("steps are filled", "some steps are kept emptier", "steps stay empty beside a queue")
-    verdict, what = _graded(tried.idle_share, _IDLE_SHARE, words)
+    told = "{:.1%} of what steps had room for, fine up to {:.0%}"
+    words = "some steps are kept emptier", "steps stay empty beside a queue"
+    verdict, what = _graded(tried.idle_share, _IDLE_SHARE, told, words)
     return "budget kept back", "line", tried.idle_share, base.idle_share, "share", verdict, what
 
 
 def _recomputed(tried: Trial, base: Trial) -> Row:
     value, other = tried.recomputed_share, base.recomputed_share
-    words = (
-        "preemption costs little",
-        "preemption costs some work",
-        "much work is done twice: see victim() and admit()",
-    )
+    told = "{:+.1%} of the tokens beside fcfs, fine up to {:.0%}"
+    words = "preemption costs some work", "much work is done twice: see victim() and admit()"
     # Some is the load's fault: what fcfs computes again too is no reason to blame a policy.
-    verdict, what = _graded(value - other, _RECOMPUTED_SHARE, words)
+    verdict, what = _graded(value - other, _RECOMPUTED_SHARE, told, words)
     return "recomputed tokens", "tight", value, other, "share", verdict, what
 
 
@@ -173,13 +194,19 @@ def _invariants(trials: list[Trial]) -> Row:
 
 def _overruled(trials: list[Trial]) -> Row:
     told = list(dict.fromkeys(text for trial in trials for text in trial.overrules))
-    is_wrong = any("raised" in text or "returned no" in text or "compare" in text for text in told)
-    verdict = BAD if is_wrong else LOOK if told else FINE
+    verdict = BAD if any(map(_is_wrong, trials)) else LOOK if told else FINE
     what = "; ".join(told) or "every answer could be followed"
     return "kinds of overruling", "all", len(told), 0.0, "", verdict, what
 
 
+def _is_wrong(trial: Trial) -> bool:
+    """Whether a method raised, or answered without sense."""
+    wrong = "raised", "returned no", "compare"
+    return any(word in text for text in trial.overrules for word in wrong)
+
+
 def _cost(tried: Trial, base: Trial) -> Row:
-    words = ("costs little", "costs time in each step", "costs more than many steps take")
-    verdict, what = _graded(tried.step_us - base.step_us, _STEP_US, words)
+    told = "{:+,.0f} µs in each step beside fcfs, fine up to {:,.0f}"
+    words = "costs time in each step", "costs more than many steps take"
+    verdict, what = _graded(tried.step_us - base.step_us, _STEP_US, told, words)
     return "time of a step", "line", tried.step_us, base.step_us, "µs", verdict, what

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from traceback import format_exception_only
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from toolkit.errors import InvariantViolation
 from toolkit.record import Record
 from toolkit.simulate import Arrival, Machine
 
-__all__ = ["Load", "Trial", "make_loads", "try_policy"]
+__all__ = ["LOADS", "Load", "Trial", "first_look", "make_loads", "try_policy"]
 
 # Who speaks when an answer of a policy cannot be followed.
 _OVERRULES = "toolkit.engine.policy"
@@ -35,6 +36,9 @@ class Load:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+LOADS = ("steady", "line", "tight")
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What was seen of a policy under one load; numbers are NaN where it broke.
@@ -46,10 +50,16 @@ class Trial:
     error: str = ""
     overrules: tuple[str, ...] = ()
     longest_wait_s: float = float("nan")
+    mean_wait_s: float = float("nan")
     idle_share: float = float("nan")
     recomputed_share: float = float("nan")
     step_us: float = float("nan")
     duration_s: float = float("nan")
+
+
+def first_look(seed: int) -> Load:
+    """Return a few requests of the kind that ``make_loads`` draws, half of which must wait."""
+    return Load("first look", _arrivals(np.random.default_rng(seed), 8), {"max_num_seqs": 4})
 
 
 def make_loads(machine: Machine, seed: int) -> list[Load]:
@@ -61,11 +71,12 @@ def make_loads(machine: Machine, seed: int) -> list[Load]:
     gaps_s = generator.exponential(1 / (_STEADY_SHARE * rate), 300)
     longest = max(sum(_LONG), machine.kv_slots // 24)
     num_blocks = -(-2 * longest // 16)
+    steady, line, tight = LOADS
     return [
-        Load("steady", _arrivals(generator, 300, np.cumsum(gaps_s)), _SEATS),
-        Load("line", _arrivals(generator, 300), {"max_num_seqs": 32}),
+        Load(steady, _arrivals(generator, 300, np.cumsum(gaps_s)), _SEATS),
+        Load(line, _arrivals(generator, 300), {"max_num_seqs": 32}),
         Load(
-            "tight",
+            tight,
             _arrivals(generator, 80),
             {"num_kv_blocks": num_blocks, "max_model_len": longest},
         ),
@@ -98,6 +109,7 @@ def _seen(record: Record, busy_s: float, overrules: tuple[str, ...]) -> Trial:
     return Trial(
         overrules=overrules,
         longest_wait_s=float(waits_s.max()),
+        mean_wait_s=float(waits_s.mean()),
         idle_share=float(idle / steps["token_budget"].sum()),
         recomputed_share=float(steps["num_recomputed_tokens"].sum() / steps["num_tokens"].sum()),
         step_us=1e6 * busy_s / len(steps),
@@ -111,8 +123,10 @@ def _overrules() -> Iterator[list[str]]:
     told: list[str] = []
 
     def collect(record: logging.LogRecord) -> bool:
-        _, method, what, _ = record.args if isinstance(record.args, tuple) else ("", "", "", "")
-        told.append(f"{method}() {what}")
+        _, method, what, detail = record.args if isinstance(record.args, tuple) else [""] * 4
+        error = record.exc_info[1] if record.exc_info else None
+        cause = "" if error is None else " " + "".join(format_exception_only(error)).strip()
+        told.append(f"{method}() {what}{cause}{detail}")
         return False
 
     logger = logging.getLogger(_OVERRULES)

@@ -1,0 +1,58 @@
+"""A bar is on the screen while nothing ends, and leaves it as it should."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from toolkit.simulate import progress as bars
+from toolkit.simulate.progress import progress_bar
+
+
+@pytest.fixture(autouse=True)
+def in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bars, "_DELAY_S", 0.02)
+    monkeypatch.setattr(bars, "_EVERY_S", 0.02)
+    monkeypatch.setattr(bars, "_is_interactive", lambda: True)
+
+
+def shown(capsys: pytest.CaptureFixture[str], told: Callable[[str], bool]) -> str:
+    """Return what was written to the terminal, once it is what is waited for."""
+    text, end_s = "", time.monotonic() + 10
+    while not told(text) and time.monotonic() < end_s:
+        time.sleep(0.01)
+        sys.stderr.flush()
+        text += capsys.readouterr().err
+    return text
+
+
+def test_a_bar_is_drawn_before_the_first_unit_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(3, "Work", unit="load", progress=None):
+        assert "0/3" in shown(capsys, lambda text: "0/3" in text)
+    assert capsys.readouterr().err.endswith("\n")
+
+
+def test_what_ends_at_once_shows_no_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bars, "_DELAY_S", 100.0)
+    with progress_bar(1, "Work", unit="load", progress=None) as bar:
+        bar.update()
+    assert not capsys.readouterr().err
+
+
+def test_a_bar_inside_another_vanishes(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(2, "Whole", unit="run", progress=None):
+        with progress_bar(5, "Part", unit="request", progress=None):
+            shown(capsys, lambda text: "Whole" in text and "Part" in text)
+        assert "Part" not in capsys.readouterr().err.rpartition("\r")[2]
+    assert "Whole" in capsys.readouterr().err
+
+
+def test_a_hidden_bar_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(1, "Work", unit="load", progress=False) as bar:
+        bar.update()
+    assert not capsys.readouterr().err
