@@ -15,6 +15,7 @@ from torch import Tensor
 from toolkit.kernels.triton._tuning import chunk_tiles, invariant_tiles
 from toolkit.kernels.triton.attention_splits import attend_singles
 from toolkit.kernels.triton.attention_tiles import attend_tiles, first_sums
+from toolkit.kernels.triton.rounding import narrow
 
 __all__ = ["paged_attention"]
 
@@ -116,7 +117,7 @@ def _chunk_kernel(
     )  # fmt: skip
     out = acc / tl.where(total > 0.0, total, 1.0)[:, None]
     out_at = out_ptr + token * out_stride + tokens[:, None] * out_stride + elements
-    tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(out_at, narrow(out, out_ptr.dtype.element_ty), mask=mask)
 
 
 def paged_attention(

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from toolkit.kernels.triton._tuning import MAX_SPLITS, SPLIT_SIZE, num_pieces, split_tiles
 from toolkit.kernels.triton.attention_tiles import LOG2_E, LOWEST, attend_tiles, first_sums
+from toolkit.kernels.triton.rounding import narrow
 
 __all__ = ["attend_singles"]
 
@@ -100,7 +101,7 @@ def _split_kernel(
             if count == 1:
                 out = acc / tl.where(total > 0.0, total, 1.0)[:, None]
                 out_at = out_ptr + tl.cast(token, tl.int64) * out_stride + elements
-                tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=mask)
+                tl.store(out_at, narrow(out, out_ptr.dtype.element_ty), mask=mask)
             else:
                 num_heads = tl.num_programs(0) * GROUP
                 slots = (tl.cast(token, tl.int64) * num_heads + heads) * num_slots + split
@@ -110,7 +111,7 @@ def _split_kernel(
 
 
 @triton.jit
-def _merge_kernel(
+def _merge_splits_kernel(
     partial_ptr,
     sums_ptr,
     out_ptr,
@@ -154,7 +155,7 @@ def _merge_kernel(
             partial = tl.load(partial_ptr + elements, mask=here[:, None] & wide[None, :], other=0.0)
             out = tl.sum(partial * weights[:, None], 0) / total
             out_at = out_ptr + tl.cast(token, tl.int64) * out_stride + head * HEAD_DIM + dims
-            tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=wide)
+            tl.store(out_at, narrow(out, out_ptr.dtype.element_ty), mask=wide)
 
 
 def attend_singles(
@@ -188,7 +189,7 @@ def attend_singles(
         **tiles.options(),
     )
     if num_slots > 1:
-        _merge_kernel[(num_heads, num_requests)](
+        _merge_splits_kernel[(num_heads, num_requests)](
             partial,
             sums,
             out,

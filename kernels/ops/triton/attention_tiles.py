@@ -10,22 +10,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["LOG2_E", "LOWEST", "attend_tiles", "dot", "first_sums"]
+from toolkit.kernels.triton.rounding import dot, narrow
+
+__all__ = ["LOG2_E", "LOWEST", "attend_tiles", "first_sums"]
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 # Below every score, and finite: a row that has seen nothing yet needs no case of its own, since
 # exp2(-inf - LOWEST) = 0 and exp2(LOWEST - LOWEST) = 1.
 LOWEST = tl.constexpr(-1.0e30)
-# The interpreter multiplies the bits of bfloat16 numbers as if they were integers.
-_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-
-
-@triton.jit
-def dot(a, b, acc):
-    """Return acc + a @ b, summed in float32; float32 inputs are not rounded to TF32."""
-    if _INTERPRETED:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, acc, input_precision="ieee")
 
 
 @triton.jit
@@ -111,6 +103,6 @@ def attend_tiles(
         fade = tl.exp2(peak - new_peak)
         total = total * fade + tl.sum(weights, 1)
         values = tl.load(value_ptr + elements, mask=mask, other=0.0)
-        acc = dot(weights.to(values.dtype), values, acc * fade[:, None])
+        acc = dot(narrow(weights, values.dtype), values, acc * fade[:, None])
         peak = new_peak
     return acc, peak, total

@@ -1,12 +1,13 @@
 """Compile what the launchers of the Triton ops would run on an H100, where there is no GPU.
 
 Runs in a process of its own without TRITON_INTERPRET, and prints a JSON list: of each kernel its
-name, the bytes that a thread spills, its registers, and whether it uses the tensor cores.
+name, the bytes that a thread spills, its registers, whether it uses the tensor cores and so on.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -65,12 +66,17 @@ def facts(kernel: Any) -> dict[str, Any]:
     usage = dict(
         word.split(":") for word in done.stdout.split() if word.count(":") == 1 and word[-1] != ":"
     )
+    waits = re.findall(r"cp\.async\.wait_group\s+(\d+)", kernel.asm["ptx"])
     return {
         "name": kernel.metadata.name,
         "spilled_bytes": int(usage["LOCAL"]) + int(usage["STACK"]),
         "registers": int(usage["REG"]),
         "shared_bytes": kernel.metadata.shared,
+        "num_warps": kernel.metadata.num_warps,
         "uses_tensor_cores": "mma" in kernel.asm["ptx"],
+        "uses_warp_groups": "wgmma" in kernel.asm["ptx"],  # Hopper's own way to use them
+        # The most groups of copies to shared memory that a wait leaves on their way.
+        "copies_in_flight": max(map(int, waits), default=0),
     }
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
-from tests.kernels.triton.launches import compile_launches
+from tests.kernels.triton.ahead_of_time import compiled, facts
 from toolkit.kernels.triton.attention import paged_attention
 
 
@@ -68,6 +69,6 @@ def attend(case: Case) -> None:
 
 if __name__ == "__main__":
     for name, case in CASES.items():
-        for report in compile_launches(lambda case=case: attend(case)):
-            json.dump({"case": name, **report._asdict()}, sys.stdout)
+        for kernel in compiled(partial(attend, case)):
+            json.dump({"case": name, **facts(kernel)}, sys.stdout)
             sys.stdout.write("\n")

@@ -164,3 +164,30 @@ def test_batch_and_chunks_change_no_bit(
         )
         part = Paged(whole.query[rows], [], [], whole.key_cache, whole.value_cache, where)
         assert torch.equal(run(part), expected[rows])
+
+
+@pytest.mark.gpu
+def test_a_captured_graph_attends_to_what_its_tensors_hold_later():
+    """A launch reads no number from the device: a wait would end the capture with an error."""
+    case = make_paged([300, 40, 600, 9], [1, 7, 1, 1], head_dim=128, dtype=torch.bfloat16)
+    tensors = [x.cuda() for x in (case.query, case.key_cache, case.value_cache, *case.where)]
+    paged_attention(*tensors, scale=0.25)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = paged_attention(*tensors, scale=0.25)
+    for contexts in ([300, 40, 600, 9], [200, 33, 70, 2]):
+        tensors[-1].copy_(torch.tensor(contexts, dtype=torch.int32))
+        graph.replay()
+        assert torch.equal(out, paged_attention(*tensors, scale=0.25))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("head_dim", "group"), [(64, 8), (128, 4), (256, 2)])
+def test_large_tiles_are_right(dtype: torch.dtype, head_dim: int, group: int):
+    """Sizes that fill every tile of the tuned shapes, and take too long under the interpreter."""
+    sizes = {"group": group, "head_dim": head_dim, "block_size": 16}
+    for contexts, num_queries in (([4096], [1500]), ([3000] * 20, [1] * 20), ([900] * 4, [90] * 4)):
+        case = make_paged(contexts, num_queries, dtype=dtype, **sizes)
+        for form in ({}, {"window": 1000}, {"softcap": 30.0}):
+            check(torch.device("cuda"), case, **form)

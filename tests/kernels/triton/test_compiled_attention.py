@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+# Of the cases of compile_attention.py, those whose requests have many queries.
+PROMPTS = ("Qwen3-8B, a prompt", "Gemma 2 9B", "gpt-oss", "ALiBi")
 ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.slow
@@ -26,38 +28,38 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+def products(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the kernels that multiply matrices in half precision."""
+    merge = "_merge_splits_kernel"
+    return [x for x in reports if x["case"] != "float32" and x["name"] != merge]
+
+
 def test_every_kernel_is_compiled(reports: list[dict[str, Any]]):
-    names = {report["kernel"] for report in reports}
-    assert names == {"_chunk_kernel", "_split_kernel", "_merge_kernel"}
+    names = {report["name"] for report in reports}
+    assert names == {"_chunk_kernel", "_split_kernel", "_merge_splits_kernel"}
 
 
 def test_no_register_is_spilled(reports: list[dict[str, Any]]):
-    for report in reports:
-        assert report["stack_bytes"] == 0, report
-        assert not {"STL", "LDL"} & set(report["instructions"]), report
+    assert [report for report in reports if report["spilled_bytes"]] == []
 
 
 def test_products_run_on_tensor_cores(reports: list[dict[str, Any]]):
-    """HGMMA is Hopper's, for at least 64 rows; HMMA takes 16. Exact float32 has none."""
-    for report in reports:
-        if report["case"] != "float32" and report["kernel"] != "_merge_kernel":
-            assert {"HGMMA", "HMMA"} & set(report["instructions"]), report
+    assert [report for report in products(reports) if not report["uses_tensor_cores"]] == []
 
 
-def test_prompts_use_hopper_instructions(reports: list[dict[str, Any]]):
-    kernels = [report for report in reports if report["kernel"] == "_chunk_kernel"]
-    assert "HGMMA" in kernels[0]["instructions"]
+def test_prompts_use_the_products_of_a_warp_group(reports: list[dict[str, Any]]):
+    """They take 64 rows at least, and are the only ones that reach Hopper's full rate."""
+    prompts = [x for x in reports if x["name"] == "_chunk_kernel" and x["case"] in PROMPTS]
+    assert [report["uses_warp_groups"] for report in prompts] == [True] * len(PROMPTS)
 
 
 def test_a_tile_is_copied_while_another_is_multiplied(reports: list[dict[str, Any]]):
-    for report in reports:
-        if report["case"] != "float32" and report["kernel"] != "_merge_kernel":
-            assert report["copies_in_flight"] >= 2, report
+    assert [report for report in products(reports) if report["copies_in_flight"] < 2] == []
 
 
 def test_programs_fit_a_multiprocessor(reports: list[dict[str, Any]]):
     """65,536 registers and 227 KiB of shared memory; three programs for single tokens at once."""
     for report in reports:
         share = 3 if report["case"] == "Qwen3-8B, single tokens" else 1
-        assert report["num_registers"] * report["num_warps"] * 32 * share <= 65_536, report
+        assert report["registers"] * report["num_warps"] * 32 * share <= 65_536, report
         assert report["shared_bytes"] * share <= 227 << 10, report

@@ -102,7 +102,8 @@ def serve(
 
     Each run asks new random prompts, for a server may remember the old ones; a workload file is
     asked as it is, and cached_tokens tells what the server remembered. With an --output that does
-    not end in .json, a folder is written: result.json, and each run with all its tokens.
+    not end in .json, a folder is written: result.json, and each run with all its tokens. An
+    interrupt ends it with nothing written: a run that was cut short is no repeat of the others.
     """
     from toolkit import experiments
     from toolkit.simulate import progress_bar
@@ -137,6 +138,8 @@ def serve(
                     timeout_s=timeout,
                     **given(model=model, prompts=prompts, api_key=api_key, processes=processes),
                 )
+            if run.is_interrupted:
+                raise KeyboardInterrupt
             _require_answers(run)
             if number >= 0:
                 runs.append(run)
@@ -209,5 +212,5 @@ def _named(run: str) -> Iterator[None]:
 def _require_answers(run: Run) -> None:
     requests = run.requests
     if not (requests["status"] == "finished").any():
-        first = requests["error"].iloc[0] if len(requests) else "interrupted"
+        first = requests["error"].iloc[0]
         raise ToolkitError(f"none of {len(requests)} requests was answered; the first: {first}")
