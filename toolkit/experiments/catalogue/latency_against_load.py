@@ -27,7 +27,7 @@ import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size, means
 from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, ENGINE_OF_2023
-from toolkit.experiments.plots import DataFigure, figure, look, style
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.studies.sweeping import sweep
 from toolkit.experiments.workloads.arrivals import Poisson
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
@@ -192,13 +192,15 @@ def plot(result: Result) -> DataFigure:
                 )
             axes.set(
                 title=f"OPT-13B, {_TITLES[load]}",
-                xlabel="requests/s  (ticks on the axis: knees of the paper)",
+                xlabel="offered load (requests/s)",
                 ylabel="normalized latency (s/token)",
                 ylim=(0, 2 * knees["limit_s"].max()),
                 xlim=(0, None),
             )
+        for mark, name in (("x", "knee"), ("|", "knee in the paper")):
+            axes.plot([], [], mark, color=PAPER_COLOUR, markersize=8, label=name)
         handles, names = axes.get_legend_handles_labels()
-        fig.legend(handles, names, loc="outside lower center", ncols=2 * len(loads))
+        fig.legend(handles, names, loc="outside lower center", ncols=3 * len(loads))
         fig.data = curves.merge(
             knees.rename(columns={"rate": "knee_rate"}), on=["load", "allocator", "seed"]
         )
