@@ -9,11 +9,11 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.metrics import after_warmup, normalized_latency
 from toolkit.experiments.runs.running import run
@@ -47,7 +47,7 @@ class Cell:
             InvalidConfig: some of it cannot be told from run to run.
         """
         return {
-            "toolkit": __version__,
+            "toolkit": version("llm-serving-toolkit"),
             "python": platform.python_version(),
             "labels": dict(self.labels),
             "workload": self.workload.fingerprint,
