@@ -85,8 +85,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
     ``choice`` is "auto", "reference", "cpu" or "triton". "triton" is for CUDA devices, where "auto"
-    takes it; on a CPU it runs under Triton's interpreter, to be looked at, and only where
-    TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet, which
+    still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
+    where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet, which
     takes seconds; "auto" takes them if they are there, else it starts to compile them in the
     background for the engines to come, says so in one line of the log, and returns "torch": the
     reference ops with oneDNN's linear maps.
@@ -108,12 +108,6 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
         raise ValueError(f"batch_invariant=True needs kernels='cpu', not {choice!r}, on {device}")
     if choice == "triton":
         return _triton_ops(device)
-    if choice == "auto" and device.type == "cuda":
-        try:
-            return _triton_ops(device)
-        except ValueError as error:
-            logger.warning("%s; this engine uses the slower torch ops", error)
-            return _REFERENCE
     if choice == "reference" or device.type != "cpu":
         return _REFERENCE
     level = machine_level()

@@ -37,9 +37,9 @@ def test_triton_replaces_the_ops_that_it_has():
         assert getattr(triton, op) is not getattr(plain, op)
 
 
-def test_a_cuda_device_gets_triton():
+def test_a_cuda_device_can_have_triton():
     """Choosing touches no device."""
-    assert select_ops("auto", CUDA).name == "triton"
+    assert select_ops("auto", CUDA).name == "reference"
     assert select_ops("triton", CUDA).name == "triton"
     assert select_ops("reference", CUDA).name == "reference"
     with pytest.raises(ValueError, match=r"no 'cpu' kernels .* 'auto', 'reference', 'triton'"):
@@ -74,9 +74,8 @@ def test_on_a_cpu_triton_needs_its_interpreter_from_the_start():
 @pytest.mark.slow
 def test_without_the_package_triton_says_so():
     code = (
-        "import logging, sys, torch\n"
+        "import sys, torch\n"
         "sys.modules['triton'] = None\n"
-        "logging.basicConfig(stream=sys.stdout, format='%(message)s')\n"
         "from toolkit.kernels import select_ops\n"
         "print(select_ops('auto', torch.device('cuda')).name)\n"
         "try:\n"
@@ -84,7 +83,6 @@ def test_without_the_package_triton_says_so():
         "except ValueError as error:\n"
         "    print(error)\n"
     )
-    warning, name, refusal = run(code).splitlines()
-    assert "needs the package triton" in warning
+    name, refusal = run(code).splitlines()
     assert name == "reference"
     assert "needs the package triton" in refusal
