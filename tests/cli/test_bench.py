@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from tests.client.fake_server import fake_server
 from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, experiments, serve
 from toolkit.cli import app
@@ -158,6 +162,25 @@ def test_serve_says_why_nothing_was_answered(server: Server) -> None:
     done = bench("serve", "--base-url", server.url, *sizes)
     assert done.exit_code == 1
     assert "none of 1 requests was answered; the first: 400" in done.stderr
+
+
+def test_an_interrupt_ends_serve_and_nothing_is_made_of_it(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while len(fake.bodies) < 3:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    path = tmp_path / "result.json"
+    sizes = ["--num-prompts", "100", "--rate", "20", "--output-len", "2", "--num-warmups", "0"]
+    with fake_server() as fake:
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        done = bench("serve", fake.url, *sizes, "--repeats", "2", "--output", str(path))
+        interrupter.join()
+    assert done.exit_code == 130
+    assert len(fake.bodies) < 100
+    assert "completed" not in done.stdout
+    assert not path.exists()
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.client.agenda import Agenda, Due
+from toolkit.errors import InvalidConfig
 
 
 def test_those_that_are_due_come_in_the_order_of_their_times() -> None:
@@ -86,3 +90,9 @@ def test_everything_is_sent_once_and_not_early(
             ended[arrival_id] = under_way.pop(arrival_id)
             agenda.ended(arrival_id, ended[arrival_id])
     assert sorted(sent) == list(range(len(load)))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True])
+def test_a_limit_with_which_nothing_would_be_sent_is_refused(limit: Any) -> None:
+    with pytest.raises(InvalidConfig, match="max_in_flight="):
+        Agenda(max_in_flight=limit)

@@ -88,13 +88,33 @@ def test_what_makes_no_sense_is_refused(changed, says):
         prefix_hit_rate([[b"a"]], **changed)
 
 
+DEEP = pytest.param("[" * 100_000, id="nested too deeply")
+
+
 @pytest.mark.parametrize(
-    "line", ["{", "[1]", '{"ids": [1]}', '{"hash_ids": 3}', '{"hash_ids": ["x"]}']
+    "line",
+    ["{", "[1]", '{"ids": [1]}', '{"hash_ids": 3}', '{"hash_ids": ["x"]}', DEEP],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str):
     path = trace(tmp_path / "trace.jsonl", [1])
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(InvalidConfig, match=r"trace\.jsonl, line 2"):
+        prefix_hit_rate(path)
+
+
+def test_an_empty_line_is_no_request(tmp_path: Path):
+    path = trace(tmp_path / "trace.jsonl", [1], [1])
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    assert prefix_hit_rate(path) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"", "holds no requests"), (b"\xff\xfe\x00\x80", "cannot be read")]
+)
+def test_a_file_without_requests_is_refused(tmp_path: Path, content: bytes, says: str):
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InvalidConfig, match=says):
         prefix_hit_rate(path)
 
 

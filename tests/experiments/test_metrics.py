@@ -121,13 +121,13 @@ def test_a_queue_grows_by_the_rate_less_what_is_served(service_s: float) -> None
     for number in range(200):
         ends.append(max(ends[-1] if ends else 0.0, float(number)) + service_s)
     rows = [(float(number), [end_s]) for number, end_s in enumerate(ends)]
-    growth = metrics.queue_growth(requests(*rows), Window(20.0, 199.0))
+    growth = metrics.queue_growth(requests(*rows), Window(20.0, 199.0)).per_s
     assert growth == pytest.approx(max(0.0, 1 - 1 / service_s), abs=0.01)
 
 
 def test_requests_that_never_ended_stay_in_the_queue() -> None:
     table = requests(*[(float(number), []) for number in range(20)], status=["aborted"] * 20)
-    assert metrics.queue_growth(table, Window(0.0, 19.0)) == pytest.approx(1.0)
+    assert metrics.queue_growth(table, Window(0.0, 20.0)).per_s == pytest.approx(1.0)
 
 
 def test_intervals_know_that_neighbours_are_alike() -> None:

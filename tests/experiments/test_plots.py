@@ -50,3 +50,19 @@ def test_a_figure_shows_itself_and_belongs_to_no_window() -> None:
     assert isinstance(fig.data, pd.DataFrame)
     assert fig._repr_png_().startswith(b"\x89PNG")
     assert "manager" not in vars(fig.canvas) or fig.canvas.manager is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.028, 0.047), (0.3, 1.1), (0.06, 40.0), (1e-3, 1e4)])
+def test_a_logarithmic_axis_has_some_plain_numbers_however_much_it_spans(
+    low: float, high: float
+) -> None:
+    with plots.style():
+        axes = plots.figure().subplots()
+        axes.plot([1, 2], [low, high])
+        axes.set_yscale("log")
+        plots.plain_ticks(axes.yaxis)
+    lowest, highest = axes.get_ylim()
+    shown = [place for place in axes.yaxis.get_majorticklocs() if lowest <= place <= highest]
+    assert 3 <= len(shown) <= 12
+    labels = axes.yaxis.get_major_formatter().format_ticks(shown)
+    assert labels == [f"{place:g}" for place in shown]

@@ -52,6 +52,12 @@ def test_the_figure_that_was_saved_is_the_one_shown(folder: Path) -> None:
     assert "cGljdHVyZQ==" in report(folder).read_text()
 
 
+def test_tables_that_cannot_be_drawn_are_named(folder: Path) -> None:
+    (folder / "toy" / "curve.csv").write_text("nothing\n")
+    with pytest.raises(InvalidConfig, match=r"the tables in .*toy cannot be drawn"):
+        report(folder)
+
+
 def test_saved_runs_are_shown_too(folder: Path, tmp_path: Path) -> None:
     run = made_run([0.1, 0.2, 0.3] * 5, block_size=16)
     (folder / "server").mkdir()

@@ -11,13 +11,14 @@ from toolkit.experiments.catalogue import Result
 
 
 class Toy:
-    """Measures two claims: one of them well, one not at all."""
+    """Measures two claims: one of them well, with as many seeds as it is told, one not at all."""
 
     TITLE = "Is a toy <quick>?"
     CLAIMS = ("vllm-orca-max-batch", "nano-vllm-output-tokens")
 
     def __init__(self) -> None:
         self.num_runs = 0
+        self.sampled: tuple[float, ...] = ()
 
     def run(self, size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
         self.num_runs += 1
@@ -29,6 +30,7 @@ class Toy:
             {"vllm-orca-max-batch": 7.0},
             {"nano-vllm-output-tokens": "needs <a model>"},
             seed,
+            samples={"vllm-orca-max-batch": self.sampled} if self.sampled else {},
         )
 
     def plot(self, result: Result) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -11,15 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.test_reference_attention import Paged, make_paged
+from tests.kernels.paged import (
+    ATTENTION_BOUNDS,
+    FORMS,
+    Paged,
+    assert_right,
+    make_paged,
+    oracle,
+)
 from toolkit.kernels.cpu.attention import paged_attention
 from toolkit.kernels.cpu.build import CompileError, compile_library
 from toolkit.kernels.cpu.levels import LEVELS, Level, cpu_flags
 from toolkit.kernels.cpu.library import Library
-
-# Largest error over the largest value. float32: rounding over some hundred sums; bfloat16 and
-# float16: of the output, and of the probabilities in bfloat16.
-BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
 
 @pytest.fixture(scope="session", params=LEVELS, ids=lambda level: level.name)
@@ -40,57 +42,22 @@ def attend(library: Library, case: Paged, scale: float, **form: Any) -> Tensor:
     return paged_attention(library, case.query, *caches, *case.where, scale=scale, **form)
 
 
-def oracle(
-    case: Paged,
-    scale: float,
-    *,
-    alibi_slopes: Tensor | None = None,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> Tensor:
-    """Attend in float64 from the keys and values as they were before they were paged."""
-    out = [case.query[:0].double()]
-    for keys, values, (start, stop) in zip(
-        case.keys, case.values, pairwise(case.where[1].tolist()), strict=True
-    ):
-        query = case.query[start:stop].double()
-        context, group = len(keys), query.shape[1] // keys.shape[1]
-        keys, values = (x.double().repeat_interleave(group, 1) for x in (keys, values))
-        scores = torch.einsum("qhd,chd->hqc", query, keys) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        distance = torch.arange(context - len(query), context)[:, None] - torch.arange(context)
-        if alibi_slopes is not None:
-            scores = scores - alibi_slopes.double()[:, None, None] * distance
-        hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-        scores = scores.masked_fill(hidden, -torch.inf)
-        if sinks is not None:
-            column = sinks.double()[:, None, None].expand(-1, len(query), 1)
-            scores = torch.cat((scores, column), dim=-1)
-        out.append(torch.einsum("hqc,chd->qhd", scores.softmax(-1)[..., :context], values))
-    return torch.cat(out)
-
-
-def assert_right(library: Library, case: Paged, **form: Any) -> None:
+def assert_library_right(library: Library, case: Paged, **form: Any) -> None:
     scale = case.query.shape[-1] ** -0.5
-    actual, expected = attend(library, case, scale, **form), oracle(case, scale, **form)
-    assert actual.dtype == case.query.dtype
-    error = (actual.double() - expected).abs().max() / expected.abs().max()
-    assert error < BOUNDS[case.query.dtype]
+    assert_right(attend(library, case, scale, **form), case, scale, **form)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", ATTENTION_BOUNDS)
 @pytest.mark.parametrize("block_size", [1, 4, 15, 16, 17])
 def test_chunks_and_single_tokens_are_right_at_any_block_size(
     library: Library, dtype: torch.dtype, block_size: int
 ):
     contexts = [1, 16, 17, 257, 40, 300]
     case = make_paged(contexts, [1, 1, 2, 1, 40, 44], block_size=block_size, dtype=dtype)
-    assert_right(library, case)
+    assert_library_right(library, case)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", ATTENTION_BOUNDS)
 @pytest.mark.parametrize(
     ("num_kv_heads", "group"), [(3, 1), (2, 2), (1, 3), (2, 4), (1, 8), (1, 17), (1, 64)]
 )
@@ -98,41 +65,27 @@ def test_groups_of_any_size_share_their_keys(
     library: Library, dtype: torch.dtype, num_kv_heads: int, group: int
 ):
     case = make_paged([9, 33], [1, 7], num_kv_heads=num_kv_heads, group=group, dtype=dtype)
-    assert_right(library, case)
+    assert_library_right(library, case)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", ATTENTION_BOUNDS)
 @pytest.mark.parametrize("head_dim", [5, 20, 32, 40, 64, 80, 96, 128, 200, 256])
 def test_heads_of_any_size_are_right(library: Library, dtype: torch.dtype, head_dim: int):
     case = make_paged([20, 37], [1, 21], head_dim=head_dim, block_size=16, dtype=dtype)
-    assert_right(library, case)
+    assert_library_right(library, case)
 
 
-SLOPES, SINKS = torch.tensor([0.5, 0.25, 0.02, 0.01]), torch.tensor([0.5, -1.0, 3.0, -torch.inf])
-FORMS: dict[str, dict[str, Any]] = {
-    "window of one": {"window": 1},
-    "window within a block": {"window": 3},
-    "window over tiles": {"window": 270},
-    "window past the context": {"window": 10_000},
-    "alibi": {"alibi_slopes": SLOPES},
-    "softcap": {"softcap": 2.0},
-    "softcap far away": {"softcap": 50.0},
-    "sinks": {"sinks": SINKS},
-    "all": {"window": 40, "alibi_slopes": SLOPES, "softcap": 2.0, "sinks": SINKS},
-}
-
-
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", ATTENTION_BOUNDS)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_every_form_of_scores_is_right(library: Library, dtype: torch.dtype, form: dict[str, Any]):
     case = make_paged([6, 530, 300], [1, 1, 100], block_size=16, dtype=dtype)
-    assert_right(library, case, **form)
+    assert_library_right(library, case, **form)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", ATTENTION_BOUNDS)
 def test_a_long_prompt_in_one_chunk_is_right(library: Library, dtype: torch.dtype):
     case = make_paged([700], [700], num_kv_heads=1, head_dim=64, block_size=16, dtype=dtype)
-    assert_right(library, case)
+    assert_library_right(library, case)
 
 
 @pytest.mark.parametrize("num_queries", [[], [0], [0, 0], [0, 3, 0]])
@@ -143,7 +96,7 @@ def test_requests_without_queries_are_passed_over(library: Library, num_queries:
     torch.testing.assert_close(out.double(), oracle(case, 0.25), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", ATTENTION_BOUNDS)
 def test_a_query_may_be_part_of_a_wider_matrix(library: Library, dtype: torch.dtype):
     case = make_paged([40, 20], [11, 1], dtype=dtype)
     expected = attend(library, case, 0.25)

@@ -67,3 +67,10 @@ def test_a_stream_is_read_as_it_is_needed():
 def test_a_load_out_of_order_is_refused(due_s: float):
     with pytest.raises(InvalidConfig, match="arrival 1 is due at"):
         Feed([Arrival(0, 2.0, 1, 1), Arrival(1, due_s, 1, 1)])
+
+
+@pytest.mark.parametrize("after", [7, 1, 2])
+def test_who_follows_one_that_does_not_stand_before_is_refused(after: int):
+    load = [Arrival(0, 0.0, 1, 1), Arrival(1, 0.5, 1, 1, after=after), Arrival(2, 1.0, 1, 1)]
+    with pytest.raises(InvalidConfig, match=f"arrival 1 follows {after}, which does not stand"):
+        Feed(load)

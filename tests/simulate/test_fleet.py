@@ -102,7 +102,7 @@ def test_a_prefix_aware_router_keeps_those_together_that_share_a_prompt():
 def test_block_keys_lead_to_the_replica_that_has_the_blocks():
     keys = (b"first", b"second")
     arrivals = [
-        Arrival(0, 0.0, 40, 2, block_keys=(b"other",)),
+        Arrival(0, 0.0, 40, 2, block_keys=(b"other", b"and more")),
         Arrival(1, 0.0, 40, 20, block_keys=keys),
         Arrival(2, 0.3, 40, 2, block_keys=keys),
     ]

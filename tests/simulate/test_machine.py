@@ -13,7 +13,16 @@ from toolkit.clock import VirtualClock
 from toolkit.engine import POLICIES, Engine, SampledToken, StepPlan, StepResult
 from toolkit.errors import EngineError, InvalidConfig, InvalidRequest
 from toolkit.request import Request, SamplingParams
-from toolkit.simulate import Arrival, Device, Machine, drive
+from toolkit.simulate import (
+    Arrival,
+    Device,
+    Machine,
+    Roofline,
+    StepWork,
+    drive,
+    resolve_device,
+    resolve_shape,
+)
 
 # A cache so small that requests are preempted, steps so small that prompts come in chunks.
 CRAMPED: dict[str, Any] = {
@@ -166,10 +175,35 @@ def test_keys_of_blocks_are_what_the_pool_finds():
     assert record.requests["num_cached_tokens"].tolist() == [0, 28]
 
 
-def test_more_keys_than_blocks_are_an_error():
-    load = [Arrival(0, 0.0, 40, 2, block_keys=(b"a", b"b", b"c"))]
-    with pytest.raises(InvalidConfig, match="3 block_keys for 2 full blocks of 16"):
+def test_a_copied_block_takes_as_long_as_it_is_large():
+    shape, device = resolve_shape("opt-13b"), resolve_device("A100-40GB")
+    machine = Machine(shape, device, cost_model=Roofline(shape, device))
+    work = StepWork(0, 1, 1, 0, 1, 9.5, 0.0, 9, 0, num_copied_blocks=3)
+    small, large = (
+        machine.engine(block_size=size).runner.cost_model.parts(work).copies for size in (16, 64)
+    )
+    assert large == pytest.approx(4 * small)
+
+
+def test_options_that_make_no_sense_are_refused():
+    for size in (0, -1, 1.5):
+        with pytest.raises(InvalidConfig, match="block_size must be a positive integer"):
+            make_machine().engine(block_size=size)
+    with pytest.raises(InvalidConfig, match="no option blocksize; it has policy"):
+        make_machine().run([], progress=False, blocksize=8)
+
+
+@pytest.mark.parametrize("keys", [(b"a",), (b"a", b"b", b"c")])
+def test_keys_of_blocks_of_another_size_are_an_error(keys: tuple[bytes, ...]):
+    load = [Arrival(0, 0.0, 40, 2, block_keys=keys)]
+    with pytest.raises(InvalidConfig, match=f"{len(keys)} block_keys for 2 full blocks of 16"):
         make_machine().run(load, progress=False)
+
+
+def test_a_cache_that_finds_no_prefixes_asks_for_no_keys():
+    load = [Arrival(0, 0.0, 40, 2, block_keys=(b"a",))]
+    record = make_machine().run(load, progress=False, enable_prefix_caching=False)
+    assert record.requests["status"].tolist() == ["finished"]
 
 
 @pytest.mark.parametrize(
@@ -236,8 +270,9 @@ def test_a_model_that_does_not_fit_is_refused():
         Machine("llama-3-70b", "A100-80GB")
     with pytest.raises(InvalidConfig, match="has none"):
         Machine(TINY, "cpu-2core", tensor_parallel=2)
-    with pytest.raises(InvalidConfig, match="tensor_parallel must be"):
-        Machine("opt-13b", "A100-40GB", tensor_parallel=0)
+    for count in (0, 1.5, True):
+        with pytest.raises(InvalidConfig, match="tensor_parallel must be"):
+            Machine("opt-13b", "A100-40GB", tensor_parallel=count)
 
 
 def test_a_machine_says_where_its_figures_come_from():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.simulate.test_fit import TRUTH, loaded
-from toolkit.errors import InvalidParameter, RecordError
+from toolkit.errors import InvalidConfig, InvalidParameter, RecordError
 from toolkit.record import Record
 from toolkit.simulate import (
     Arrival,
@@ -51,6 +51,15 @@ def test_the_part_that_was_fitted_to_is_not_compared(record):
     assert late.errors.at[("ttft_s", "mean"), "recorded"] == pytest.approx(expected)
 
 
+def test_a_load_that_came_at_once_has_nothing_to_compare_after_the_fit():
+    machine = Machine("opt-125m", "A100-40GB", cost_model=TRUTH)
+    load = [Arrival(number, 0.0, 20 + number, 10 + number) for number in range(40)]
+    record = machine.run(load, progress=False, level="tokens", max_num_seqs=4)
+    with pytest.raises(InvalidParameter, match="leaves nothing to compare"):
+        twin(record)
+    assert twin(record, cost_model=TRUTH).errors["error"].to_numpy() == pytest.approx(0, abs=1e-6)
+
+
 def test_a_wrong_cost_model_shows_in_the_errors(record):
     slow = FittedCost(tuple(2 * each for each in TRUTH.coefficients), 0, None, "twice as slow")
     errors = twin(record, cost_model=slow).errors
@@ -65,6 +74,21 @@ def test_it_has_the_settings_of_the_run(made, record):
     assert made.machine.engine(block_size=32).config.cache.num_slots == pytest.approx(
         made.machine.kv_slots, abs=32
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"polcy": "fcfs"}, "no option polcy; it has policy, block_size"),
+        ({"polcy": "fcfs", "replicas": 2}, "no option polcy"),
+        ({"block_size": 0}, "block_size must be a positive integer, not 0"),
+        ({"block_size": 1.5, "replicas": 2}, "block_size must be a positive integer"),
+        ({"replicas": 0}, "replicas must be a positive integer"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(made, asked, told):
+    with pytest.raises(InvalidConfig, match=told):
+        made.what_if(**asked)
 
 
 def test_what_if_answers_what_the_machine_itself_does(record, made):
@@ -97,6 +121,18 @@ def test_more_machines_take_less_time(made):
     assert table.at[("tpot_s", "mean"), "change"] < 0
 
 
+def test_several_machines_keep_the_policy_of_the_run():
+    machine = Machine("opt-125m", "A100-40GB", cost_model=TRUTH)
+    load = [Arrival(number, 0.0, 90 - 2 * number, 10) for number in range(40)]
+    options = {"policy": "shortest-first", "max_num_seqs": 4, "level": "tokens"}
+    made = twin(machine.run(load, progress=False, **options), cost_model=TRUTH)
+    asked = made.what_if(replicas=2).table
+    said = made.what_if(replicas=2, policy="shortest-first").table
+    assert asked["what_if"].tolist() == said["what_if"].tolist()
+    other = made.what_if(replicas=2, policy="fcfs").table
+    assert other.at[("ttft_s", "mean"), "what_if"] != asked.at[("ttft_s", "mean"), "what_if"]
+
+
 def test_a_policy_of_ones_own_goes_over_to_the_twin():
     asked = []
 
@@ -111,9 +147,9 @@ def test_a_policy_of_ones_own_goes_over_to_the_twin():
         arrivals, policy=latest_first, max_num_seqs=4, level="tokens", keeps_journal=True
     )
     asked.clear()
-    errors = twin(record, share=0.2).errors
+    errors = twin(record, cost_model=TRUTH).errors
     assert asked
-    assert errors["error"].dropna().to_numpy() == pytest.approx(0, abs=1e-6)
+    assert errors["error"].to_numpy() == pytest.approx(0, abs=1e-6)
 
 
 def test_recorded_arrivals_are_the_load(record):

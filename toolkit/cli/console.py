@@ -6,8 +6,9 @@ from rich.console import Console
 
 __all__ = ["err", "out", "write"]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Without emoji: a model's ":x:", or that of an error, is no picture.
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def write(text: str, *, end: str = "\n") -> None:

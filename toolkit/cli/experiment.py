@@ -59,7 +59,8 @@ def run_experiments(
         for ending in ("png", "pdf"):
             figure.savefig(place / f"figure.{ending}")
         claims = [find_claim(claim_id) for claim_id in find(name).CLAIMS]
-        _show(verdict_table([result], claims), title=find(name).TITLE)
+        if claims:
+            _show(verdict_table([result], claims), title=find(name).TITLE)
         err.print(f"{place}: experiment.json, {len(result.data)} tables, figure.png, figure.pdf")
 
 

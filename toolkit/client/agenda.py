@@ -9,7 +9,9 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-__all__ = ["Agenda", "Due"]
+from toolkit.errors import InvalidConfig
+
+__all__ = ["Agenda", "Due", "check_max_in_flight"]
 
 
 class Due(NamedTuple):
@@ -38,9 +40,13 @@ class Agenda:
     Args:
         max_in_flight: How many may be under way at once; None for no limit. Those that are due and
             held back keep the time at which they were scheduled.
+
+    Raises:
+        InvalidConfig: a limit below 1.
     """
 
     def __init__(self, *, max_in_flight: int | None = None) -> None:
+        check_max_in_flight(max_in_flight)
         self.num_in_flight = 0
         self.num_waiting = 0  # added and not handed out yet, followers included
         self._max_in_flight = max_in_flight
@@ -96,3 +102,10 @@ class Agenda:
     @property
     def _has_room(self) -> bool:
         return self._max_in_flight is None or self.num_in_flight < self._max_in_flight
+
+
+def check_max_in_flight(limit: int | None) -> None:
+    """Refuse a limit with which nothing would ever be sent, with InvalidConfig."""
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+        return
+    raise InvalidConfig(f"max_in_flight={limit!r} must be a number from 1, or None for no limit")

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments import figure_style
+from toolkit.experiments.intervals import half_width
 
 __all__ = ["curve_table", "knee", "latency_curves"]
 
-_CONFIDENCE = 0.95
 # How far below the straight line between its ends a curve must sag to have a knee, as a share of
 # the rise. A straight line has none.
 _LEAST_SAG = 0.2
@@ -66,6 +65,7 @@ def latency_curves(
                 bend["rate"], bend[column], "o", ms=9, mfc="none", mec=look.color, mew=1.1, zorder=4
             )
         axes.set_yscale("log")
+        figure_style.plain_ticks(axes.yaxis)
         axes.set_xlabel("offered load (requests/s)")
         axes.set_ylabel(f"{words} (s)")
         if title:
@@ -120,10 +120,7 @@ def _middle(values: np.ndarray[Any, Any], column: str) -> dict[str, float]:
     logs = np.log(values[np.isfinite(values) & (values > 0)])
     if not len(logs):
         return {column: np.nan, "low": np.nan, "high": np.nan, "num": 0}
-    mean, half = float(logs.mean()), float("nan")
-    if len(logs) > 1:
-        error = float(logs.std(ddof=1)) / np.sqrt(len(logs))
-        half = float(student.ppf((1 + _CONFIDENCE) / 2, len(logs) - 1)) * error
+    mean, half = float(logs.mean()), half_width(logs)
     low, high = np.exp(mean - half), np.exp(mean + half)
     return {column: float(np.exp(mean)), "low": float(low), "high": float(high), "num": len(logs)}
 

@@ -7,7 +7,8 @@ marker and a dash of its own as well, so that a copy in black and white still re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -42,6 +43,14 @@ _MARKERS = "os^Dv<>"
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)), ":")
 # What a paper says, drawn over what was measured here.
 PAPER_COLOUR = "#404040"
+# Which numbers of each decade are labelled, on an axis of up to so many decades.
+_TICKS: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (0.4, (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)),
+    (0.8, (1, 1.5, 2, 3, 4, 5, 6, 8)),
+    (1.5, (1, 2, 3, 5)),
+    (2.5, (1, 2, 5)),
+    (math.inf, (1,)),
+)
 _NARROW_IN = 4.5
 _GOLDEN = 0.62
 _DPI = 160
@@ -110,9 +119,12 @@ def style() -> Iterator[None]:
         yield
 
 
-def plain_ticks(axis: Any, *, at: Sequence[float] = (1, 2, 5)) -> None:
-    """Label a logarithmic axis with plain numbers, the given ones of each decade."""
-    axis.set_major_locator(LogLocator(subs=at))
+def plain_ticks(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers; the less it spans, the more of each decade."""
+    low, high = axis.get_view_interval()
+    num_decades = math.log10(high / low)
+    at = next(numbers for most, numbers in _TICKS if num_decades <= most)
+    axis.set_major_locator(LogLocator(subs=at, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

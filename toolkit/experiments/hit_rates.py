@@ -7,7 +7,6 @@ and batching do not enter, so a rate is exact and the same on every machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from operator import index
@@ -18,6 +17,7 @@ import pandas as pd
 
 from toolkit.cache.blocks import BlockPool, Eviction, FarthestUse, FirstIn, LeastUsed
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.traces.trace import Place, json_value, opened
 from toolkit.simulate import progress_bar
 
 __all__ = ["EVICTIONS", "block_keys", "prefix_hit_rate", "prefix_hit_rates"]
@@ -92,23 +92,24 @@ def block_keys(trace_path: str | Path) -> list[tuple[bytes, ...]]:
     """Return the names of each prompt's blocks in a file of Mooncake's format, in its order.
 
     Raises:
-        InvalidConfig: the file cannot be read, or a line has no list of whole numbers as
-            ``hash_ids``.
+        InvalidConfig: the file cannot be read or holds none, or a line has no list of whole
+            numbers as ``hash_ids``.
     """
+    path = Path(trace_path)
     prompts = []
-    try:
-        lines = Path(trace_path).read_text().splitlines()
-    except OSError as error:
-        raise InvalidConfig(f"{trace_path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            ids = json.loads(line)["hash_ids"]
-            prompts.append(tuple(index(key).to_bytes(16, "little") for key in ids))
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise InvalidConfig(
-                f"{trace_path}, line {number}: a JSON object with `hash_ids`, a list of ids of "
-                f"blocks, was expected, not {line!r:.60}"
-            ) from error
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                ids = json_value(line)["hash_ids"]
+                prompts.append(tuple(index(key).to_bytes(16, "little") for key in ids))
+            except (ValueError, KeyError, TypeError, OverflowError):
+                raise Place(path, number).error(
+                    "a JSON object with `hash_ids`, a list of ids of blocks", line.strip()[:80]
+                ) from None
+    if not prompts:
+        raise InvalidConfig(f"{path} holds no requests")
     return prompts
 
 

@@ -8,27 +8,28 @@ divided by the time from the first request scheduled to the last token, ramp and
 with n requests at a rate that the server keeps up with, it says about 1 / n less.)
 "guidellm": TPOT is E2E / output tokens, so it includes the first token.
 
-Requests near in time share a queue: intervals come from drawing blocks of time. Twenty of them are
-enough for an interval and long enough to be nearly independent (Schmeiser, Operations Research
-30:3, 1982, has 10 to 30).
+Requests near in time share a queue: intervals come from drawing blocks of time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidParameter
+from toolkit.record.intervals import NUM_BLOCKS, num_blocks_for
 from toolkit.record.limits import SLO_NAMES, check_limits, keeps_limits
 from toolkit.record.summary import check_warmup, duration_s, summarise
 
 __all__ = [
     "DEFINITIONS",
     "SLO_NAMES",
+    "Growth",
     "Window",
     "after_warmup",
     "attainment",
@@ -40,8 +41,7 @@ __all__ = [
 ]
 
 DEFINITIONS = ("vllm", "guidellm")
-_NUM_BLOCKS = 20
-_LEAST_IN_BLOCK = 5  # requests; with fewer the blocks are longer
+_LEAST_BLOCKS = 5  # of a line through their means, so that its error is known within a half
 
 
 class Window(NamedTuple):
@@ -49,6 +49,13 @@ class Window(NamedTuple):
 
     start_s: float
     end_s: float
+
+
+class Growth(NamedTuple):
+    """A change in how many requests are in a system, in requests per second."""
+
+    per_s: float
+    error_per_s: float  # one standard error
 
 
 def summarize(
@@ -133,36 +140,57 @@ def normalized_latency(requests: pd.DataFrame, *, warmup_s: float = 0.0) -> floa
 def steady_window(requests: pd.DataFrame) -> Window:
     """Return the stretch without ramp and drain.
 
-    It begins when half of the requests would have ended that were sent at once, a median end-to-end
-    time after the first one, and ends when the last one is scheduled. NaN where a load is too short
-    to have such a stretch.
+    It begins when nine tenths of the requests of the first tenth have ended, and ends when the last
+    one is scheduled. Only the first ones are asked, since those that come later to an overloaded
+    system wait ever longer. NaN where a load is too short to have such a stretch.
     """
-    finished = requests[requests["status"] == "finished"]
-    start_s = float(requests["scheduled_s"].min()) + float(finished["e2e_s"].median())
+    first = _first_of(requests)
+    start_s = float(first["finished_s"].quantile(0.9, interpolation="higher"))
     end_s = float(requests["scheduled_s"].max())
     return Window(start_s, end_s) if start_s < end_s else Window(math.nan, math.nan)
 
 
-def queue_growth(requests: pd.DataFrame, window: Window | None = None) -> float:
-    """Return by how many requests per second those in the system grew, as a least-squares slope.
+def queue_growth(requests: pd.DataFrame, window: Window | None = None) -> Growth:
+    """Return by how many requests per second the queue grew.
 
-    In a stable queue it is about 0; above capacity it is the rate less what is served. In the
-    system is what was scheduled and has not ended.
+    In a stable system it is about 0; above capacity it is the rate less what is served. The queue
+    is who is in the system (scheduled, not ended) less who would be there had each request stayed
+    as long, per output token, as the first tenth of them: so bursts of arrivals, which come and go,
+    are no growth. A least-squares line goes through its means in blocks of time, at most twenty;
+    none is shorter than a median stay of the first tenth, because what is nearer in time is alike.
 
     Args:
         requests: That table of a ``Run``.
-        window: The steady one by default; NaN comes of one that holds fewer than two moments.
+        window: The steady one by default; NaN comes of one with room for fewer than five blocks.
     """
     start_s, end_s = steady_window(requests) if window is None else window
-    scheduled = np.sort(requests["scheduled_s"].to_numpy("float64"))
-    ended = requests["finished_s"].to_numpy("float64", na_value=np.nan)
-    ended = np.sort(np.where(np.isnan(ended), np.inf, ended))
-    moments = scheduled[(scheduled >= start_s) & (scheduled <= end_s)]
-    if len(np.unique(moments)) < 2:
-        return math.nan
-    num_in = np.searchsorted(scheduled, moments, side="right")
-    num_out = np.searchsorted(ended, moments, side="right")
-    return float(np.polyfit(moments, num_in - num_out, 1)[0])
+    first = _first_of(requests)
+    stay_s = first["finished_s"] - first["scheduled_s"]
+    most = (end_s - start_s) / stay_s.median() if len(first) else NUM_BLOCKS
+    if not (start_s < end_s and most >= _LEAST_BLOCKS):
+        return Growth(math.nan, math.nan)
+    is_refused = (requests["status"] == "failed") & requests["finished_s"].isna()
+    taken = requests[~is_refused]
+    pace_s = (stay_s / first["num_output_tokens"]).median() if len(first) else 0.0
+    unhurried_s = taken["scheduled_s"] + pace_s * taken["num_output_tokens"]
+    edges = np.linspace(start_s, end_s, int(min(NUM_BLOCKS, most)) + 1)
+    queue = _mean_num(taken["scheduled_s"], taken["finished_s"].fillna(math.inf), edges)
+    queue -= _mean_num(taken["scheduled_s"], unhurried_s, edges)
+    (slope, _), covariance = np.polyfit(edges[:-1], queue, 1, cov=True)
+    return Growth(float(slope), math.sqrt(covariance[0, 0]))
+
+
+def _mean_num(
+    start_s: pd.Series[Any], end_s: pd.Series[Any], edges: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return how many of the spans from start to end lie in each block of time, on average."""
+    starts, ends = start_s.to_numpy("float64"), end_s.to_numpy("float64")
+    return np.array(
+        [
+            np.clip(np.minimum(ends, high) - np.maximum(starts, low), 0, None).sum() / (high - low)
+            for low, high in pairwise(edges)
+        ]
+    )
 
 
 def after_warmup(requests: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
@@ -172,12 +200,19 @@ def after_warmup(requests: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
     return requests[requests["scheduled_s"] >= start_s]
 
 
+def _first_of(requests: pd.DataFrame) -> pd.DataFrame:
+    """Return the first tenth of the requests, those of it that finished."""
+    num = math.ceil(len(requests) / 10)
+    first = requests.sort_values("scheduled_s", kind="stable").head(num)
+    return first[first["status"] == "finished"]
+
+
 def _block_s(scheduled_s: pd.Series[Any]) -> float | None:
     """Return the length of the blocks that intervals draw; None where all came at once."""
     times = scheduled_s.to_numpy("float64", na_value=np.nan)
     times = times[~np.isnan(times)]
     span_s = float(times.max() - times.min()) if len(times) else 0.0
-    num_blocks = min(_NUM_BLOCKS, len(times) // _LEAST_IN_BLOCK)
+    num_blocks = num_blocks_for(len(times))
     # A little more than an even share: the last one to come belongs to the last block.
     return span_s * (1 + 1e-9) / num_blocks if span_s and num_blocks > 1 else None
 

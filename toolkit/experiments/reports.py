@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.catalogue import Result, find
+from toolkit.experiments.catalogue import Experiment, Result, find
 from toolkit.experiments.claims.judging import VerdictTable, verdict_table
 from toolkit.experiments.claims.table import CLAIMS
 from toolkit.experiments.runs.results import Run
@@ -32,7 +32,7 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
         output: The page; by default ``report.html`` in the folder.
 
     Raises:
-        InvalidConfig: the folder holds neither.
+        InvalidConfig: the folder holds neither, or a result that is damaged.
         RecordError: a run's file is damaged.
     """
     folder = Path(folder)
@@ -71,7 +71,7 @@ def _part(result: Result, place: Path) -> dict[str, Any]:
     """Return what the page shows of an experiment."""
     experiment = find(result.name)
     saved = place / _FIGURE
-    png = saved.read_bytes() if saved.is_file() else experiment.plot(result).to_png()
+    png = saved.read_bytes() if saved.is_file() else _drawn(experiment, result, place)
     return {
         "name": result.name,
         "title": experiment.TITLE,
@@ -79,6 +79,16 @@ def _part(result: Result, place: Path) -> dict[str, Any]:
         "figure": b64encode(png).decode(),
         "tables": {f"{name}.csv": _shown(table) for name, table in result.data.items()},
     }
+
+
+def _drawn(experiment: Experiment, result: Result, place: Path) -> bytes:
+    try:
+        return bytes(experiment.plot(result).to_png())
+    except Exception as error:  # pandas and matplotlib each have several for tables of others
+        raise InvalidConfig(
+            f"the tables in {place} cannot be drawn ({error!r:.200}); run it again, or put its "
+            f"{_FIGURE} there"
+        ) from error
 
 
 def _run_part(name: str, run: Run) -> dict[str, Any]:

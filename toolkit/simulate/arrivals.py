@@ -22,7 +22,8 @@ class Arrival(NamedTuple):
     after: int = -1
     # None: tokens that it shares with nobody.
     prompt_token_ids: tuple[int, ...] | None = None
-    # Ready-made names of the prompt's full blocks, where a trace has those in place of tokens.
+    # Ready-made names of the prompt's full blocks, one for each block of the engine's size, where a
+    # trace has those in place of tokens.
     block_keys: tuple[bytes, ...] = ()
     priority: int = 0
     tags: Mapping[str, Any] | None = None

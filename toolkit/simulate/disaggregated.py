@@ -22,8 +22,8 @@ from toolkit.errors import InvalidConfig
 from toolkit.record.rows import itl_figures
 from toolkit.request import Request
 from toolkit.simulate.arrivals import Arrival
-from toolkit.simulate.fleet import FleetRun, own_engine, requests_of, require_count
-from toolkit.simulate.machine import Machine
+from toolkit.simulate.fleet import FleetRun, own_engine, requests_of
+from toolkit.simulate.machine import Machine, require_count
 from toolkit.simulate.routers import LeastLoaded, choose
 from toolkit.simulate.timeline import Load, Replica, Timeline
 

@@ -131,18 +131,21 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
 
     Raises:
         InvalidRequest: it does not fit.
-        InvalidConfig: it brings more keys than its prompt has full blocks.
+        InvalidConfig: it brings keys, and not one for each full block of its prompt.
     """
     token_ids = arrival.prompt_token_ids
     _, number = engine.intake.numbers  # of the request to come, once for each engine
     if token_ids is None:
         token_ids = (FIRST_MADE_UP + number,) * arrival.num_prompt_tokens
-    num_full = len(token_ids) // engine.cache.block_size
-    if len(arrival.block_keys) > num_full:
+    cache = engine.cache
+    num_full = len(token_ids) // cache.block_size
+    # A cache that finds no prefixes asks for no names.
+    keys = arrival.block_keys if cache.config.enable_prefix_caching else ()
+    if keys and len(keys) != num_full:
         raise InvalidConfig(
-            f"arrival {arrival.arrival_id} has {len(arrival.block_keys)} block_keys for "
-            f"{num_full} full blocks of {engine.cache.block_size} tokens; set the engine's "
-            "block_size to that of the keys"
+            f"arrival {arrival.arrival_id} has {len(keys)} block_keys for {num_full} full blocks "
+            f"of {cache.block_size} tokens; Workload.arrivals(block_size={cache.block_size}) makes "
+            "them of this engine's blocks, or set the engine's block_size to that of the keys"
         )
     request = engine.add(
         token_ids,
@@ -153,12 +156,12 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
     )
     if arrival.output_token_ids and isinstance(engine.runner, SimulatedRunner):
         engine.runner.foresee(request, arrival.output_token_ids)
-    if arrival.block_keys:
-        request.block_hashes = list(arrival.block_keys)
+    if keys:
+        request.block_hashes = list(keys)
     elif arrival.prompt_token_ids is None:
         # Nobody else has these tokens, nor those to come, so names need not be made of them.
         stem = number.to_bytes(8, "little")
-        num_blocks = (len(token_ids) + arrival.num_output_tokens) // engine.cache.block_size
+        num_blocks = (len(token_ids) + arrival.num_output_tokens) // cache.block_size
         request.block_hashes = [stem + index.to_bytes(4, "little") for index in range(num_blocks)]
     return request
 

@@ -29,7 +29,8 @@ class Feed:
 
     Those that follow nobody must come in the order of ``due_s``. One that follows another is due
     once that one has ended and ``due_s`` has passed; it may stand anywhere behind it, but is seen
-    late if more than 10,000 that follow nobody and are not yet due stand between them.
+    late if more than 10,000 that follow nobody and are not yet due stand between them. A load out
+    of order, or one who follows nobody that stands before, raises InvalidConfig when it is read.
 
     >>> feed = Feed([Arrival(0, 0.0, 8, 2), Arrival(1, 1.5, 8, 2, after=0)])
     >>> [due.arrival_id for due in feed.take(0.0)], feed.next_due_s
@@ -45,6 +46,7 @@ class Feed:
         self._last_due_s = -math.inf
         self._heap: list[Due] = []
         self._num_open = 0  # in the heap, and following nobody
+        self._unended: set[int] = set()  # of all that were read
         self._followers: dict[int, list[Arrival]] = {}
         self._ended_s: dict[int, float] = {}
         self._read()
@@ -75,6 +77,7 @@ class Feed:
     def ended(self, arrival_id: int, now_s: float) -> None:
         """Note that one has ended, well or not: who follows it has a time now."""
         self._ended_s[arrival_id] = now_s
+        self._unended.discard(arrival_id)
         for follower in self._followers.pop(arrival_id, ()):
             self._follow(follower, now_s)
 
@@ -91,8 +94,14 @@ class Feed:
                 heapq.heappush(self._heap, Due(arrival.due_s, arrival.arrival_id, arrival))
             elif arrival.after in self._ended_s:
                 self._follow(arrival, self._ended_s[arrival.after])
-            else:
+            elif arrival.after in self._unended:
                 self._followers.setdefault(arrival.after, []).append(arrival)
+            else:
+                raise InvalidConfig(
+                    f"arrival {arrival.arrival_id} follows {arrival.after}, which does not stand "
+                    "before it in the load, so it would never come"
+                )
+            self._unended.add(arrival.arrival_id)
 
     def _follow(self, arrival: Arrival, ended_s: float) -> None:
         due_s = ended_s + arrival.due_s

@@ -10,16 +10,15 @@ from typing import Any
 import pandas as pd
 
 from toolkit.engine import Engine
-from toolkit.errors import InvalidConfig
 from toolkit.record import Record
 from toolkit.record.summary import summarise
 from toolkit.request import Request
 from toolkit.simulate.arrivals import Arrival
-from toolkit.simulate.machine import Machine
+from toolkit.simulate.machine import Machine, require_count, require_options
 from toolkit.simulate.routers import Router, choose, resolve_router, router_name
 from toolkit.simulate.timeline import Load, Replica, Timeline
 
-__all__ = ["Fleet", "FleetRun", "own_engine", "requests_of", "require_count"]
+__all__ = ["Fleet", "FleetRun", "own_engine", "requests_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,11 +141,11 @@ def requests_of(replicas: Sequence[Replica]) -> pd.DataFrame:
 
 
 def own_engine(machine: Machine, options: Mapping[str, Any]) -> Engine:
-    """Return an engine of a machine; what its policy remembers is of this engine alone."""
-    return machine.engine(**{**options, "policy": deepcopy(options.get("policy", "fcfs"))})
+    """Return an engine of a machine; what its policy remembers is of this engine alone.
 
-
-def require_count(name: str, count: int) -> None:
-    """Raise InvalidConfig unless ``count`` is a positive integer."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidConfig(f"{name} must be a positive integer, not {count!r}")
+    Raises:
+        InvalidConfig: no such option, or one that makes no sense.
+    """
+    require_options(options)
+    own = {"policy": deepcopy(options["policy"])} if "policy" in options else {}
+    return machine.engine(**{**options, **own})

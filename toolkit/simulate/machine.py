@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from toolkit.simulate.roofline import Roofline
 from toolkit.simulate.runner import SimulatedRunner
 from toolkit.simulate.shapes import ModelShape, resolve_shape
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "require_count", "require_options"]
 
 _GIB = 1024**3
 # A load of a million requests is to be kept whole: about 1 KB of each.
@@ -63,8 +65,7 @@ class Machine:
     ) -> None:
         self.shape = resolve_shape(model)
         self.device = resolve_device(device)
-        if isinstance(tensor_parallel, bool) or tensor_parallel < 1:
-            raise InvalidConfig(f"tensor_parallel must be 1 or more, not {tensor_parallel!r}")
+        require_count("tensor_parallel", tensor_parallel)
         if tensor_parallel > 1 and not self.device.link_gbps:
             raise InvalidConfig(
                 f"tensor_parallel={tensor_parallel} needs devices with a link, and "
@@ -115,6 +116,7 @@ class Machine:
         Raises:
             InvalidConfig: a limit makes no sense, or there is no such allocator.
         """
+        require_count("block_size", block_size)
         num_blocks = self.kv_slots // block_size if num_kv_blocks is None else num_kv_blocks
         cache = CacheConfig(
             num_blocks=num_blocks,
@@ -134,12 +136,15 @@ class Machine:
             seed=seed,
             check_every_step=check_every_step,
         )
+        cost_model = self.cost_model
+        if isinstance(cost_model, Roofline):  # which copies blocks of this engine's size
+            cost_model = replace(cost_model, block_size=block_size)
         clock = VirtualClock()
         own = None  # the engine makes its paged cache itself, and can go back then
         if allocator != "paged":
             own = make_cache(allocator, cache, max_model_len=max_model_len, clock=clock)
         return Engine(
-            SimulatedRunner(self.cost_model, clock),
+            SimulatedRunner(cost_model, clock),
             config,
             clock=clock,
             cache=own,
@@ -159,7 +164,11 @@ class Machine:
 
         Its times count from the start of the load. ``drive(machine.engine(), arrivals)`` does the
         same and returns which request is which arrival.
+
+        Raises:
+            InvalidConfig: no such option, or one that makes no sense.
         """
+        require_options(options)
         engine = self.engine(**options)
         drive(engine, arrivals, progress=progress, until_s=until_s)
         record: Record = engine.record
@@ -217,3 +226,26 @@ class Machine:
                 + ("not validated" if error is None else f"{error:.1%} of a step, on average"),
             )
         )
+
+
+_OPTIONS = tuple(
+    name
+    for name, parameter in signature(Machine.engine).parameters.items()
+    if parameter.kind is Parameter.KEYWORD_ONLY
+)
+
+
+def require_options(options: Iterable[str]) -> None:
+    """Raise InvalidConfig unless all are names of options of ``Machine.engine()``."""
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise InvalidConfig(
+            f"an engine of a machine has no option {', '.join(unknown)}; it has "
+            f"{', '.join(_OPTIONS)}"
+        )
+
+
+def require_count(name: str, count: int) -> None:
+    """Raise InvalidConfig unless ``count`` is a positive integer."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidConfig(f"{name} must be a positive integer, not {count!r}")

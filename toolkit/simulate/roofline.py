@@ -71,7 +71,8 @@ class Roofline:
         tensor_parallel: How many devices share each layer: weights, heads and cache are split,
             and each layer's output is summed twice over the link (a ring: each device sends
             2 (n - 1) / n of it).
-        block_size: Tokens of a block of the KV cache, for the copies of blocks.
+        block_size: Tokens of a block of the KV cache, for the copies of blocks; the engine of a
+            `Machine` puts its own there.
     """
 
     shape: ModelShape

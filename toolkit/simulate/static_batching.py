@@ -13,7 +13,7 @@ class StaticBatching:
     """Request-level batching: nobody starts before everybody of the batch before has ended.
 
     A batch is whoever waits when it forms, at most ``batch_size`` of them in the order of arrival.
-    When a request ends early its seat stays empty until the longest one ends; its arithmetic is
+    When a request ends early its place stays empty until the longest one ends; its arithmetic is
     spared, though, where a system that pads would go on with it. So if a step takes equally long
     whatever is in it, a batch of n takes as long as its longest output, and continuous batching has
     E[longest of n] / E[output length] times the throughput: for exponential lengths
@@ -40,15 +40,15 @@ class StaticBatching:
         return 0
 
     def admit(self, request: Request, view: SchedulerView) -> bool:
-        """Let in whoever waited when the batch formed, while there are seats."""
+        """Let in whoever waited when the batch formed, while there is room."""
         if not view.running and request.num_preemptions == 0:
             self._members, self._formed_s = {request.id}, view.now_s
             return True
         if request.id in self._members:
             return True  # it was preempted, or the step that it was let in for was full
-        has_seat = len(self._members) < self.batch_size
+        has_room = len(self._members) < self.batch_size
         was_there = request.queued_s is not None and request.queued_s <= self._formed_s
-        if has_seat and was_there:
+        if has_room and was_there:
             self._members.add(request.id)
             return True
         return False

@@ -26,7 +26,7 @@ from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.cost import CostModel, held_out_error_of, origin_of
 from toolkit.simulate.fit import fit
 from toolkit.simulate.fleet import Fleet
-from toolkit.simulate.machine import Machine
+from toolkit.simulate.machine import Machine, require_count, require_options
 from toolkit.simulate.recorded import recorded_arrivals
 from toolkit.simulate.replay import journal_of
 
@@ -82,9 +82,14 @@ class TwinMachine(Machine):
         """Return an engine with the settings of the run, but for ``options`` (`Machine.engine`).
 
         Another ``block_size`` alone leaves the memory as large as it was.
+
+        Raises:
+            InvalidConfig: no such option, or one that makes no sense.
         """
+        require_options(options)
         settings = dict(self.settings)
         if "block_size" in options:
+            require_count("block_size", options["block_size"])
             settings["num_kv_blocks"] = self.kv_slots // options["block_size"]
         # A policy may keep a state, so each engine has its own.
         settings["policy"] = pristine(settings["policy"])
@@ -169,6 +174,7 @@ class Twin:
 
         Raises:
             InvalidParameter: nothing would be different.
+            InvalidConfig: no such option, or one that makes no sense.
         """
         if replicas == 1 and not options:
             raise InvalidParameter("what_if() needs something to change: policy=, replicas= ...")
@@ -224,9 +230,15 @@ def twin(record: Record, *, cost_model: CostModel | None = None, share: float = 
     machine = TwinMachine(record, cost_model)
     simulated = machine.run(arrivals)
     recorded, found = _as_load(record), simulated.requests
-    errors = relative_errors(
-        recorded[recorded["arrival_s"] >= first_s], found[found["arrival_s"] >= first_s]
-    )
+    late = recorded["arrival_s"] >= first_s
+    if not late.any():
+        raise InvalidParameter(
+            f"share={share!r} leaves nothing to compare: no request came after the first "
+            f"{first_s:.3g} s of the run, to which the cost model is fitted; lower share, or give "
+            "a cost_model= that was fitted to another run, and all requests are compared",
+            param="share",
+        )
+    errors = relative_errors(recorded[late], found[found["arrival_s"] >= first_s])
     return Twin(machine, errors, arrivals, record, simulated)
 
 

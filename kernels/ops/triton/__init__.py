@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from toolkit.kernels.triton.activations import gelu_mul, silu_mul
+from toolkit.kernels.triton.attention import paged_attention
 from toolkit.kernels.triton.cutoffs import cut_unlikely
 from toolkit.kernels.triton.grouped_linear import grouped_linear
 from toolkit.kernels.triton.layer_norm import add_layer_norm, layer_norm
@@ -33,6 +34,7 @@ _OPS = (
     gelu_mul,
     write_kv,
     rotary_write_kv,
+    paged_attention,
     race,
     argmax,
     cut_unlikely,

@@ -25,6 +25,10 @@ def test_the_schedule_is_identical(result):
 
 def test_every_claim_is_measured_and_says_what_was_worst(result):
     assert set(result.measured) == set(experiment.CLAIMS)
+    assert {name: len(values) for name, values in result.samples.items()} == {
+        "vidur-mean-error": 1,
+        "vidur-p90-error": 1,
+    }
     assert "capacity" in result.reasons["vidur-mean-error"]
     errors = result.data["errors"]
     means = errors[errors["quantile"] == "mean"]
@@ -44,5 +48,5 @@ def test_the_figure_carries_what_it_draws(result):
     assert figure.data.equals(result.data["errors"])
     left, right = figure.axes
     assert "ms" in left.get_xlabel()
-    assert "%" in right.get_ylabel()
+    assert "%" in right.get_xlabel()
     assert np.isfinite(result.data["steps"]["predicted_s"]).all()

@@ -16,6 +16,8 @@ def test_the_experiment_finds_the_closed_form(monkeypatch: pytest.MonkeyPatch) -
     result = experiment.run(progress=False)
     gains = result.data["gains"]
     assert set(result.measured) == set(experiment.CLAIMS)
+    sizes = {name: len(values) for name, values in result.samples.items()}
+    assert sizes == {"closed-form-simulated": experiment._NUM_SEEDS, "closed-form-engine": 1}
     # A step of the scheduler is a step of the closed form, whatever it takes in seconds.
     for row in gains.itertuples():
         assert row.gain_in_steps == pytest.approx(row.closed_form_of_drawn, rel=0.03)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,17 +29,40 @@ def test_a_curve_that_stays_on_one_side_has_no_knee() -> None:
     assert math.isnan(knee([1, 2], [0.6, 0.9], limit_s=0.5))
 
 
+def test_each_seed_has_its_ratio_and_a_knee_that_lacks_is_named() -> None:
+    rates = {"orca-max": (0.5, math.nan), "orca-oracle": (1.0, 1.0), "paged": (2.0, 1.5)}
+    knees = pd.DataFrame(
+        [
+            {"load": "sharegpt", "allocator": name, "seed": seed, "rate": rate}
+            for name, both in rates.items()
+            for seed, rate in enumerate(both)
+        ]
+    )
+    samples = experiment._samples(knees)
+    assert samples["vllm-fig12-over-oracle"] == [2.0, 1.5]
+    assert samples["vllm-fig12-over-max"] == pytest.approx([4.0, math.nan], nan_ok=True)
+    assert experiment._reason(knees, (0.7, 1.6)).startswith(
+        "orca-max: no knee from 0.7 to 1.6 times the paper's; "
+    )
+    assert "no knee" not in experiment._reason(knees.dropna(), (0.7, 1.6))
+
+
 @pytest.mark.slow
 def test_paging_sustains_most_and_the_largest_reservation_least(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(experiment._DURATIONS_S, "quick", {"sharegpt": 60.0})
     monkeypatch.setitem(experiment._FACTORS, "quick", (0.5, 2.5))
+    monkeypatch.setattr(experiment, "_NUM_SEEDS", 1)
     result = experiment.run(progress=False)
-    knees = result.data["knees"].set_index("allocator")["rate"].dropna()
-    order = [name for name in experiment.ALLOCATORS if name in knees.index]
-    assert knees.loc[order].is_monotonic_increasing
-    assert set(result.measured) == set(experiment.CLAIMS)
+    knees = result.data["knees"].set_index("allocator")["rate"]
+    assert knees.notna().all()
+    assert list(knees.index) == list(experiment.ALLOCATORS)
+    assert knees.is_monotonic_increasing
+    assert result.measured["vllm-fig12-over-max"] == pytest.approx(
+        knees["paged"] / knees["orca-max"]
+    )
+    assert set(result.measured) == set(result.samples) == set(experiment.CLAIMS)
     figure = experiment.plot(result)
     assert len(figure.data) == len(result.data["curves"])
     assert figure.to_png()[:4] == b"\x89PNG"

@@ -44,7 +44,7 @@ def test_prompts_with_a_structure_hit_as_arithmetic_says(result):
     # 336 of 341 shared tokens fill blocks, beside 60 on average.
     assert structured["few-shot"] == pytest.approx(336 / 401, abs=0.03)
     assert 0.4 < structured["chat"] < 0.65
-    assert result.measured["sglang-hit-rate"] == pytest.approx(100 * structured.min())
+    assert result.measured == {}  # of our own choice, and no paper's
 
 
 def test_a_trace_that_is_given_is_used_and_judged(tmp_path):

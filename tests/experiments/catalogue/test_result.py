@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS, find
-from toolkit.experiments.catalogue.result import Result
+from toolkit.experiments.catalogue.basis import basis
+from toolkit.experiments.catalogue.result import Result, means
 from toolkit.experiments.claims.table import CLAIMS
 
 
 def a_result() -> Result:
     table = pd.DataFrame({"rate": [0.1, 1 / 3], "policy": ["fcfs", "fair"], "num": [3, 4]})
-    return Result("one", "quick", {"curve": table}, {"a-claim": 1 / 3}, {"a-claim": "why"}, seed=7)
+    samples = {"a-claim": [0.0, 2 / 3]}
+    return Result(
+        "one", "quick", {"curve": table}, means(samples), {"a-claim": "why"}, 7, samples=samples
+    )
 
 
 def test_a_saved_result_is_loaded_as_it_was(tmp_path: Path) -> None:
@@ -27,14 +34,58 @@ def test_a_saved_result_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert loaded.reasons == result.reasons
     assert (loaded.name, loaded.size, loaded.seed) == ("one", "quick", 7)
     assert loaded.environment == result.environment
+    assert loaded.samples == result.samples
+    assert loaded.basis == result.basis == basis()
     pd.testing.assert_frame_equal(loaded.data["curve"], result.data["curve"], check_exact=True)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": ["gone"]}', '{"tables": 3}'])
+def test_a_mean_is_that_of_the_seeds_and_unknown_where_one_is() -> None:
+    assert means({"one": [1.0, 3.0]}) == {"one": 2.0}
+    assert math.isnan(means({"one": [1.0, math.nan]})["one"])
+
+
+def test_a_file_that_says_nothing_of_its_basis_has_none(tmp_path: Path) -> None:
+    file = a_result().save(tmp_path / "one") / "experiment.json"
+    facts = json.loads(file.read_text())
+    del facts["basis"], facts["samples"]
+    file.write_text(json.dumps(facts))
+    loaded = Result.load(tmp_path / "one")
+    assert loaded.basis == loaded.samples == {}
+
+
+DEEP = pytest.param("[" * 100_000, id="nested too deeply")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": ["gone"]}', '{"tables": 3}', DEEP])
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
         Result.load(tmp_path)
     (tmp_path / "experiment.json").write_text(text)
+    with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
+        Result.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ["one"]},
+        {"size": "huge"},
+        {"seed": "7"},
+        {"tables": "curve"},
+        {"tables": [1]},
+        {"measured": [1]},
+        {"measured": "a text"},
+        {"measured": {"a-claim": "seven"}},
+        {"measured": {"a-claim": None}},
+        {"measured": {"a-claim": True}},
+        {"reasons": [1]},
+        {"reasons": {"a-claim": 1}},
+        {"environment": [1]},
+    ],
+)
+def test_facts_that_are_no_results_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    file = a_result().save(tmp_path) / "experiment.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(InvalidConfig, match="holds no result of an experiment"):
         Result.load(tmp_path)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.claims.claim import KINDS, NOT_REPRODUCED, REPRODUCED, Claim
+from toolkit.experiments.claims.claim import KINDS, NOT_REPRODUCED, REPRODUCED, Claim, Spread
 from toolkit.experiments.claims.table import CLAIMS, claims_of, find_claim
 
 ONE = Claim("one", "Paper", "1", "requests", 10.0, 0.2, "ratio", "here")
@@ -60,6 +60,34 @@ def test_what_the_experiment_says_is_added() -> None:
     verdict = ONE.judge(10.0, "surrogate lengths")
     assert verdict.reason == "surrogate lengths"
     assert ONE.judge(15.0, "surrogate lengths").reason.endswith("; surrogate lengths")
+
+
+def test_one_seed_is_said_to_be_one() -> None:
+    verdict = ONE.judge(10.0, "why", Spread(1, 10.0, 10.0, math.nan))
+    assert verdict.reason == "one seed, so its noise is not known; why"
+    assert not verdict.is_within_noise
+
+
+def test_a_mean_that_is_nearer_to_a_bound_than_its_noise_says_so() -> None:
+    close = ONE.judge(11.5, "", Spread(3, 11.2, 11.8, 0.7))  # at most 12 is allowed
+    assert close.is_within_noise
+    assert close.verdict == REPRODUCED
+    assert close.reason == (
+        "15.0 % above; mean of 3 seeds, 11.2 to 11.8; "
+        "the bound 12 is within the mean's noise, ± 0.7"
+    )
+    missed = ONE.judge(12.5, "", Spread(3, 12.2, 12.8, 0.7))
+    assert missed.is_within_noise
+    assert missed.verdict == NOT_REPRODUCED
+    sure = ONE.judge(11.5, "", Spread(3, 11.4, 11.6, 0.4))
+    assert not sure.is_within_noise
+    assert sure.reason == "15.0 % above; mean of 3 seeds, 11.4 to 11.6"
+
+
+def test_a_claim_without_an_upper_end_has_noise_at_its_lower_one_only() -> None:
+    claim = a_claim("shape", 0, value=3.0)
+    assert claim.judge(3.1, "", Spread(3, 2.9, 3.3, 0.5)).is_within_noise
+    assert not claim.judge(1e9, "", Spread(3, 1e9, 1e9, 1e6)).is_within_noise
 
 
 @pytest.mark.parametrize("measured", [None, math.nan])
@@ -124,3 +152,16 @@ def test_claims_are_found_by_id_and_by_paper() -> None:
     assert {claim.figure for claim in claims_of("sarathi")} == {"T4"}
     with pytest.raises(InvalidConfig, match="no claim is called 'nothing'"):
         find_claim("nothing")
+
+
+def test_arithmetic_is_not_said_to_be_a_papers() -> None:
+    assert claims_of("closed form") == tuple(
+        claim for claim in CLAIMS if claim.id.startswith("closed-form")
+    )
+    assert not claims_of("Orca (Yu")
+
+
+def test_what_cannot_fail_or_is_our_own_choice_is_no_claim() -> None:
+    # The direction of a mistake is arithmetic; what our own prompts share is our choice.
+    for name in ("benchmark", "sglang"):
+        assert not any(claim.id.startswith(name) for claim in CLAIMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.experiments.toy import Toy
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue import EXPERIMENTS, Result
+from toolkit.experiments.catalogue.basis import TRACES_VARIABLE
 from toolkit.experiments.claims.judging import COLUMNS, VerdictTable, verdict_table, verdicts
 from toolkit.experiments.claims.table import CLAIMS
 
@@ -58,6 +60,44 @@ def test_a_folder_keeps_results_of_one_size_and_seed(toy: Toy, tmp_path: Path) -
     verdicts("paper", only="toy", folder=tmp_path, seed=1, progress=False)
     assert toy.num_runs == 3
     assert Result.load(tmp_path / "toy").size == "paper"
+
+
+def test_what_was_kept_under_another_basis_is_run_again(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TRACES_VARIABLE, raising=False)
+    kept = tmp_path / "kept"
+    verdicts(only="toy", folder=kept, progress=False)
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    (traces / "mooncake_conversation.jsonl").write_text("{}")
+    monkeypatch.setenv(TRACES_VARIABLE, str(traces))
+    verdicts(only="toy", folder=kept, progress=False)
+    assert toy.num_runs == 2
+    verdicts(only="toy", folder=kept, progress=False)
+    assert toy.num_runs == 2
+    facts = json.loads((kept / "toy" / "experiment.json").read_text())
+    facts["basis"]["sources"] = "of another version"
+    (kept / "toy" / "experiment.json").write_text(json.dumps(facts))
+    verdicts(only="toy", folder=kept, progress=False)
+    assert toy.num_runs == 3
+
+
+def test_a_row_says_of_how_many_seeds_it_is_and_how_they_scatter(toy: Toy) -> None:
+    assert verdicts(only="toy", progress=False)["num_seeds"].tolist() == [0, 0]
+    toy.sampled = (7.0,)
+    one = verdicts(only="toy", progress=False)
+    assert one["num_seeds"].tolist() == [1, 0]
+    assert math.isnan(one["error"].iloc[0])
+    assert one.summary() == "1 of 1 measured claims reproduced; 1 of one seed; 1 not measured"
+    toy.sampled = (6.0, 7.0, 8.0)
+    three = verdicts(only="toy", progress=False)
+    assert three["error"].iloc[0] == pytest.approx(2.484, abs=1e-3)
+    assert three["is_within_noise"].tolist() == [True, False]
+    assert "1 within noise of what is allowed" in three.summary()
+    assert three.shown()[0]["measured"] == "7 ± 2.5"
+    toy.sampled = (7.0, 7.0 + 1e-14)
+    assert verdicts(only="toy", progress=False)["error"].iloc[0] == 0.0
 
 
 def test_an_unknown_size_is_refused_before_anything_runs(toy: Toy) -> None:

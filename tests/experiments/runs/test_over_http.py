@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import threading
@@ -77,6 +78,8 @@ def test_what_the_figures_lack_is_said(server: FakeServer) -> None:
     assert silent.requests["num_prompt_tokens"].tolist() == [8] * 3
     assert any("told no usage" in note for note in silent.notes)
     assert any("held back 2 requests" in note for note in silent.notes)
+    assert silent.saturation is not None
+    assert math.isnan(silent.saturation.send_lag_max_s)  # all were due at once
     pairs = experiments.run(w, on=server.url, model="pairs", warmup=0)
     assert any("2.00 tokens on average" in note for note in pairs.notes)
     busy = experiments.run(w, on=server.url, model="busy", warmup=0)
@@ -167,6 +170,15 @@ def test_a_header_cannot_smuggle_another() -> None:
         ({"api": "chat", "prompts": "token_ids"}, "a chat is text"),
         ({"processes": 0}, "processes="),
         ({"warmup": -1}, "warmup="),
+        ({"max_in_flight": 0}, "max_in_flight="),
+        ({"max_in_flight": -1}, "max_in_flight="),
+        ({"max_in_flight": 1.5}, "max_in_flight="),
+        ({"timeout_s": -1}, "timeout_s="),
+        ({"timeout_s": math.nan}, "timeout_s="),
+        ({"timeout_s": "x"}, "timeout_s="),
+        ({"extra_body": {"stop": {1, 2}}}, "extra_body="),
+        ({"extra_body": {"top_p": math.nan}}, "extra_body="),
+        ({"extra_body": "x"}, "extra_body="),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit import experiments
-from toolkit.errors import RecordError
+from toolkit.errors import InvalidConfig, RecordError
 from toolkit.experiments import Constant, Fixed, Run, Workload
 from toolkit.experiments.runs.run_file import MAX_MEMBER_BYTES
 from toolkit.experiments.runs.saturation import saturation
@@ -48,6 +48,11 @@ def test_a_run_is_read_as_it_was_saved(run: Run, saved: Path) -> None:
     assert run.record is not None
     pd.testing.assert_frame_equal(loaded.record.steps, run.record.steps)
     pd.testing.assert_frame_equal(loaded.summary(), run.summary())
+
+
+def test_a_run_is_not_saved_in_a_folder_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"no folder .*none"):
+        run.save(tmp_path / "none" / "run.zip")
 
 
 def test_what_was_asked_can_be_asked_again(run: Run, saved: Path) -> None:
@@ -90,6 +95,8 @@ def header(saved: Path, **changes: object) -> str:
         ({"format": "toolkit-record"}, "is no run"),
         ({"version": 99}, "newer version"),
         ({"settings": [1]}, "settings"),
+        ({"settings": {"on": 5}}, "settings: on=5"),
+        ({"environment": {"url": 3}}, "environment: url=3"),
         ({"notes": None}, "notes"),
         ({"saturation": {"cpu_share": 1.0}}, "saturation"),
         ({"saturation": 3}, "damaged"),
@@ -131,6 +138,14 @@ def test_cells_that_are_no_numbers_are_refused(saved: Path, tmp_path: Path) -> N
         Run.load(edited(saved, tmp_path, requests_csv=spoilt))
     with pytest.raises(RecordError, match="column __class__"):
         Run.load(edited(saved, tmp_path, requests_csv=text.replace("tags.tier", "__class__")))
+
+
+def test_several_rows_of_one_arrival_are_refused(saved: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        head, *rows = archive.read("requests.csv").decode().splitlines(keepends=True)
+    twice = "".join([head, *rows, *rows])
+    with pytest.raises(RecordError, match="several rows of one arrival_id"):
+        Run.load(edited(saved, tmp_path, requests_csv=twice))
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(

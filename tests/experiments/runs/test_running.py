@@ -18,6 +18,8 @@ from toolkit.errors import InvalidConfig
 from toolkit.experiments import AtOnce, ChatTurns, Closed, Constant, Fixed, Run, Workload
 from toolkit.experiments.metrics import attainment
 from toolkit.experiments.runs.results import REQUEST_COLUMNS
+from toolkit.experiments.workloads.columns import Ragged
+from toolkit.experiments.workloads.given import GivenBlocks
 from toolkit.record import Record
 from toolkit.simulate import Disaggregated, Fleet, Machine, drive
 
@@ -182,6 +184,29 @@ def test_several_machines_take_the_same_workload() -> None:
         assert "replicas" in str(run.settings["on"]) or "2 x" in str(run.settings["on"])
 
 
+def test_one_of_several_machines_is_the_machine_itself_on_the_blocks_of_a_trace() -> None:
+    columns = Workload(Constant(2.0), Fixed(100, 5), num_requests=4).columns
+    ids = Ragged.of([[1, 2], [1, 2], [1, 3], [4, 5]])
+    w = Workload.from_columns(columns, content=GivenBlocks(ids, block_tokens=64))
+    machine = Machine("opt-13b", "A100-40GB")
+    alone = experiments.run(w, on=machine).requests
+    fleet = experiments.run(w, on=Fleet(machine, replicas=1)).requests
+    assert alone["num_cached_tokens"].tolist() == [0, 96, 64, 0]
+    pd.testing.assert_series_equal(fleet["num_cached_tokens"], alone["num_cached_tokens"])
+    large = experiments.run(w, on=Fleet(machine, replicas=1), block_size=64).requests
+    assert large["num_cached_tokens"].tolist() == [0, 64, 64, 0]
+    with pytest.raises(InvalidConfig, match="arrival 0 has 1 block_keys for 6 full blocks of 16"):
+        machine.run(w.arrivals())
+
+
+def test_an_option_that_no_target_has_is_refused() -> None:
+    w = Workload(Constant(20.0), Fixed(10, 1), num_requests=2)
+    machine = Machine("opt-13b", "A100-40GB")
+    for target in (machine, Fleet(machine, replicas=2), Disaggregated(machine)):
+        with pytest.raises(InvalidConfig, match="no option polcy"):
+            experiments.run(w, on=target, polcy="fcfs")
+
+
 def test_what_a_simulated_engine_refuses_is_a_row() -> None:
     w = Workload.from_prompts([[5] * 10, [5] * 5000], 3)
     run = experiments.run(w, on=Machine("opt-13b", "A100-40GB"))
@@ -210,5 +235,8 @@ def test_options_of_others_are_refused(llm: LLM) -> None:
         experiments.run(w, on=llm, api_key="x")
     with pytest.raises(InvalidConfig, match="no option max_in_flight for this target; it has"):
         experiments.run(w, on=Machine("opt-13b", "A100-40GB"), max_in_flight=3)
+    for limit in (0, -1, 1.5):
+        with pytest.raises(InvalidConfig, match="max_in_flight="):
+            experiments.run(w, on=llm, max_in_flight=limit)
     with pytest.raises(InvalidConfig, match="virtual"):
         experiments.run(w, on=Machine("opt-13b", "A100-40GB").engine())

@@ -37,6 +37,13 @@ def test_what_a_limit_holds_back_is_told_apart_from_lateness() -> None:
     assert "held back 2 requests, by up to 2.5 s" in str(watched.omission)
 
 
+def test_no_client_is_late_where_all_are_due_at_once() -> None:
+    watched = saturation([0.0, 0.036], [0.0, 0.0], rate=math.inf)
+    assert not watched.is_saturated
+    assert math.isnan(watched.send_lag_max_s)
+    assert saturation([0.0, 0.036], [0.0, 0.0], rate=50.0).is_saturated
+
+
 def test_nothing_sent_is_no_verdict() -> None:
     watched = saturation([], [], num_unsent=4)
     assert math.isnan(watched.send_lag_p99_s)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from toolkit.errors import InvalidConfig, InvalidParameter
+from toolkit.experiments.metrics import queue_growth
+from toolkit.experiments.runs.results import Run
+from toolkit.experiments.runs.running import run
 from toolkit.experiments.studies.capacity_search import capacity
 from toolkit.experiments.workloads.arrivals import AtOnce, Poisson
 from toolkit.experiments.workloads.lengths import Fixed
@@ -30,15 +34,51 @@ def a_load(rate: float = 1.0) -> Workload:
 
 
 @pytest.mark.slow
-def test_the_capacity_of_one_server_is_found_from_either_side() -> None:
-    found = [
-        capacity(a_load(), one_at_a_time(), slo={"ttft_s": 4.0}, start=start, max_num_seqs=1)
-        for start in (0.5, 20.0)
-    ]
-    for one in found:
-        assert 3.0 < one.rate < 6.0  # it serves 5 a second
-        assert one.table["holds"].any()
-    assert found[0].rate == pytest.approx(found[1].rate, rel=0.1)
+@pytest.mark.parametrize("start", [0.5, 20.0])
+def test_the_capacity_of_one_server_is_found_from_either_side(start: float) -> None:
+    load = Workload(Poisson(1.0, rescale=True), Fixed(8, 2), num_requests=600)
+    found = capacity(load, one_at_a_time(), slo=lambda run: True, start=start, max_num_seqs=1)
+    assert found.rate == pytest.approx(5.0, rel=0.06)  # a second for five: M/D/1
+    assert found.below / found.rate < 1.04
+    assert "queue grows" in found.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_requests", [30, 400])
+def test_where_the_queue_decides_a_short_load_claims_no_more_than_it_tells(
+    num_requests: int,
+) -> None:
+    """Eight at a time for two seconds each: four a second, whatever the number of requests."""
+    load = Workload(Poisson(1.0, rescale=True), Fixed(8, 20), num_requests=num_requests)
+    found = capacity(load, one_at_a_time(), slo=lambda run: True, max_num_seqs=8)
+    assert found.rate < 4.0 * 1.05
+    assert found.below > 4.0 * 0.95
+    assert found.rate > 0
+
+
+def test_an_overloaded_run_is_judged_by_its_queue_and_not_by_its_length() -> None:
+    """A steady window that shrinks with the overload lets twice the capacity pass."""
+    for times in (1.2, 1.5, 2.3):
+        load = Workload(Poisson(5 * times, rescale=True), Fixed(8, 2), num_requests=300)
+        done = run(load, one_at_a_time(), max_num_seqs=1, progress=False)
+        growth = queue_growth(done.requests)
+        assert growth.per_s == pytest.approx(5 * (times - 1), rel=0.25)
+        assert growth.per_s > 3 * growth.error_per_s
+
+
+def test_an_interrupted_probe_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = []
+
+    def interrupted(w: Workload, on: Any, **options: Any) -> Run:
+        done = run(w, on, **options)
+        probes.append(w.rate)
+        done.is_interrupted = len(probes) == 2
+        return done
+
+    monkeypatch.setattr("toolkit.experiments.studies.cells.run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        capacity(a_load(), one_at_a_time(), slo={"ttft_s": 1.0}, max_num_seqs=1)
+    assert len(probes) == 2
 
 
 def test_a_stricter_limit_is_kept_up_to_a_lower_rate() -> None:

@@ -135,3 +135,21 @@ def test_one_owner_says_nothing_of_chance() -> None:
     values = np.arange(5.0)
     intervals = paired_intervals(values, values, np.zeros(5, "int64"), (50,))
     assert all(np.isnan(bound) for interval in intervals for bound in interval)
+
+
+def test_requests_that_are_no_pair_are_told() -> None:
+    a, b = made_run(np.full(200, 1.0)), made_run(np.full(200, 1.0))
+    b.requests.loc[20:, "status"] = "failed"
+    a.requests.loc[190:, "status"] = "failed"
+    compared = compare(a, b)
+    assert compared.left_out == {"only in a": 170, "only in b": 0, "in neither": 10}
+    assert "20 pairs; left out: 170 finished only in a, 10 finished in neither" in repr(compared)
+    assert "left out" not in compare(a, a).summary()
+
+
+def test_fairness_counts_each_runs_own_tokens() -> None:
+    a = made_run(np.full(40, 1.0), tpot_s=0.0)
+    b = made_run(np.full(40, 1.0), tpot_s=0.0)
+    b.requests["num_output_tokens"] = np.where(np.arange(40) < 20, 10, 0)
+    assert compare(a, b).fairness.at["requests", "a"] == pytest.approx(1.0)
+    assert compare(a, b).fairness.at["requests", "b"] == pytest.approx(0.5)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from functools import partial
+from multiprocessing import active_children
 
 import pytest
 
@@ -36,3 +40,22 @@ def test_an_error_of_the_work_is_raised(processes: int) -> None:
 def test_a_number_of_processes_without_sense_is_refused(processes: object) -> None:
     with pytest.raises(InvalidConfig, match="processes"):
         list(results_of([], processes=processes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupt_ends_the_work_at_once(processes: int) -> None:
+    """What was done has been left behind; what is under way would take for ever."""
+
+    def piece(place: int) -> int:
+        if place:
+            threading.Event().wait()
+        return place
+
+    work = [partial(piece, place) for place in range(4)]
+    results = results_of(work, processes=processes)
+    assert next(results) == (0, 0)
+    main = threading.main_thread().ident
+    threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert not active_children()

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from toolkit import LLM
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.curves import curve_table
+from toolkit.experiments.runs.results import Run
+from toolkit.experiments.runs.running import run
 from toolkit.experiments.studies.cells import labelled
 from toolkit.experiments.studies.sweeping import sweep
 from toolkit.experiments.workloads.arrivals import AtOnce, Poisson
-from toolkit.experiments.workloads.lengths import Fixed
+from toolkit.experiments.workloads.lengths import Fixed, Uniform
 from toolkit.experiments.workloads.workload import Workload
 from toolkit.simulate import Machine, StepWork
 
-NUM_RUNS = {"steps": 0}
-
 
 def cost(work: StepWork) -> float:
-    NUM_RUNS["steps"] += 1
     return 0.01
+
+
+def slower(times: float) -> Machine:
+    def cost(work: StepWork) -> float:
+        return times * 0.01
+
+    return Machine("opt-125m", "A100-40GB", cost_model=cost)
 
 
 def a_machine() -> Machine:
@@ -31,6 +41,25 @@ def a_machine() -> Machine:
 
 def a_load() -> Workload:
     return Workload(Poisson(5.0), Fixed(8, 3), num_requests=12)
+
+
+class Weighted:
+    """A policy whose parameter no repr shows."""
+
+    name = "weighted"
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+
+    def rank(self, request: Any, view: Any) -> int:
+        return self.sign * int(request.num_prompt_tokens)
+
+
+def weighted(sign: int) -> Callable[[Any, Any], int]:
+    def mine(request: Any, view: Any) -> int:
+        return sign * int(request.num_prompt_tokens)
+
+    return mine
 
 
 def shortest(request: Any, view: Any) -> int:
@@ -66,15 +95,87 @@ def test_further_axes_are_options_of_the_run() -> None:
     assert slow > fast
 
 
-def test_what_a_folder_keeps_is_not_run_again(tmp_path: Path) -> None:
-    first = sweep(a_load(), a_machine(), rate=[2, 4], seeds=[0], folder=tmp_path)
-    before = NUM_RUNS["steps"]
-    again = sweep(a_load(), a_machine(), rate=[2, 4], seeds=[0], folder=tmp_path)
-    assert NUM_RUNS["steps"] == before
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Every run that a sweep of this process makes; one at rate 66 is interrupted."""
+    runs = []
+
+    def watched(w: Workload, on: Any, **options: Any) -> Run:
+        done = run(w, on, **options)
+        done.is_interrupted = w.rate == 66
+        runs.append(done)
+        return done
+
+    monkeypatch.setattr("toolkit.experiments.studies.cells.run", watched)
+    return runs
+
+
+def test_what_a_folder_keeps_is_not_run_again(tmp_path: Path, ran: list[Run]) -> None:
+    machine = a_machine()
+    first = sweep(a_load(), machine, rate=[2, 4], seeds=[0], folder=tmp_path)
+    again = sweep(a_load(), machine, rate=[2, 4], seeds=[0], folder=tmp_path)
+    assert len(ran) == 2
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     more = sweep(a_load(), a_machine(), rate=[2, 4, 8], seeds=[0], folder=tmp_path)
-    assert NUM_RUNS["steps"] > before
+    assert len(ran) == 3
     pd.testing.assert_frame_equal(more.head(2), first, check_exact=True)
+
+
+def test_an_interrupted_run_ends_a_sweep_and_is_not_kept(tmp_path: Path, ran: list[Run]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep(a_load(), a_machine(), rate=[2, 66, 8], seeds=[0], folder=tmp_path)
+    assert len(ran) == 2
+    (kept,) = tmp_path.iterdir()
+    assert json.loads(kept.read_text())["row"]["rate"] == 2
+
+
+def test_a_parameter_that_no_repr_shows_makes_another_cell(tmp_path: Path) -> None:
+    """Of a policy object, of a closure, and of the cost model of a machine."""
+    options: dict[str, Any] = {"rate": 500, "seeds": [0], "folder": tmp_path, "max_num_seqs": 1}
+    load = Workload(Poisson(5.0), Uniform((8, 64), (2, 9)), num_requests=12)
+    for one, other in ((Weighted(1), Weighted(-1)), (weighted(1), weighted(-1))):
+        kept = sweep(load, a_machine(), policy={"mine": one}, **options)
+        found = sweep(load, a_machine(), policy={"mine": other}, **options)
+        assert found["e2e_s_mean"][0] != kept["e2e_s_mean"][0]
+    slow = [sweep(load, slower(times), **options)["e2e_s_mean"][0] for times in (1, 5)]
+    assert slow[1] == pytest.approx(5 * slow[0], rel=0.2)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_an_engine_can_be_resumed(tmp_path: Path, ran: list[Run]) -> None:
+    llm = LLM()
+    load = Workload(Poisson(50.0), Fixed(4, 2), num_requests=3)
+    first, again = (sweep(load, llm, seeds=[0], folder=tmp_path) for _ in range(2))
+    llm.close()
+    assert len(ran) == 1
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+
+
+def test_seeds_that_draw_nothing_are_no_replicates(caplog: pytest.LogCaptureFixture) -> None:
+    trace = Workload.from_columns(a_load().columns, content=a_load().content)
+    df = sweep(trace, a_machine(), rate=[2, 4], seeds=range(3))
+    assert df["seed"].tolist() == [0, 0]
+    assert "seeds draw nothing" in caplog.text
+    assert curve_table(df, "ttft_s_p99")["low"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seeds": 3},
+        {"seeds": []},
+        {"seeds": [1, 1]},
+        {"seeds": ["a"]},
+        {"processes": "2"},
+        {"processes": 0},
+        {"rate": ["a"]},
+        {"rate": [0]},
+        {"rate": math.nan},
+    ],
+)
+def test_arguments_without_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfig, match=next(iter(options))):
+        sweep(a_load(), a_machine(), **options)
 
 
 def test_what_differs_in_anything_is_another_cell(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,7 @@ def line(**changes: Any) -> str:
     return json.dumps({**MOONCAKE[0], **changes})
 
 
+DEEP = "[" * 100_000
 HEADER = "arrival_id,due_s,after,num_prompt_tokens,num_output_tokens,priority"
 
 
@@ -258,11 +260,13 @@ def own(
     *,
     header: str = HEADER,
     kind: str = "RandomTokens",
+    options: Mapping[str, Any] | None = None,
     version: int = 1,
     **tags: str,
 ) -> str:
     """A file as Workload.to_csv writes it."""
-    said = {"workload": version, "seed": 0, "content": {"kind": kind}, "tags": tags}
+    content = {"kind": kind, **(options or {})}
+    said = {"workload": version, "seed": 0, "content": content, "tags": tags}
     return f"# {json.dumps(said)}\n{header}\n{row}\n"
 
 
@@ -285,6 +289,10 @@ BAD = {
         (line(timestamp="soon"), "line 1: expected a number of seconds"),
         (line(timestamp=float("nan")), "line 1: expected a number of seconds"),
         (line(output_length=1.5), "line 1: expected a whole number for output_length"),
+        (line(output_length=True), "line 1: expected a whole number for output_length"),
+        (line(timestamp=True), "line 1: expected a number of seconds"),
+        (line(hash_ids=[1, 2, True]), "line 1: expected 3 hash_ids"),
+        (DEEP, "line 1: expected an object with"),
     ],
     "burstgpt": [
         (BURST.replace("Response tokens", "x"), "columns Response tokens"),
@@ -295,6 +303,7 @@ BAD = {
         ("{}", "line 1: expected a JSON list of conversations, found 'dict'"),
         ('[{"id": 1}]', 'entry 0: expected {"conversations"'),
         ("[]", "holds no requests"),
+        (DEEP, "line 1: expected a JSON list of conversations, found 'nested too deeply'"),
     ],
     "vidur": [("num_prefill_tokens\n3\n", "columns num_decode_tokens")],
     "toolkit": [
@@ -303,6 +312,22 @@ BAD = {
         ('[{"prompt_token_ids": [1], "output_len": 0}]', "num_output_tokens=0"),
         ('[{"prompt_token_ids": ["a"], "output_len": 2}]', "prompt_token_ids"),
         ('[{"prompt_token_ids": [1], "output_len": 9999999999}]', "output_len"),
+        ('[{"prompt_token_ids": [1, 2.9], "output_len": 2}]', "entry 0: expected"),
+        ('[{"prompt_token_ids": [1, -7], "output_len": 2}]', "entry 0: expected"),
+        ('[{"prompt_token_ids": [1, true], "output_len": 2}]', "entry 0: expected"),
+        ('[{"prompt_token_ids": [[1]], "output_len": 2}]', "entry 0: expected"),
+        ('[{"prompt_token_ids": [1], "output_len": [1]}]', "entry 0: expected"),
+        ('[{"prompt_token_ids": [1], "output_len": 2.7}]', "entry 0: expected"),
+        ('[{"prompt_token_ids": [1]}]', "entry 0: expected"),
+        (DEEP, "found 'nested too deeply"),
+        (own(kind="SharedPrefix", options={"num_tokens": 1}), "request 0: a prompt of 1 tokens"),
+        (own(kind="SharedPrefix", options={"num_tokens": 2.5}), "line 1: SharedPrefix("),
+        (own(kind="ChatTurns", options={"num_turns": 2.5}), "line 1: ChatTurns("),
+        (own(kind="GivenBlocks", options={"block_tokens": 2.5}), "line 1: expected the comment"),
+        (
+            own("0,0,-1,9,5,0\n1,0,0,14,5,0", kind="ChatTurns", options={"num_turns": 2}),
+            "request 1: a prompt of 14 tokens leaves none of its own",
+        ),
         ("due_s,after\n", "a CSV of Workload.to_csv"),
         (f"# {{}}\n{HEADER}\n", "line 1: expected the comment that Workload.to_csv writes"),
         (own(version=2), "version 1"),
@@ -327,7 +352,11 @@ BAD = {
 
 @pytest.mark.parametrize(
     ("format", "text", "says"),
-    [(format, text, says) for format, cases in BAD.items() for text, says in cases],
+    [
+        pytest.param(format, text, says, id=f"{format}-{says}")
+        for format, cases in BAD.items()
+        for text, says in cases
+    ],
 )
 def test_a_bad_file_is_refused_with_file_line_and_what_was_expected(
     tmp_path: Path, format: str, text: str, says: str

@@ -30,6 +30,7 @@ from toolkit.experiments import (
     Uniform,
     Workload,
 )
+from toolkit.experiments.studies.cells import at_rate
 from toolkit.experiments.workloads.arrivals import Arrivals
 from toolkit.experiments.workloads.columns import Ragged
 from toolkit.experiments.workloads.given import GivenBlocks
@@ -220,6 +221,19 @@ def test_the_summary_tells_slow_swings_from_bursts() -> None:
     w = Workload.from_columns(columns.replace(due_s=times - times[0]), content=RandomTokens())
     assert w.describe().value.gap_cv < 1.8
     assert w.describe().value.fano_per_minute > 50
+
+
+def test_the_first_requests_of_a_trace_have_a_rate_of_their_own() -> None:
+    due_s = np.array([0.0, 1, 2, 3, 3.25, 3.5, 3.75, 4])
+    columns = small(num_requests=8).columns.replace(due_s=due_s)
+    whole = Workload.from_columns(columns, content=RandomTokens())
+    first = whole.head(4)
+    assert (whole.rate, first.rate) == (7 / 4, 1.0)
+    assert at_rate(first, 5.0).table.due_s.tolist() == pytest.approx([0, 0.2, 0.4, 0.6])
+    assert first.scale(rate=2, time=4).rate == pytest.approx(0.5)
+    assert first.with_seed(3).rate == 1.0
+    assert first.with_arrivals(Poisson(7.0)).head(2).rate == 7.0
+    assert small().head(4).rate == small().rate
 
 
 def test_the_rate_of_given_columns_is_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ def request_metrics(run: Run) -> dict[str, float]:
             metrics[f"p99_{name}_ms"] = 1e3 * float(table.at[row, "p99"])
     metrics["failed"] = int((run.requests["status"] == "failed").sum())
     metrics["cached_tokens"] = int(done["num_cached_tokens"].sum())
-    if run.saturation is not None:
+    if run.saturation is not None and math.isfinite(run.saturation.send_lag_max_s):
         metrics["max_send_lag_ms"] = 1e3 * run.saturation.send_lag_max_s
     return metrics
 

@@ -97,7 +97,8 @@ def serve(
 
     Each run asks new random prompts, for a server may remember the old ones; a workload file is
     asked as it is, and cached_tokens tells what the server remembered. With an --output that does
-    not end in .json, a folder is written: result.json, and each run with all its tokens.
+    not end in .json, a folder is written: result.json, and each run with all its tokens. An
+    interrupt ends it with nothing written: a run that was cut short is no repeat of the others.
     """
     from toolkit import experiments
 
@@ -127,6 +128,8 @@ def serve(
             timeout_s=timeout,
             **given(model=model, prompts=prompts, api_key=api_key, processes=processes),
         )
+        if run.is_interrupted:
+            raise KeyboardInterrupt
         _require_answers(run)
         if index >= num_warmups:
             runs.append(run)
@@ -170,5 +173,5 @@ def _timed(workload: Workload, rate: float | None, burstiness: float) -> Workloa
 def _require_answers(run: Run) -> None:
     requests = run.requests
     if not (requests["status"] == "finished").any():
-        first = requests["error"].iloc[0] if len(requests) else "interrupted"
+        first = requests["error"].iloc[0]
         raise ToolkitError(f"none of {len(requests)} requests was answered; the first: {first}")

@@ -2,8 +2,10 @@
 
 Yi-34B on two A100 as a simulated machine, by its roofline; OpenChat-ShareGPT4 as lengths with the
 published moments; 128 requests and a budget of 1,024 tokens as in the paper. The paper gives no
-rate, and the gain depends on it: at a low load few tokens fall into a stall. Here it is 1.2
-requests/s, 70 % of the 1.7 at which the queue of "both" begins to grow; table "rates" has others.
+rate, and the gain depends on it: at a low load few tokens fall into a stall. So the orders and the
+gain are judged over a range, from 0.6 to 1.5 requests/s, a third to nine tenths of the 1.7 at which
+the queue of "both" begins to grow: an order has to hold at every rate, and the gain that counts is
+the least. Seconds are those at 1.2 requests/s, which is our choice.
 
 - hybrid: whole prompts and generated tokens in one step (Orca's batches);
 - chunked: prompts in chunks of the budget, and generated tokens, in steps by turns;
@@ -13,13 +15,12 @@ requests/s, 70 % of the 1.7 at which the queue of "both" begins to grow; table "
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.catalogue.result import Result, check_size, means
 from toolkit.experiments.claims.table import claims_of, find_claim
 from toolkit.experiments.studies.sweeping import sweep
 from toolkit.experiments.workloads.arrivals import Poisson
@@ -35,12 +36,12 @@ TITLE = "Do chunked prompts keep streams flowing?"
 CLAIMS = tuple(claim.id for claim in claims_of("Sarathi"))
 
 _RATE = 1.2
-_OTHER_RATES = (0.6, 0.9, 1.5)
+_OTHER_RATES = {"quick": (0.6, 1.5), "paper": (0.6, 0.9, 1.5)}
 _NUM_REQUESTS = 128
 _BUDGET = 1_024
 _WHOLE = 8_192  # the longest prompt of the data set
 _BUDGETS = (256, 512, 2_048)  # beside those of "both" and "hybrid"
-_NUM_SEEDS = {"quick": 2, "paper": 20}
+_NUM_SEEDS = {"quick": 3, "paper": 20}
 _PAPER_ORDER = {"ttft": ("hybrid", "both", "chunked"), "tbt": ("both", "chunked", "hybrid")}
 _COLUMNS = {"ttft": "ttft_s_p50", "tbt": "itl_s_p99"}
 # The scene of the timeline: streams that flow, and a long prompt that arrives among them.
@@ -95,15 +96,15 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
     """Measure the four systems, the token budgets between, and one long prompt among streams.
 
-    Tables: "systems", "budgets" and "rates" (a row per seed, as ``sweep`` returns them), "stall"
-    (the longest gap of any stream over time, by system).
+    Tables: "systems" and "rates" (a row per seed, as ``sweep`` returns them), "budgets" (with the
+    first seed), "stall" (the longest gap of any stream over time, by system).
     """
     check_size(size)
     machine = Machine("yi-34b", "A100-80GB", tensor_parallel=2)
     seeds = range(seed, seed + _NUM_SEEDS[size])
     w = Workload(Poisson(_RATE), OpenChatShareGPT4(), num_requests=_NUM_REQUESTS)
     systems, budgets, rates, stalls = [], [], [], []
-    total = len(SYSTEMS) + len(_BUDGETS) + 2
+    total = len(SYSTEMS) + len(_BUDGETS) + len(_PAPER_ORDER["tbt"])
     with progress_bar(total, "Chunked prefill", unit="system", progress=progress) as bar:
         for name, options in SYSTEMS.items():
             systems.append(_swept(w, machine, seeds, name, **options))
@@ -111,26 +112,31 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
             bar.update()
         for budget in _BUDGETS:
             options = {"policy": "decode-first", "max_num_batched_tokens": budget}
-            table = _swept(w, machine, seeds, "both", **options)
+            table = _swept(w, machine, seeds[:1], "both", **options)
             budgets.append(table.assign(token_budget=budget))
             bar.update()
-        for name in ("hybrid", "both"):
-            rates.append(_swept(w, machine, seeds, name, rate=_OTHER_RATES, **SYSTEMS[name]))
+        for name in _PAPER_ORDER["tbt"]:
+            rates.append(_swept(w, machine, seeds, name, rate=_OTHER_RATES[size], **SYSTEMS[name]))
             bar.update()
     table = pd.concat(systems, ignore_index=True)
     for name in ("hybrid", "both"):  # one policy with two budgets: points of both curves
-        known = table[table["system"] == name]
+        known = table[(table["system"] == name) & (table["seed"] == seed)]
         budgets.append(known.assign(token_budget=SYSTEMS[name]["max_num_batched_tokens"]))
-        rates.append(known)
+    rates.append(table[table["system"].isin(_PAPER_ORDER["tbt"])])
     data = {
         "systems": table,
         "budgets": pd.concat(budgets, ignore_index=True),
         "rates": pd.concat(rates, ignore_index=True),
         "stall": pd.concat(stalls, ignore_index=True),
     }
-    measured = _measured(data["systems"])
-    reasons = _reasons(measured, data["rates"])
-    return Result("chunked_prefill", size, data, measured, reasons, seed)
+    samples = _samples(data["rates"])
+    orders = {
+        f"sarathi-{measure}-order": float(_orders(data["rates"], measure).all())
+        for measure in _PAPER_ORDER
+    }
+    measured = means(samples) | orders
+    reasons = _reasons(data["rates"])
+    return Result("chunked_prefill", size, data, measured, reasons, seed, samples=samples)
 
 
 def _swept(
@@ -163,40 +169,67 @@ def _stall(machine: Machine, system: str, **options: Any) -> pd.DataFrame:
     return pd.DataFrame({"system": system, "time_s": gaps.index, "gap_s": gaps.to_numpy()})
 
 
-def _measured(systems: pd.DataFrame) -> dict[str, float]:
-    means = systems.groupby("system", sort=False)[list(_COLUMNS.values())].mean()
-    found = {
-        f"sarathi-{system}-{measure}": float(means.at[system, column])
-        for system in _PAPER_ORDER["tbt"]
+def _samples(rates: pd.DataFrame) -> dict[str, list[float]]:
+    """Return by claim what each seed came to: seconds at one rate, the gain where it is least."""
+    at_one = rates[rates["rate"] == _RATE]
+    samples = {
+        f"sarathi-{system}-{measure}": rows[column].tolist()
+        for system, rows in at_one.groupby("system")
         for measure, column in _COLUMNS.items()
     }
+    gains = _gains(rates)
+    samples["sarathi-tbt-gain"] = gains.loc[gains.mean(axis="columns").idxmin()].tolist()
+    return samples
+
+
+def _gains(rates: pd.DataFrame) -> pd.DataFrame:
+    """Return how many times the tail between tokens is longer with hybrid batches alone.
+
+    A row for each rate, a column for each seed.
+    """
+    tails = rates.pivot(index=["rate", "seed"], columns="system", values=_COLUMNS["tbt"])
+    return (tails["hybrid"] / tails["both"]).unstack("seed")
+
+
+def _orders(rates: pd.DataFrame, measure: str) -> pd.Series[bool]:
+    """Return for each rate whether the means of the systems are in the paper's order."""
+    means_of = rates.pivot_table(index="rate", columns="system", values=_COLUMNS[measure])
+    order = list(_PAPER_ORDER[measure])
+    return means_of[order].apply(lambda row: row.is_monotonic_increasing, axis="columns")
+
+
+def _reasons(rates: pd.DataFrame) -> dict[str, str]:
+    """Say of each number in seconds what it rests on, of orders and gain what is at each rate."""
+    rests = (
+        f"roofline of the machine, not validated; at {_RATE:g} requests/s, which is our choice: "
+        "the paper gives no rate"
+    )
+    reasons = {name: rests for name in CLAIMS if find_claim(name).kind == "ratio"}
     for measure, order in _PAPER_ORDER.items():
-        values = [found[f"sarathi-{system}-{measure}"] for system in order]
-        found[f"sarathi-{measure}-order"] = float(_rises(values))
-    found["sarathi-tbt-gain"] = found["sarathi-hybrid-tbt"] / found["sarathi-both-tbt"]
-    return found
-
-
-def _rises(values: Sequence[float]) -> bool:
-    return all(one < other for one, other in pairwise(values))
-
-
-def _reasons(measured: dict[str, float], rates: pd.DataFrame) -> dict[str, str]:
-    """Say of each number in seconds what it rests on, and of each order what was found."""
-    rests = f"roofline of the machine, not validated; {_RATE:g} requests/s, the paper gives no rate"
-    reasons = {name: rests for name in measured if find_claim(name).kind == "ratio"}
-    for measure, order in _PAPER_ORDER.items():
-        values = (f"{name} {measured[f'sarathi-{name}-{measure}']:.3g} s" for name in order)
-        reasons[f"sarathi-{measure}-order"] = ", ".join(values)
-    told = ", ".join(f"{gain:.2g} at {rate:g}" for rate, gain in _gains(rates).items())
-    reasons["sarathi-tbt-gain"] = f"the paper gives no rate; by requests/s: {told}"
+        holds = _orders(rates, measure)
+        columns = rates.groupby(["rate", "system"])[_COLUMNS[measure]].mean()
+        told = (
+            f"{'so' if good else 'not so'} at {rate:g} requests/s ("
+            + ", ".join(f"{columns[rate, name]:.3g}" for name in order)
+            + ")"
+            for rate, good in holds.items()
+        )
+        seeds = rates["seed"].nunique()
+        reasons[f"sarathi-{measure}-order"] = f"means of {seeds} seeds: {', '.join(told)}"
+    gains = _gains(rates).mean(axis="columns")
+    by_rate = ", ".join(f"{gain:.3g} at {rate:g}" for rate, gain in gains.items())
+    reasons["sarathi-tbt-gain"] = f"the paper gives no rate; by requests/s: {by_rate}{_from(gains)}"
     return reasons
 
 
-def _gains(rates: pd.DataFrame) -> pd.Series[Any]:
-    """Return by rate how many times the tail between tokens is longer with hybrid batches alone."""
-    tails = rates.pivot_table(index="rate", columns="system", values=_COLUMNS["tbt"])
-    return tails["hybrid"] / tails["both"]
+def _from(gains: pd.Series[float]) -> str:
+    """Say from which rate upwards the claimed gain is there, where that is not from the first."""
+    low, _ = find_claim("sarathi-tbt-gain").bounds
+    short = gains.index[gains < low]
+    enough = gains.index[gains.index > short.max()] if len(short) else gains.index
+    if not len(short) or not len(enough):
+        return ""
+    return f"; at least {low:g} from {enough.min():g} upwards only"
 
 
 def plot(result: Result) -> Any:
@@ -214,6 +247,7 @@ def plot(result: Result) -> Any:
 
 
 def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
+    axes.margins(x=0.2)  # room for the last budget's number
     budgets = result.data["budgets"].groupby("token_budget")[list(_COLUMNS.values())].mean()
     x, y = budgets[_COLUMNS["tbt"]], budgets[_COLUMNS["ttft"]]
     axes.plot(x, y, ".-", color="#999999", ms=3, lw=1, zorder=1)
@@ -230,14 +264,14 @@ def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
             axes.plot(*said, mfc="white", zorder=2, **mark)
     axes.plot([], [], "s", mec=plots.PAPER_COLOUR, mfc="white", label="in the paper")
     axes.set(xlabel="P99 time between tokens (s)", ylabel="P50 time to first token (s)")
-    axes.set(xscale="log", yscale="log", title="Systems, and token budgets (grey)")
+    axes.set(xscale="log", yscale="log", title="Systems; budgets (grey, one seed)")
     plots.plain_ticks(axes.xaxis)
-    plots.plain_ticks(axes.yaxis, at=(1, 1.5, 2, 3, 5, 7))
+    plots.plain_ticks(axes.yaxis)
     axes.legend()
 
 
 def _draw_gain(axes: Any, rates: pd.DataFrame, plots: Any) -> None:
-    gains = _gains(rates)
+    gains = _gains(rates).mean(axis="columns")
     said = [find_claim(f"sarathi-{name}-tbt").value for name in ("hybrid", "both")]
     axes.plot(gains.index, gains, "o-", color=plots.COLOURS[0], label="simulated")
     axes.axhline(said[0] / said[1], color=plots.PAPER_COLOUR, ls=":", label="in the paper")

@@ -14,7 +14,6 @@ engine with the bundled model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +21,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.catalogue.result import Result, check_size, means
+from toolkit.experiments.engine_steps import steps_by_policy
 from toolkit.experiments.gamma_outputs import GammaOutputs, closed_form, harmonic
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.workloads.arrivals import Closed
 from toolkit.experiments.workloads.workload import Workload
-from toolkit.request import SamplingParams
-from toolkit.simulate import Feed, Machine, StaticBatching, progress_bar
+from toolkit.simulate import Machine, StaticBatching, progress_bar
 
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
 TITLE = "What does it cost to let a batch end together?"
-CLAIMS = ("orca-closed-form-simulated", "orca-closed-form-engine")
+CLAIMS = ("closed-form-simulated", "closed-form-engine")
 
 _SIMULATED, _ENGINE = "OPT-13B, simulated", "bundled model, real engine"
 
@@ -56,6 +55,7 @@ _SIZES = {
     "paper": _Size((0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), 32, 200, 100.0, 8, 20, 60.0),
 }
 _EXPONENTIAL = 1.0  # the coefficient of variation at which the closed form is H_n
+_NUM_SEEDS = 3  # of the exponential lengths, whose gain is judged, on the simulated machine
 _ROUND = 3  # batches that the engine serves under one policy before the other has its turn
 _DRAWN_S = 20.0  # of the seats that are drawn over time
 
@@ -70,23 +70,25 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     Args:
         size: "quick" or "paper" (more and longer requests).
         progress: Whether to show a bar.
-        seed: Of the lengths.
+        seed: Of the lengths; of exponential ones on the simulated machine, the first of three.
 
     Returns:
         Tables ``gains`` (on, cv, batch size, gain in seconds and in steps, the closed form, what it
         is for the very lengths that were drawn, how much longer a step of a full batch takes than
-        one of a single request, and the gain in seconds that follows) and ``seats`` (policy, time
-        in s, requests that run), of exponential lengths on the simulated machine.
+        one of a single request, the gain in seconds that follows, and the seed) and ``seats``
+        (policy, time in s, requests that run), of exponential lengths on the simulated machine.
     """
     check_size(size)
     extent = _SIZES[size]
     machine = Machine("opt-13b", "A100-40GB")
     gains, seats = [], []
-    runs = len(extent.cvs) + 1
+    draws = [(cv, seed) for cv in extent.cvs]
+    draws += [(_EXPONENTIAL, seed + more) for more in range(1, _NUM_SEEDS)]
+    runs = len(draws) + 1
     with progress_bar(runs, "Continuous against static", unit="load", progress=progress) as bar:
-        for cv in extent.cvs:
+        for cv, drawn in sorted(draws):
             lengths = GammaOutputs(extent.mean, cv)
-            w = _load(lengths, extent.batch_size, extent.num_batches, seed)
+            w = _load(lengths, extent.batch_size, extent.num_batches, drawn)
             steps = {
                 name: machine.run(
                     w.arrivals(),
@@ -97,8 +99,9 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
                 ).steps
                 for name, policy in _policies(extent.batch_size).items()
             }
-            gains.append(_gain(_SIMULATED, [w], lengths, extent.batch_size, steps))
-            if cv == _EXPONENTIAL:
+            row = _gain(_SIMULATED, [w], lengths, extent.batch_size, steps)
+            gains.append({**row, "seed": drawn})
+            if (cv, drawn) == (_EXPONENTIAL, seed):
                 seats += [_seats(name, table) for name, table in steps.items()]
             bar.update()
         lengths = GammaOutputs(extent.engine_mean, _EXPONENTIAL)
@@ -106,12 +109,15 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
             _load(lengths, extent.engine_batch_size, _ROUND, seed + at)
             for at in range(extent.engine_rounds)
         ]
-        steps = _steps_of_engine(loads, extent.engine_batch_size)
-        gains.append(_gain(_ENGINE, loads, lengths, extent.engine_batch_size, steps))
+        size_of_batch = extent.engine_batch_size
+        steps = steps_by_policy(loads, _policies(size_of_batch), size_of_batch)
+        gains.append({**_gain(_ENGINE, loads, lengths, size_of_batch, steps), "seed": seed})
         bar.update()
     data = {"gains": pd.DataFrame(gains), "seats": pd.concat(seats, ignore_index=True)}
-    measured, reasons = _measured(data["gains"]), _reasons(data["gains"])
-    return Result("continuous_against_static", size, data, measured, reasons, seed)
+    samples, reasons = _samples(data["gains"]), _reasons(data["gains"])
+    return Result(
+        "continuous_against_static", size, data, means(samples), reasons, seed, samples=samples
+    )
 
 
 def _load(lengths: GammaOutputs, batch_size: int, num_batches: int, seed: int) -> Workload:
@@ -120,56 +126,6 @@ def _load(lengths: GammaOutputs, batch_size: int, num_batches: int, seed: int) -
 
 def _policies(batch_size: int) -> dict[str, Any]:
     return {"continuous": "fcfs", "static": StaticBatching(batch_size)}
-
-
-def _steps_of_engine(loads: Sequence[Workload], batch_size: int) -> dict[str, pd.DataFrame]:
-    """Serve loads with the bundled model on this thread; return the steps of each policy.
-
-    The policies take turns, so that what else the machine does befalls both; and every step counts
-    as the median of those with as many requests and prompts, since others' work is nobody's step.
-    """
-    from toolkit.llm import LLM  # here: torch takes seconds to load, and simulations need none
-
-    policies = _policies(batch_size)
-    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in policies}
-    with LLM(max_num_seqs=batch_size, enable_prefix_caching=False) as llm:
-        _serve(llm, loads[0].head(1))  # a warm-up
-        for w in loads:
-            for name, policy in policies.items():
-                llm.engine.scheduler.policy = policy
-                tables[name].append(_serve(llm, w))
-    return {name: _steadied(pd.concat(parts)) for name, parts in tables.items()}
-
-
-def _serve(llm: Any, w: Workload) -> pd.DataFrame:
-    """Serve a closed load step by step; return its table of steps."""
-    engine, vocab_size = llm.engine, len(llm.tokenizer)
-    first = engine.scheduler.next_step
-    feed, arrival_ids = Feed(w.arrivals()), {}
-    while True:
-        for _, arrival_id, arrival in feed.take(math.inf):
-            prompt = w.prompt_token_ids(arrival_id, vocab_size)
-            request = engine.add(prompt, _params(arrival.num_output_tokens))
-            arrival_ids[request.id] = arrival_id
-        if not engine.scheduler.has_work:
-            break
-        for update in engine.step().updates:
-            if update.finish_reason is not None:
-                feed.ended(arrival_ids[update.request_id], 0.0)
-    steps = engine.record.steps
-    return steps[steps["step"] >= first]
-
-
-def _steadied(steps: pd.DataFrame) -> pd.DataFrame:
-    alike = [steps["num_requests"], steps["num_prompt_tokens"]]
-    seconds = (steps["duration_s"] + steps["host_gap_s"]).groupby(alike).transform("median")
-    return steps.assign(duration_s=seconds, host_gap_s=0.0)
-
-
-def _params(num_output_tokens: int) -> SamplingParams:
-    return SamplingParams(
-        max_tokens=num_output_tokens, ignore_eos=True, temperature=0.0, detokenize=False
-    )
 
 
 def _gain(
@@ -226,19 +182,21 @@ def _seats(name: str, steps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _measured(gains: pd.DataFrame) -> dict[str, float]:
-    rows = gains[gains["cv"] == _EXPONENTIAL].set_index("on")
-    simulated, engine = rows.loc[_SIMULATED], rows.loc[_ENGINE]
+def _samples(gains: pd.DataFrame) -> dict[str, list[float]]:
+    rows = gains[gains["cv"] == _EXPONENTIAL]
+    simulated, engine = rows[rows["on"] == _SIMULATED], rows[rows["on"] == _ENGINE]
     return {
-        "orca-closed-form-simulated": simulated["gain"] / harmonic(int(simulated["batch_size"])),
+        "closed-form-simulated": (
+            simulated["gain"] / simulated["batch_size"].map(harmonic)
+        ).tolist(),
         # Of few batches: compared with what these very lengths come to.
-        "orca-closed-form-engine": engine["gain"] / engine["closed_form_of_drawn"],
+        "closed-form-engine": (engine["gain"] / engine["closed_form_of_drawn"]).tolist(),
     }
 
 
 def _reasons(gains: pd.DataFrame) -> dict[str, str]:
     """Say, of both machines, what the closed form leaves out: steps that grow with the batch."""
-    rows = gains[gains["cv"] == _EXPONENTIAL].set_index("on")
+    rows = gains[gains["cv"] == _EXPONENTIAL].groupby("on").mean()
     return {
         claim: f"gain in steps {row['gain_in_steps']:.2f} of {row['closed_form_of_drawn']:.2f}; a "
         f"full batch's step takes {row['full_step']:.2f} times a single request's, which leaves "
@@ -251,6 +209,7 @@ def plot(result: Result) -> DataFigure:
     """Draw the gain over the spread of lengths, the closed form behind it, and the seats."""
     gains, seats = result.data["gains"], result.data["seats"]
     simulated = gains[gains["on"] == _SIMULATED]
+    lines = simulated.groupby("cv", as_index=False).mean(numeric_only=True)  # over the seeds
     engine = gains[gains["on"] == _ENGINE]
     with style():
         fig = figure(width_in=7.0, height_in=2.8)
@@ -275,8 +234,8 @@ def plot(result: Result) -> DataFigure:
         )
         left.plot(engine["cv"], engine["closed_form_of_drawn"], "_", color=PAPER_COLOUR, ms=14)
         left.plot(
-            simulated["cv"],
-            simulated["gain_of_such_steps"],
+            lines["cv"],
+            lines["gain_of_such_steps"],
             color=PAPER_COLOUR,
             linestyle=":",
             label="the same, of growing steps",

@@ -3,25 +3,28 @@
 The same simulated machine serves the same load again and again, and each time one thing about the
 benchmark is done as it often is. A simulation makes that exact: nothing else changes. What counts
 as honest: open loop, Poisson arrivals, lengths that vary, prompts that the cache has not seen,
-times from when a request was due, enough requests for the percentile.
+times from when a request was due, enough requests for the percentile. What another draw of the same
+load does to the honest numbers is measured too: an arrow that is no longer than that says nothing.
 
 Sizes that others found of the same mistakes: a warm cache raised throughput by up to 86 %
 (vllm-project/vllm #52884), and counting from when a limited client came round to sending turned a
-P99 of 3,330 ms into 508 ms (#54101).
+P99 of 3,330 ms into 508 ms (#54101). They are of other machines and loads, and which way such a
+mistake points is arithmetic, so no claim is judged here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size
-from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, plain_ticks, style
 from toolkit.experiments.runs.recorded import run_of_record
 from toolkit.experiments.runs.results import Run
 from toolkit.experiments.runs.running import run as run_workload
@@ -34,13 +37,15 @@ from toolkit.simulate import Machine, drive, progress_bar
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
 TITLE = "How do benchmarks lie?"
-CLAIMS = ("benchmark-counted-from-sending", "benchmark-warm-cache")
+CLAIMS: tuple[str, ...] = ()
 
-_RATE = 26.0  # requests/s: nine tenths of what the machine sustains
+_RATE = 26.0  # requests/s: about five sixths of what the machine sustains
 _HEADROOM = 1.15  # of a limited client, over the requests that are under way on average
 _FEW = 100
-_NUM_WARM = 500  # requests that the cache holds all at once
-_NUM_REQUESTS = {"quick": 500, "paper": 24_000}  # a P90 needs 23,886, says MLPerf
+_NUM_WARM = 500  # prompts that the cache holds all at once
+# By MLPerf's rule a P90 needs 23,886 requests and a P99 262,742: neither size has enough for one.
+_NUM_REQUESTS = {"quick": 500, "paper": 24_000}
+_NUM_SEEDS = 3  # of the honest load
 
 
 @dataclass(frozen=True)
@@ -88,18 +93,20 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     """Measure the same machine honestly, and in eight other ways.
 
     Args:
-        size: "quick" (500 requests) or "paper" (24,000, as many as a P90 needs).
+        size: "quick" (500 requests) or "paper" (24,000; the P99 is the 240th worst of them).
         progress: Whether to show a bar.
-        seed: Of the loads.
+        seed: Of the loads; of the honest one it is the first of three.
 
     Returns:
         Table ``results``: mistake, what was done, the TTFT that is reported in s (of the last of
         them a mean, of all others the P99), output tokens/s, and both in parts of the honest ones.
+        Table ``seeds``: seed, and the same two numbers of the honest measurement.
     """
     check_size(size)
     bench = _Bench(Machine("llama-3-8b", "H200"), _NUM_REQUESTS[size], seed)
     rows = []
-    with progress_bar(len(_WAYS), "Benchmarks", unit="run", progress=progress) as bar:
+    total = len(_WAYS) + _NUM_SEEDS - 1
+    with progress_bar(total, "Benchmarks", unit="run", progress=progress) as bar:
         for name, (told, measure) in _WAYS.items():
             ttft_s, tokens_per_s = measure(bench)
             rows.append(
@@ -111,18 +118,16 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
                 }
             )
             bar.update()
+        drawn = [(seed, *_numbers(bench.honest))]
+        for other in range(seed + 1, seed + _NUM_SEEDS):
+            drawn.append((other, *_honest(replace(bench, seed=other))))
+            bar.update()
     results = pd.DataFrame(rows)
+    seeds = pd.DataFrame(drawn, columns=["seed", "ttft_s", "output_tokens_per_s"])
     for column in ("ttft_s", "output_tokens_per_s"):
         results[f"{column}_by_honest"] = results[column] / results[column].iloc[0]
-    by_honest = results.set_index("mistake")["ttft_s_by_honest"]
-    limited = results.set_index("mistake")["ttft_s"]
-    measured = {
-        "benchmark-counted-from-sending": float(
-            limited["client limit, all counted"] / limited["counted from sending"]
-        ),
-        "benchmark-warm-cache": float(1 / by_honest["warm cache"]),
-    }
-    return Result("how_benchmarks_lie", size, {"results": results}, measured, {}, seed)
+    data = {"results": results, "seeds": seeds}
+    return Result("how_benchmarks_lie", size, data, measured={}, seed=seed)
 
 
 def _numbers(done: Run) -> tuple[float, float]:
@@ -138,16 +143,22 @@ def _honest(bench: _Bench) -> tuple[float, float]:
 
 
 def _warm_cache(bench: _Bench) -> tuple[float, float]:
-    """Ask the same prompts twice of one engine, and report the second time."""
-    w = bench.load(num_requests=_NUM_WARM)
+    """Ask few prompts of an engine, then the load's number of requests, each one of those prompts.
+
+    As many requests are reported as of the honest load, for the P99 of fewer is another number.
+    """
+    w = bench.load()
     engine = bench.machine.engine()
     prompts = [
         arrival._replace(prompt_token_ids=w.prompt_token_ids(arrival.arrival_id, 128_000))
-        for arrival in w.arrivals()
+        for arrival in islice(w.arrivals(), _NUM_WARM)
     ]
     drive(engine, prompts, progress=False)
     first_end_s = engine.clock.now()
-    again = [arrival._replace(due_s=arrival.due_s + first_end_s) for arrival in prompts]
+    again = [
+        known._replace(arrival_id=arrival.arrival_id, due_s=arrival.due_s + first_end_s)
+        for arrival, known in zip(w.arrivals(), cycle(prompts), strict=False)
+    ]
     ids = drive(engine, again, progress=False)
     done = run_of_record(engine.record, ids, w, start_s=first_end_s)
     return _numbers(done)
@@ -208,8 +219,11 @@ _WAYS: dict[str, tuple[str, Callable[[_Bench], tuple[float, float]]]] = {
 
 
 def plot(result: Result) -> DataFigure:
-    """Draw an arrow from the honest result to each of the others, for latency and throughput."""
-    results = result.data["results"]
+    """Draw an arrow from the honest result to each of the others, for latency and throughput.
+
+    The band behind the honest one is what other seeds make of it.
+    """
+    results, seeds = result.data["results"], result.data["seeds"]
     others = results.iloc[1:].reset_index(drop=True)
     with style():
         fig = figure(width_in=7.0, height_in=2.9)
@@ -219,6 +233,9 @@ def plot(result: Result) -> DataFigure:
             (right, "output_tokens_per_s", "output tokens/s that are reported"),
         ):
             honest = float(results[column].iloc[0])
+            axes.axvspan(
+                seeds[column].min(), seeds[column].max(), color=PAPER_COLOUR, alpha=0.15, lw=0
+            )
             axes.axvline(honest, color=PAPER_COLOUR, linewidth=1)
             for at, value in enumerate(others[column]):
                 axes.annotate(
@@ -230,8 +247,9 @@ def plot(result: Result) -> DataFigure:
                 axes.plot(value, at, "o", color=look(1).color, markersize=3)
             axes.set(xlabel=label)
         left.set_xscale("log")
+        plain_ticks(left.xaxis)
         left.set_yticks(range(len(others)), others["mistake"])
         left.invert_yaxis()
-        left.set_title(f"One engine, {len(results)} results: the line is the honest one")
+        left.set_title(f"One engine, {len(results)} results (line: honest; band: its seeds)")
         fig.data = results
     return fig

@@ -5,10 +5,10 @@ once, at temperature 0.6, and divides the output tokens by the seconds (nano-vll
 it climbs a ladder on the real engine: one request at a time, batches that start and end together,
 continuous batching, then the C++ ops in place of plain torch.
 
-The bundled model is small enough for the processor's caches. So batches save the work around the
-model, not reads of its weights from memory: the ladder's shape is this machine's, its tokens per
-second are nobody else's. The last line is what would be left if only the model's own forward pass
-took time.
+The bundled model is small enough for the processor's caches. So what a batch shares is not so much
+reads of weights as the cost of each call of an operation, inside the forward pass and around it:
+the ladder's shape is this machine's, its tokens per second are nobody else's. The last line is what
+would be left if only the model's own forward pass took time.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ def _speed(done: Run) -> dict[str, Any]:
 def plot(result: Result) -> DataFigure:
     """Draw a bar per rung, its gain over the one below, and what the forward pass alone allows."""
     ladder = result.data["ladder"]
+    num_requests, divisor, _ = _SIZES[result.size]
     with style():
         fig = figure(width_in=5.2, height_in=2.6)
         axes = fig.subplots()
@@ -162,7 +163,7 @@ def plot(result: Result) -> DataFigure:
         axes.set_yticks(range(len(speeds)), ladder["rung"])
         axes.set(
             xlabel="output tokens/s",
-            title="nano-vllm's benchmark, the bundled model",
+            title=f"{num_requests} of nano-vllm's requests, lengths / {divisor}",
             xlim=(0, 1.18 * max(limit, *speeds)),
             ylim=(-0.75, len(speeds) - 0.3),
         )

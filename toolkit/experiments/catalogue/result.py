@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.catalogue.basis import basis
 from toolkit.record.environment import environment
 
-__all__ = ["SIZES", "Experiment", "Result", "check_size"]
+__all__ = ["SIZES", "Experiment", "Result", "check_size", "means"]
 
 # "quick" ends within a minute on two cores; "paper" is as large as in the paper it repeats.
 SIZES = ("quick", "paper")
@@ -25,6 +28,9 @@ class Result:
     """What one run of an experiment measured.
 
     ``reasons`` says of a claim, by id, why it was not measured, or why it came out as it did.
+    ``samples`` has the value of each seed for what was measured with seeds, and ``measured`` their
+    mean; what is in ``measured`` alone is no mean of seeds. ``basis`` is what else the numbers rest
+    on.
 
     >>> result = Result("where_the_memory_goes", "quick", {}, {"vllm-orca-max-batch": 7.0})
     >>> result
@@ -38,6 +44,8 @@ class Result:
     reasons: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     environment: Mapping[str, Any] = field(default_factory=environment)
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=basis)
 
     def __repr__(self) -> str:
         num = len(self.measured)
@@ -60,6 +68,8 @@ class Result:
             "measured": {claim_id: float(value) for claim_id, value in self.measured.items()},
             "reasons": dict(self.reasons),
             "environment": dict(self.environment),
+            "samples": {name: list(map(float, values)) for name, values in self.samples.items()},
+            "basis": dict(self.basis),
         }
         # Last: a folder with this file is complete.
         (folder / _FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -75,11 +85,12 @@ class Result:
         folder = Path(folder)
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            facts = _checked(facts)
             tables = facts.pop("tables")
             # The engine that reads every float as the one that was written.
             data = {name: pd.read_csv(folder / f"{name}.csv", engine="python") for name in tables}
             return cls(data=data, **facts)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _DAMAGES as error:
             raise InvalidConfig(
                 f"{folder} holds no result of an experiment ({error}); "
                 "`toolkit experiment run NAME --output FOLDER` writes one"
@@ -89,6 +100,38 @@ class Result:
     def is_in(folder: str | Path) -> bool:
         """Say whether a folder holds a complete result."""
         return (Path(folder) / _FILE).is_file()
+
+
+# What reading a damaged file or another kind of file may raise.
+_DAMAGES = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_KINDS = {
+    "name": str,
+    "size": str,
+    "seed": int,
+    "tables": list,
+    "measured": dict,
+    "reasons": dict,
+    "environment": dict,
+    "samples": dict,
+    "basis": dict,
+}
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a file; raises ValueError where they are not those of a result."""
+    facts = {"samples": {}, "basis": {}} | facts  # a file that does not say: not today's
+    for name, kind in _KINDS.items():
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{name}={facts[name]!r:.80} in its {_FILE}")
+    if facts["size"] not in SIZES:
+        raise ValueError(f"size={facts['size']!r:.80} in its {_FILE}")
+    words = (*facts["tables"], *facts["reasons"].values(), *facts["basis"].values())
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"tables, reasons or basis that are no texts in its {_FILE}")
+    numbers = [*facts["measured"].values(), *chain.from_iterable(facts["samples"].values())]
+    if not all(type(value) in (int, float) for value in numbers):
+        raise ValueError(f"measured={facts['measured']!r:.80} in its {_FILE}")
+    return facts
 
 
 class Experiment(Protocol):
@@ -117,3 +160,8 @@ def check_size(size: str) -> None:
     """Refuse what is no size of an experiment, with InvalidConfig."""
     if size not in SIZES:
         raise InvalidConfig(f"size={size!r} is not one of {', '.join(SIZES)}")
+
+
+def means(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean over the seeds by claim: what is judged; NaN where a seed has no value."""
+    return {claim_id: float(np.mean(values)) for claim_id, values in samples.items()}

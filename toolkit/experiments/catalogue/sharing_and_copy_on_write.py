@@ -11,12 +11,13 @@ For parallel samples there is a closed form too (`toolkit.simulate.closed_form_s
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.catalogue.result import Result, check_size, means
 from toolkit.experiments.claims.table import find_claim
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
 from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
@@ -35,6 +36,8 @@ CLAIMS = tuple(
     for width in widths
 )
 
+_CELL = ["load", "way", "width"]
+_PERCENTS = ["saved_percent", "closed_form_percent", "paper_percent"]
 _GOLDEN = (5**0.5 - 1) / 2
 # A beam takes many times as long as a sample.
 _NUM_REQUESTS = {
@@ -47,45 +50,45 @@ _NUM_REQUESTS = {
         "beam": {"alpaca": 1_000, "sharegpt": 320},
     },
 }
+_NUM_SEEDS = {"quick": 1, "paper": 3}
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
     """Serve both loads with each way and width, and look at the block tables as they go.
 
     Args:
-        size: "quick" or "paper": how many requests.
+        size: "quick" (one seed) or "paper" (ten times as many requests, three seeds).
         progress: Whether to show a bar; None shows it where somebody looks on.
-        seed: Of lengths and of the beams' candidates.
+        seed: Of lengths and of the beams' candidates; the first, where there are several.
 
     Raises:
         InvalidConfig: there is no such size.
     """
     check_size(size)
-    cells = [(load, way, width) for load in _LOADS for way in WAYS for width in WIDTHS]
+    cells = list(product(_LOADS, WAYS, WIDTHS, range(seed, seed + _NUM_SEEDS[size])))
     rows = []
     with progress_bar(len(cells), "Sharing", unit="load", progress=progress) as bar:
-        for load, way, width in cells:
-            lengths = _lengths(load, _NUM_REQUESTS[size][way][load], seed)
-            saved = saved_by_sharing(lengths, way, width, seed=seed)
+        for load, way, width, drawn in cells:
+            lengths = _lengths(load, _NUM_REQUESTS[size][way][load], drawn)
+            saved = saved_by_sharing(lengths, way, width, seed=drawn)
             expected = closed_form_sharing(lengths, width) if way == "parallel" else float("nan")
             published = _published(load, way, width)
-            rows.append((load, way, width, 100 * saved, 100 * expected, published))
+            rows.append((load, way, width, drawn, 100 * saved, 100 * expected, published))
             bar.update()
-    columns = ["load", "way", "width", "saved_percent", "closed_form_percent", "paper_percent"]
-    table = pd.DataFrame(rows, columns=columns)
-    by_claim = table.set_index(["load", "way", "width"])["saved_percent"]
-    measured = {
-        f"vllm-fig15-{load}-{way}-{width}": float(by_claim[load, way, width])
-        for load, way, width in by_claim.index
+    table = pd.DataFrame(rows, columns=[*_CELL, "seed", *_PERCENTS])
+    samples = {
+        f"vllm-fig15-{load}-{way}-{width}": saved.tolist()
+        for (load, way, width), saved in table.groupby(_CELL)["saved_percent"]
         if width in _CLAIMED[load]
     }
     return Result(
         name="sharing_and_copy_on_write",
         size=size,
         data={"saved": table},
-        measured=measured,
-        reasons={name: _reason(name) for name in measured},
+        measured=means(samples),
+        reasons={name: _reason(name) for name in samples},
         seed=seed,
+        samples=samples,
     )
 
 
@@ -93,9 +96,9 @@ def plot(result: Result) -> Any:
     """Draw the share of blocks saved as bars by width, published values and closed form on them."""
     from toolkit.experiments import plots  # matplotlib comes with an extra
 
-    table = result.data["saved"]
+    table = result.data["saved"].groupby(_CELL, as_index=False, sort=False)[_PERCENTS].mean()
     with plots.style():
-        figure = plots.figure()
+        figure = plots.figure(height_in=3.3)
         panels = figure.subplots(1, len(_LOADS), sharey=True)
         for axes, (load, kind) in zip(panels, _LOADS.items(), strict=True):
             own = table[table["load"] == load]
@@ -106,7 +109,7 @@ def plot(result: Result) -> Any:
             axes.set_xlabel("sequences of a prompt")
             axes.grid(axis="x", visible=False)
         panels[0].set_ylabel("blocks saved (%)")
-        panels[0].legend(loc="upper left")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         figure.data = table
     return figure
 

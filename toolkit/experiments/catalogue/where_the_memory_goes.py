@@ -9,16 +9,20 @@ lengths, of which only means were published (the surrogates say so), and the tim
 comes from a published fit for the same GPU with more memory. Prompts are computed in steps of their
 own, before all else, as vLLM did then (``prefill-first``). Under Orca the memory is full at these
 rates, so that memory and lengths alone decide how many run; under paging it is not, and the number
-is rate x latency, which the time of a step decides.
+is rate x latency, which the lengths and the time of a step decide.
+
+A few long outputs move these numbers by a tenth and more, so that each is the mean of several
+seeds, and a verdict says how they scatter.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from toolkit.experiments.catalogue.result import Result, check_size
+from toolkit.experiments.catalogue.result import Result, check_size, means
 from toolkit.experiments.claims.table import find_claim
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.workloads.arrivals import Poisson
@@ -40,10 +44,11 @@ ALLOCATORS = {
 _LOADS = {"sharegpt": (ShareGPT, 2.0), "alpaca": (Alpaca, 30.0)}
 # Seconds of each load. Orca's queue only grows, and paging is at rest after a few latencies.
 _DURATIONS_S = {
-    "quick": {"sharegpt": 400.0, "alpaca": 40.0},
+    "quick": {"sharegpt": 240.0, "alpaca": 30.0},
     "paper": {"sharegpt": 3600.0, "alpaca": 3600.0},
 }
-_WARMUP_SHARE = 0.25
+_WARMUP_SHARE = 1 / 3
+_NUM_SEEDS = 3
 # The engine of that time: prompts in steps of their own, of 2,560 tokens at most, nothing shared.
 ENGINE_OF_2023: dict[str, Any] = {
     "policy": "prefill-first",
@@ -76,43 +81,45 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     """Serve both loads under every allocator, and look where the memory went.
 
     Args:
-        size: "quick" (400 s of ShareGPT, 40 s of Alpaca) or "paper" (an hour of each).
+        size: "quick" (240 s of ShareGPT, 30 s of Alpaca) or "paper" (an hour of each).
         progress: Whether to show a bar.
-        seed: Of the loads.
+        seed: The first of the three that the loads are drawn with.
 
     Returns:
-        Tables ``memory`` (load, allocator, part, share of all slots, share of the allocated ones)
-        and ``batched`` (load, allocator, requests that ran at once on average and at most).
+        Tables ``memory`` (load, allocator, seed, part, share of all slots, share of the allocated
+        ones) and ``batched`` (load, allocator, seed, requests that ran at once on average and at
+        most).
     """
     check_size(size)
     machine = Machine("opt-13b", "A100-40GB")
     memory, batched = [], []
-    runs = [(load, allocator) for load in _LOADS for allocator in ALLOCATORS]
+    runs = list(product(_LOADS, ALLOCATORS, range(seed, seed + _NUM_SEEDS)))
     with progress_bar(len(runs), "Where the memory goes", unit="run", progress=progress) as bar:
-        for load, allocator in runs:
+        for load, allocator, drawn in runs:
             lengths, rate = _LOADS[load]
             duration_s = _DURATIONS_S[size][load]
             w = Workload(
-                Poisson(rate), lengths(), num_requests=round(1.2 * rate * duration_s), seed=seed
+                Poisson(rate), lengths(), num_requests=round(1.2 * rate * duration_s), seed=drawn
             )
             use, mean, most = _serve(machine, w, allocator, duration_s)
             shares = {of: use.shares(of=of) for of in ("all", "allocated")}
+            cell = {"load": load, "allocator": allocator, "seed": drawn}
             memory += [
                 {
-                    "load": load,
-                    "allocator": allocator,
+                    **cell,
                     "part": part,
                     "share_of_all": shares["all"][part],
                     "share_of_allocated": shares["allocated"].get(part),
                 }
                 for part in MemoryUse._fields
             ]
-            batched.append(
-                {"load": load, "allocator": allocator, "num_running": mean, "most_running": most}
-            )
+            batched.append({**cell, "num_running": mean, "most_running": most})
             bar.update()
     data = {"memory": pd.DataFrame(memory), "batched": pd.DataFrame(batched)}
-    return Result("where_the_memory_goes", size, data, _measured(data), _REASONS, seed)
+    samples = _samples(data)
+    return Result(
+        "where_the_memory_goes", size, data, means(samples), _REASONS, seed, samples=samples
+    )
 
 
 def _serve(
@@ -127,26 +134,30 @@ def _serve(
 
 _REASONS = dict.fromkeys(
     ("vllm-fig13-sharegpt-paged", "vllm-fig13-alpaca-paged"),
-    "below saturation: rate x latency, so the step time of another GPU decides it",
+    "below saturation: rate x latency, so that lengths and the step time of another GPU decide",
 )
 
 
-def _measured(data: dict[str, pd.DataFrame]) -> dict[str, float]:
-    """Return what the claims ask for, by id; shares in per cent."""
-    batched = data["batched"].set_index(["load", "allocator"])
-    measured = {
-        f"vllm-fig13-{load}-{allocator}": float(row["num_running"])
-        for (load, allocator), row in batched.iterrows()
+def _samples(data: dict[str, pd.DataFrame]) -> dict[str, list[float]]:
+    """Return what the claims ask for, by id, a number for each seed; shares in per cent."""
+    batched = data["batched"].groupby(["load", "allocator"])
+    samples = {
+        f"vllm-fig13-{load}-{allocator}": rows["num_running"].tolist()
+        for (load, allocator), rows in batched
     }
-    measured["vllm-orca-max-batch"] = float(batched.at[("sharegpt", "orca-max"), "most_running"])
-    memory = data["memory"]
-    for row in memory[memory["load"] == "sharegpt"].itertuples():
-        claim = f"vllm-fig2-{row.allocator}-{_PARTS.get(row.part)}"
+    most = batched.get_group(("sharegpt", "orca-max"))["most_running"]
+    samples["vllm-orca-max-batch"] = most.astype(float).tolist()
+    memory = data["memory"][data["memory"]["load"] == "sharegpt"]
+    for (allocator, part), rows in memory.groupby(["allocator", "part"]):
+        claim = f"vllm-fig2-{allocator}-{_PARTS.get(part)}"
         if claim in _FIG2:
-            # The paper's bar for vLLM is of what its blocks take, the others are of all memory.
-            is_paged = row.allocator == "paged"
-            measured[claim] = 100 * (row.share_of_allocated if is_paged else row.share_of_all)
-    return measured
+            samples[claim] = (100 * rows[_share_drawn(allocator)]).tolist()
+    return samples
+
+
+def _share_drawn(allocator: str) -> str:
+    """Return the column of figure 2: of what blocks take for vLLM, of all memory for Orca."""
+    return "share_of_allocated" if allocator == "paged" else "share_of_all"
 
 
 def plot(result: Result) -> DataFigure:
@@ -167,15 +178,15 @@ def plot(result: Result) -> DataFigure:
 def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
     """Stack the parts of each allocator, the paper's beside, paler; return what was drawn."""
     memory = result.data["memory"]
-    memory = memory[memory["load"] == "sharegpt"].set_index(["allocator", "part"])
+    shares = memory[memory["load"] == "sharegpt"].groupby(["allocator", "part"])
+    means_of = shares[["share_of_all", "share_of_allocated"]].mean()
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
-        share = "share_of_allocated" if allocator == "paged" else "share_of_all"
         tops = {"measured": 0.0, "paper": 0.0}
         for number, (part, name) in enumerate(_PARTS.items()):
             claim = f"vllm-fig2-{allocator}-{name}"
             heights = {
-                "measured": 100 * float(memory.at[(allocator, part), share]),
+                "measured": 100 * float(means_of.at[(allocator, part), _share_drawn(allocator)]),
                 "paper": find_claim(claim).value if claim in _FIG2 else 0.0,
             }
             for side, (source, height) in enumerate(heights.items()):
@@ -214,18 +225,20 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
 def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict[str, Any]]:
     """Draw the requests that ran at once, a dash where the paper has them."""
     batched = result.data["batched"]
-    batched = batched[batched["load"] == load].set_index("allocator")
+    running = batched[batched["load"] == load].groupby("allocator")["num_running"]
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
-        measured = float(batched.at[allocator, "num_running"])
+        seeds = running.get_group(allocator)
+        measured, lowest, highest = float(seeds.mean()), float(seeds.min()), float(seeds.max())
         claimed = find_claim(f"vllm-fig13-{load}-{allocator}").value
         axes.bar(at, measured, 0.62, color=_BAR_COLOUR)
+        axes.vlines(at, lowest, highest, color=look(0).color, label=None if at else "seeds")
         axes.hlines(
             claimed, at - 0.4, at + 0.4, color=PAPER_COLOUR, label=None if at else "paper", lw=1.6
         )
         axes.annotate(
             f"{measured:.3g}",
-            (at, max(measured, claimed)),
+            (at, max(highest, claimed)),
             xytext=(0, 2),
             textcoords="offset points",
             ha="center",

@@ -1,6 +1,6 @@
 """Claims of papers as data: what was said, how near one has to come, and the verdict on a number.
 
-Tolerances stand in ``claims_table`` and were set before anything was measured. A claim that is not
+Tolerances stand in ``claims.table`` and were set before anything was measured. A claim that is not
 reproduced is reported as such, with the reason: no tolerance is widened to pass.
 """
 
@@ -12,18 +12,32 @@ from typing import NamedTuple
 
 from toolkit.errors import InvalidConfig
 
-__all__ = ["KINDS", "NOT_REPRODUCED", "REPRODUCED", "Claim", "Verdict"]
+__all__ = ["KINDS", "NOT_REPRODUCED", "REPRODUCED", "Claim", "Spread", "Verdict"]
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 KINDS = ("exact", "ratio", "shape")
 
 
+class Spread(NamedTuple):
+    """How a number that was measured with several seeds, and whose mean is judged, scatters."""
+
+    num_seeds: int
+    lowest: float
+    highest: float
+    error: float  # half the width of the mean's 95 % interval, NaN with one seed
+
+
 class Verdict(NamedTuple):
-    """What is to be said of one claim; ``ratio`` is measured / claimed, NaN without a measure."""
+    """What is to be said of one claim; ``ratio`` is measured / claimed, NaN without a measure.
+
+    ``is_within_noise``: an end of what is allowed lies in the 95 % interval of the mean, so that
+    other seeds may turn the verdict.
+    """
 
     verdict: str
     ratio: float
     reason: str
+    is_within_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +96,15 @@ class Claim:
             return self.value - self.tolerance, high + self.tolerance
         return self.value * (1 - self.tolerance), high * (1 + self.tolerance)
 
-    def judge(self, measured: float | None, reason: str = "") -> Verdict:
+    def judge(
+        self, measured: float | None, reason: str = "", spread: Spread | None = None
+    ) -> Verdict:
         """Return the verdict on a measured number.
 
         Args:
             measured: None or NaN where nothing was measured, which reproduces nothing.
             reason: What the experiment says about it, added to how far the number is off.
+            spread: Of the seeds whose mean it is; None where it is no mean of seeds.
         """
         if measured is None or math.isnan(measured):
             return Verdict(
@@ -102,8 +119,16 @@ class Claim:
             nearest = self.value
         ratio = measured / nearest if nearest else math.nan
         told = self._told(measured, nearest, holds)
-        said = "; ".join(part for part in (told, reason) if part)
-        return Verdict(REPRODUCED if holds else NOT_REPRODUCED, ratio, said)
+        near = None if spread is None else self._bound_within(measured, spread.error)
+        scatter = "" if spread is None else _scatter_told(spread, near)
+        said = "; ".join(part for part in (told, scatter, reason) if part)
+        verdict = REPRODUCED if holds else NOT_REPRODUCED
+        return Verdict(verdict, ratio, said, is_within_noise=near is not None)
+
+    def _bound_within(self, measured: float, error: float) -> float | None:
+        """Return the nearer end of what is allowed, if it is less than an error away."""
+        nearest = min(self.bounds, key=lambda bound: abs(measured - bound))
+        return nearest if abs(measured - nearest) < error else None
 
     def _told(self, measured: float, nearest: float, holds: bool) -> str:
         """Say how far a number is from the nearest one that was claimed, and what is allowed."""
@@ -117,3 +142,13 @@ class Claim:
             distance, allowed = f"{100 * away / abs(nearest):.1f} %", f"{100 * self.tolerance:g} %"
         told = f"{distance} {side}" if away > 1e-9 * max(1.0, abs(nearest)) else ""
         return told if holds else f"{told}, and {allowed} is allowed"
+
+
+def _scatter_told(spread: Spread, near: float | None) -> str:
+    """Say of how many seeds a number is, how they scatter, and whether that may turn a verdict."""
+    if spread.num_seeds == 1:
+        return "one seed, so its noise is not known"
+    told = f"mean of {spread.num_seeds} seeds, {spread.lowest:.4g} to {spread.highest:.4g}"
+    if near is None:
+        return told
+    return f"{told}; the bound {near:.4g} is within the mean's noise, ± {spread.error:.2g}"

@@ -7,7 +7,6 @@ late counts as waiting.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -134,9 +133,9 @@ class _Feeder:
                 stop()
         elapsed_s = time.perf_counter() - start_s
         self._asked.saturation = saturation(
-            # Where all are due at once no client is in time, and only the whole is measured.
-            [] if math.isinf(self._workload.rate) else self._lags_s,
+            self._lags_s,
             self._held_back_s,
+            rate=self._workload.rate,
             cpu_share=(time.thread_time() - cpu_s) / elapsed_s,
             num_unsent=self._agenda.num_waiting,
         )

@@ -111,7 +111,13 @@ class Run:
         return run_figure(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one file, a zip of CSV, npz and JSON; return its path."""
+        """Write everything to one file, a zip of CSV, npz and JSON; return its path.
+
+        One that is there already is replaced.
+
+        Raises:
+            InvalidConfig: there is no folder of that name.
+        """
         from toolkit.experiments.runs.run_file import save_run
 
         return save_run(self, Path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def _draw_over_time(axes: Axes, requests: pd.DataFrame) -> None:
             transform=at_bottom,
         )
     axes.set(xlabel="scheduled (s)", ylabel="latency (s)", yscale="log")
-    axes.legend(markerscale=2.5, handlelength=0.8)
+    _legend_above(axes, markerscale=2.5, handlelength=0.8)
 
 
 def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
@@ -65,9 +66,12 @@ def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
     window = steady_window(requests)
     if window.start_s == window.start_s:
         axes.axvspan(*window, color="0.92", zorder=0)
-        growth = queue_growth(requests, window)
+        growth = queue_growth(requests, window).per_s
+        words = f"{'falls' if growth < 0 else 'grows'} by {abs(growth):.2g} requests/s"
         axes.set_title(
-            f"grey: grows by {growth:.2g} requests/s", fontweight="normal", fontsize="small"
+            f"grey: {'too short to tell' if math.isnan(growth) else words}",
+            fontweight="normal",
+            fontsize="small",
         )
     axes.set(xlabel="time (s)", ylabel="requests in the system")
     axes.set_ylim(bottom=0)
@@ -90,4 +94,18 @@ def _draw_spread(axes: Axes, run: Run) -> None:
             axes.step(ordered, above, where="post", color=_COLOURS[name], label=_NAMES[name])
     axes.set(xlabel="latency (s)", ylabel="share that takes longer", xscale="log", yscale="log")
     if samples["e2e_s"].notna().any():
-        axes.legend()
+        _legend_above(axes, handlelength=0.8)
+
+
+def _legend_above(axes: Axes, **options: Any) -> None:
+    """Put a legend into one line above a panel, where no point can lie under it."""
+    names = axes.get_legend_handles_labels()[1]
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=len(names),
+        borderaxespad=0.2,
+        columnspacing=0.7,
+        handletextpad=0.3,
+        **options,
+    )

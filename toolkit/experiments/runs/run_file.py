@@ -48,7 +48,9 @@ _TOKEN_KINDS = {"arrival_id": "int64", "index": "int64", "time_s": "float64"}
 
 
 def save_run(run: Run, path: Path) -> Path:
-    """Write a file, whole or not at all; one that is there already is replaced."""
+    """Write a file, whole or not at all; see ``Run.save``."""
+    if not path.parent.is_dir():
+        raise InvalidConfig(f"there is no folder {path.parent}: make it first")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         partial = Path(folder) / "run"
         with zipfile.ZipFile(
@@ -133,7 +135,12 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Run:
     for name, kind in _HEADER_TYPES.items():
         if not isinstance(header.get(name), kind):
             raise ValueError(f"{name}={header.get(name)!r:.80} in its run.json")
+    for part, name in (("settings", "on"), ("environment", "url")):
+        if not isinstance(header[part].get(name), str | None):
+            raise ValueError(f"{part}: {name}={header[part][name]!r:.80} in its run.json")
     requests = _requests(_member(archive, "requests.csv"))
+    if not requests["arrival_id"].is_unique:
+        raise ValueError("requests.csv has several rows of one arrival_id")
     tokens = _tokens(_member(archive, "tokens.npz"))
     if not set(tokens["arrival_id"].unique()) <= set(requests["arrival_id"]):
         raise ValueError("tokens of requests that are not there")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from toolkit.client.agenda import check_max_in_flight
 from toolkit.clock import VirtualClock
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.runs.in_process import ask
@@ -17,7 +18,8 @@ from toolkit.experiments.runs.results import Run
 from toolkit.experiments.runs.warmup import warmup_of
 from toolkit.record import Record
 from toolkit.request import SamplingParams
-from toolkit.simulate import drive, progress_bar
+from toolkit.simulate import Machine, drive, progress_bar
+from toolkit.simulate.fleet import own_engine
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
@@ -53,9 +55,10 @@ def run(w: Workload, on: Any, *, policy: Any = None, **options: Any) -> Run:
     if policy is not None:
         options["policy"] = policy
     if hasattr(on, "engine") and callable(getattr(on, "run", None)):
-        _check(options, run_simulated, on.engine)
+        _check(options, run_simulated, Machine.engine, on.engine)
         return run_simulated(w, on, **options)
-    if callable(getattr(on, "run", None)):
+    if hasattr(on, "machine") and callable(getattr(on, "run", None)):
+        _check(options, run_on_several, Machine.engine)
         return run_on_several(w, on, **options)
     engine = getattr(on, "engine", on)
     if not (hasattr(engine, "scheduler") and hasattr(engine, "add")):
@@ -94,8 +97,10 @@ def run_on_engine(
         keep_prefix_cache: Whether to begin with what earlier requests left in the cache.
 
     Raises:
-        InvalidConfig: the engine keeps no record, its clock is virtual, or its vocabulary unknown.
+        InvalidConfig: the engine keeps no record, its clock is virtual, its vocabulary unknown, or
+            an option makes no sense.
     """
+    check_max_in_flight(max_in_flight)
     record = engine.record
     if not isinstance(record, Record) or record.origin_s is None:
         raise InvalidConfig("this engine keeps no record: give Engine(..., recorder=Record())")
@@ -185,7 +190,7 @@ def run_on_several(
     workload: Workload, machines: Any, *, progress: bool | None = None, **options: Any
 ) -> Run:
     """Serve a workload on several simulated machines: a ``Fleet``, or ``Disaggregated``."""
-    block_size = options.get("block_size")
+    block_size = own_engine(machines.machine, options).config.cache.block_size
     done = machines.run(workload.arrivals(block_size=block_size), progress=progress, **options)
     request_ids = dict(zip(done.requests["arrival_id"], done.requests["request_id"], strict=True))
     made = run_of_requests(
@@ -235,12 +240,12 @@ def _vocab_size(engine: Any) -> int:
 
 def _check(options: dict[str, Any], *functions: Callable[..., Any]) -> None:
     """Refuse options that no function takes by name, naming those that they take."""
-    known = [
-        parameter.name
+    known = {
+        parameter.name: None
         for function in functions
         for parameter in signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    }
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidConfig(

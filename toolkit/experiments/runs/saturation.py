@@ -78,6 +78,7 @@ def saturation(
     lags_s: Sequence[float],
     held_back_s: Sequence[float],
     *,
+    rate: float = math.nan,
     loop_lags_s: Sequence[float] = (),
     cpu_share: float = math.nan,
     num_processes: int = 1,
@@ -88,12 +89,15 @@ def saturation(
     Args:
         lags_s: Of each request that was sent.
         held_back_s: Of each request that was sent, how long max_in_flight held it back; 0 for not.
+        rate: Of the load, in requests/s. Where all are due at once (inf) no client is in time, and
+            only the whole is measured: lags are left out.
         loop_lags_s: Samples.
         cpu_share: Of one core.
         num_processes: Of the client.
         num_unsent: Requests that were not sent.
     """
-    lags, loop_lags = sorted(lags_s), sorted(loop_lags_s)
+    lags = [] if math.isinf(rate) else sorted(lags_s)
+    loop_lags = sorted(loop_lags_s)
     held = [held_s for held_s in held_back_s if held_s > 0]
     return Saturation(
         send_lag_p50_s=quantile(lags, 0.5),

@@ -5,12 +5,10 @@ from __future__ import annotations
 from random import Random
 
 from toolkit.errors import InvalidConfig
+from toolkit.experiments.workloads.randomness import FIRST_TOKEN_ID
 from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["warmup_of"]
-
-# The first ids of many vocabularies are special tokens.
-_FIRST_TOKEN_ID = 3
 
 
 def warmup_of(workload: Workload, num_requests: int, *, vocab_size: int) -> Workload:
@@ -26,7 +24,7 @@ def warmup_of(workload: Workload, num_requests: int, *, vocab_size: int) -> Work
     draw = Random(f"warmup {workload.fingerprint}")
     first = workload.table.head(num_requests)
     prompts = [
-        [draw.randrange(min(_FIRST_TOKEN_ID, vocab_size - 1), vocab_size) for _ in range(length)]
+        [draw.randrange(min(FIRST_TOKEN_ID, vocab_size - 1), vocab_size) for _ in range(length)]
         for length in first["num_prompt_tokens"].tolist()
     ]
     return Workload.from_prompts(prompts, first["num_output_tokens"].tolist())

@@ -12,8 +12,7 @@ import pandas as pd
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.metrics import attainment as attainment_of
 from toolkit.experiments.metrics import queue_growth, steady_window
-from toolkit.experiments.runs.running import run
-from toolkit.experiments.studies.cells import at_rate
+from toolkit.experiments.studies.cells import at_rate, whole_run
 from toolkit.html_table import rows_html
 from toolkit.record.limits import check_limits
 from toolkit.simulate.progress import progress_bar
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Capacity", "capacity"]
 
 _MOST_DOUBLINGS = 8
-_GROWTH = 0.05  # of what arrives may stay behind before a queue counts as growing
-_CHANCE = 3.0  # standard deviations
+_LEAST_GROWTH = 0.02  # of what arrives; less is no growing queue
+_MOST_GROWTH = 0.05  # of what arrives; a load that cannot exclude this is too short
+_CHANCE = 3.0  # standard errors, since one wrong probe misleads the whole search
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -34,14 +34,27 @@ class Capacity:
     """The highest rate that held, and every rate that was tried.
 
     ``table`` has a row per probe: rate, attainment (NaN where a function judged), growth (share of
-    the arrivals by which the queue grew), holds, reason. ``reason`` says what stopped it above.
+    the arrivals by which the queue grew; NaN where that cannot be said), holds, is_told (False
+    where the load was too short to say whether it holds), reason. ``below`` is the lowest rate that
+    certainly does not hold, infinite if none was found, and ``reason`` says why.
     """
 
     rate: float
+    below: float
     table: pd.DataFrame
     reason: str
 
     def __repr__(self) -> str:
+        untold = self.table[~self.table["is_told"] & (self.table["rate"] < self.below)]
+        more = f"{untold['reason'].iloc[0]}: give more requests" if len(untold) else ""
+        if self.below == math.inf:
+            why = more or "no higher rate was tried"
+            return f"Capacity: at least {self.rate:.4g} requests/s; above that {why}"
+        if more:
+            return (
+                f"Capacity: {self.rate:.4g} to {self.below:.4g} requests/s, where {self.reason}; "
+                f"in between {more}"
+            )
         return f"Capacity: {self.rate:.4g} requests/s; above that {self.reason}"
 
     def _repr_html_(self) -> str:
@@ -49,8 +62,8 @@ class Capacity:
             (
                 f"{row.rate:.4g}",
                 "" if math.isnan(row.attainment) else f"{100 * row.attainment:.1f} %",
-                f"{100 * row.growth:+.1f} %",
-                "yes" if row.holds else "no",
+                "" if math.isnan(row.growth) else f"{100 * row.growth:+.1f} %",
+                ("yes" if row.holds else "no") if row.is_told else "cannot be told",
                 row.reason,
             )
             for row in self.table.sort_values("rate").itertuples()
@@ -76,6 +89,12 @@ def capacity(
     then halved. Every probe asks for the same requests, only closer together (common random
     numbers), so that a higher rate is a heavier load and nothing else.
 
+    A queue grows when more arrives than is served: by 2 % of what arrives at least, and by more
+    than chance, three standard errors of ``queue_growth``. A load that is too short to exclude a
+    growth of 5 % proves nothing, and its rate counts as one that does not hold; then the result
+    says so. A thousand requests are enough for most systems; one that serves many at a time
+    needs many times as many requests.
+
     Args:
         w: The load; only its rate varies.
         on: What serves it, as ``run`` takes it.
@@ -88,6 +107,7 @@ def capacity(
         options: Of every run.
 
     Raises:
+        KeyboardInterrupt: as soon as one probe was interrupted.
         InvalidConfig: a share out of range, or a load without a rate to vary.
         InvalidParameter: an unknown limit.
     """
@@ -100,8 +120,8 @@ def capacity(
     with progress_bar(None, "Capacity", unit="probe", progress=progress) as bar:
 
         def holds(rate: float) -> bool:
-            done = run(at_rate(w, rate), on=on, progress=False, **options)
-            probes.append({"rate": rate, **_judged(done, rate, limits, attainment)})
+            done = whole_run(at_rate(w, rate), on=on, progress=False, **options)
+            probes.append({"rate": rate, **_judged(done, limits, attainment)})
             bar.update()
             bar.set_postfix_str(f"{rate:.3g} requests/s")
             return bool(probes[-1]["holds"])
@@ -111,9 +131,10 @@ def capacity(
             middle = math.sqrt(low * high)
             low, high = (middle, high) if holds(middle) else (low, middle)
     table = pd.DataFrame(probes)
-    above = table[~table["holds"]].sort_values("rate")
-    reason = str(above["reason"].iloc[0]) if len(above) else "nothing was tried"
-    return Capacity(low, table, reason)
+    failing = table[table["is_told"] & ~table["holds"]].sort_values("rate")
+    if failing.empty:
+        return Capacity(low, math.inf, table, "no rate was found that does not hold")
+    return Capacity(low, float(failing["rate"].iloc[0]), table, str(failing["reason"].iloc[0]))
 
 
 def _bracket(holds: Callable[[float], bool], start: float) -> tuple[float, float]:
@@ -139,30 +160,40 @@ def _bracket(holds: Callable[[float], bool], start: float) -> tuple[float, float
 
 
 def _judged(
-    done: Run, rate: float, limits: Mapping[str, float] | Callable[[Run], bool], share: float
+    done: Run, limits: Mapping[str, float] | Callable[[Run], bool], share: float
 ) -> dict[str, Any]:
     """Return whether a run keeps the limits and its queue stays short, and what it fails by."""
-    growth = _growth(done.requests, rate)
+    growth, chance = _growth(done.requests)
     kept = math.nan if callable(limits) else attainment_of(done.requests, limits)
-    if math.isnan(growth):
-        reason = "the load ends before half of it is served; give more requests"
-    elif growth > _GROWTH:
+    is_told = True
+    if growth > max(_LEAST_GROWTH, chance):
         reason = f"the queue grows by {100 * growth:.0f} % of what arrives"
-    elif callable(limits):
-        reason = "" if limits(done) else "the limits do not hold"
+    elif callable(limits) and not limits(done):
+        reason = "the limits do not hold"
+    elif kept < share:
+        reason = f"{100 * kept:.1f} % keep the limits"
+    elif not growth + chance <= _MOST_GROWTH:
+        reason, is_told = "the load is too short to tell whether the queue grows", False
     else:
-        reason = "" if kept >= share else f"{100 * kept:.1f} % keep the limits"
-    return {"attainment": kept, "growth": growth, "holds": not reason, "reason": reason}
+        reason = ""
+    return {
+        "attainment": kept,
+        "growth": growth,
+        "holds": not reason,
+        "is_told": is_told,
+        "reason": reason,
+    }
 
 
-def _growth(requests: pd.DataFrame, rate: float) -> float:
-    """Return by which share of what arrives the queue grows; NaN where the load is too short.
+def _growth(requests: pd.DataFrame) -> tuple[float, float]:
+    """Return by which share of what arrives the queue grows, and how much of it may be chance.
 
-    What is within three standard deviations of chance counts as none: those of the number in a
-    system that is never full (M/G/infinity), which is the root of its mean, rate x time in it.
+    Both are NaN where the load is too short.
     """
     window = steady_window(requests)
-    slope = queue_growth(requests, window)
-    increase = slope * (window.end_s - window.start_s)
-    chance = math.sqrt(max(1.0, rate * float(requests["e2e_s"].mean())))
-    return 0.0 if increase <= _CHANCE * chance else slope / rate
+    growth = queue_growth(requests, window)
+    num_arrived = int(requests["scheduled_s"].between(*window, inclusive="right").sum())
+    if math.isnan(growth.per_s) or not num_arrived:
+        return math.nan, math.nan
+    rate = num_arrived / (window.end_s - window.start_s)
+    return growth.per_s / rate, _CHANCE * growth.error_per_s / rate

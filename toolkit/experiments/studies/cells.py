@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import os
-import re
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import __version__
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.metrics import after_warmup, normalized_latency
 from toolkit.experiments.runs.running import run
+from toolkit.experiments.studies.identity import identity_of
 
 if TYPE_CHECKING:
     from toolkit.experiments.runs.results import Run
     from toolkit.experiments.workloads.workload import Workload
 
-__all__ = ["Cell", "at_rate", "label_of", "labelled", "measures"]
+__all__ = ["Cell", "Shelf", "at_rate", "label_of", "labelled", "measures", "whole_run"]
 
 _LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -39,28 +41,49 @@ class Cell:
     summary: Mapping[str, Any] = field(default_factory=dict)  # slo and warmup_s
 
     def settings(self) -> dict[str, Any]:
-        """Return, as plain values, all that the row depends on."""
+        """Return, as plain values, all that the row depends on.
+
+        Raises:
+            InvalidConfig: some of it cannot be told from run to run.
+        """
         return {
+            "toolkit": __version__,
+            "python": platform.python_version(),
             "labels": dict(self.labels),
             "workload": self.workload.fingerprint,
-            "on": _identity(self.on),
-            "cost_model": _identity(getattr(self.on, "cost_model", None)),
-            "options": {name: _identity(value) for name, value in sorted(self.options.items())},
-            "summary": {name: _identity(value) for name, value in sorted(self.summary.items())},
+            "on": identity_of(self.on),
+            "options": {name: identity_of(value) for name, value in sorted(self.options.items())},
+            "summary": {name: identity_of(value) for name, value in sorted(self.summary.items())},
         }
 
     def measure(self) -> dict[str, Any]:
-        """Run it; return its labels and measures as one row."""
-        done = run(self.workload, on=self.on, progress=False, **self.options)
+        """Run it; return its labels and measures as one row.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted; what it measured is of another load.
+        """
+        done = whole_run(self.workload, on=self.on, progress=False, **self.options)
         return {**self.labels, **measures(done, **self.summary)}
 
-    def kept(self, folder: Path) -> dict[str, Any] | None:
-        """Return the row that a folder keeps for these settings, if it does.
+
+class Shelf:
+    """A folder that keeps rows of cells by their settings, each taken before anything is run.
+
+    Raises:
+        InvalidConfig: settings that cannot be told from run to run.
+    """
+
+    def __init__(self, folder: Path, cells: Sequence[Cell]) -> None:
+        self._folder = folder
+        self._settings = [cell.settings() for cell in cells]  # a policy may change as it runs
+
+    def row(self, place: int) -> dict[str, Any] | None:
+        """Return the row that is kept of a cell, if one is.
 
         Raises:
             InvalidConfig: the file is damaged.
         """
-        path = self._path(folder)
+        path = self._path(place)
         if not path.exists():
             return None
         try:
@@ -68,18 +91,29 @@ class Cell:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidConfig(f"{path} is no cell of a sweep ({error}); delete it") from error
 
-    def keep(self, folder: Path, row: Mapping[str, Any]) -> None:
-        """Write a row; a reader finds it whole or not at all."""
-        path = self._path(folder)
+    def keep(self, place: int, row: Mapping[str, Any]) -> None:
+        """Write the row of a cell; a reader finds it whole or not at all."""
+        path = self._path(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
-        text = json.dumps({"settings": self.settings(), "row": row}, indent=2)
+        text = json.dumps({"settings": self._settings[place], "row": row}, indent=2)
         partial.write_text(text + "\n", encoding="utf-8")
         os.replace(partial, path)
 
-    def _path(self, folder: Path) -> Path:
-        text = json.dumps(self.settings(), sort_keys=True)
-        return folder / f"cell-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+    def _path(self, place: int) -> Path:
+        text = json.dumps(self._settings[place], sort_keys=True)
+        return self._folder / f"cell-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+
+
+def whole_run(w: Workload, on: Any, **options: Any) -> Run:
+    """Return a run that nobody interrupted; one that was raises KeyboardInterrupt again.
+
+    What is left of such a run is of another load than its neighbours in a study.
+    """
+    done = run(w, on, **options)
+    if done.is_interrupted:
+        raise KeyboardInterrupt
+    return done
 
 
 def measures(
@@ -120,6 +154,8 @@ def at_rate(w: Workload, rate: float) -> Workload:
     Raises:
         InvalidConfig: it has no rate to change, or the new one is not positive.
     """
+    if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
+        raise InvalidConfig(f"rate={rate!r} must be a positive number of requests per second")
     if not 0 < w.rate < math.inf:
         raise InvalidConfig(
             f"{w!r} has no rate that could be {rate:g}; give it arrivals with a rate, as Poisson(1)"
@@ -154,23 +190,3 @@ def labelled(axis: str, values: Any) -> dict[Any, Any]:
     if not found:
         raise InvalidConfig(f"{axis} is empty; give one value at least")
     return found
-
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-
-
-def _identity(value: Any) -> Any:
-    """Return a plain value that changes when the thing does: of code, a digest of it."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _identity(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_identity(part) for part in value]
-    code = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
-    text = _ADDRESS.sub("", repr(value))
-    try:
-        source = inspect.getsource(code)
-    except (OSError, TypeError):  # typed into a plain interpreter, or built in
-        source = ""
-    return f"{text} {hashlib.sha256(source.encode()).hexdigest()[:12]}"

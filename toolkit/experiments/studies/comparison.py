@@ -11,7 +11,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidParameter, UnlikeRuns
 from toolkit.html_table import rows_html
-from toolkit.record.intervals import paired_intervals
+from toolkit.record.intervals import NUM_BLOCKS, num_blocks_for, paired_intervals
 
 if TYPE_CHECKING:
     from toolkit.experiments.runs.results import Run
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["RunComparison", "compare", "jain_index"]
 
 PERCENTILES = (50, 90, 99)
-_NUM_BLOCKS = 20
-_LEAST_IN_BLOCK = 5  # requests; with fewer the blocks are made longer
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,7 +28,8 @@ class RunComparison:
     ``table`` has a row for the mean and each percentile of the metric: a, b, difference (b - a)
     with its interval of 95 %, and ratio (b / a). ``pairs`` has a row per request, ``tags`` a row
     per value of a tag, with its mean slowdown (b / a of its requests' latency), ``fairness`` Jain's
-    index of each run.
+    index of each run; all three are of the pairs alone. ``left_out`` has the number of requests
+    that are no pair: finished with the metric "only in a", "only in b", or "in neither".
     """
 
     metric: str
@@ -39,13 +38,18 @@ class RunComparison:
     tags: pd.DataFrame
     fairness: pd.DataFrame
     num_blocks: int
+    left_out: Mapping[str, int]
 
     def summary(self) -> str:
         """Return in one line which run is better in the mean, and whether that is sure."""
         mean = self.table.loc["mean"]
         sure = not mean["low"] <= 0 <= mean["high"]
         change = f"mean {self.metric} of b is {mean['ratio']:.3f} times that of a"
-        return f"{change}{'' if sure else ', which may be chance'} ({len(self.pairs)} pairs)"
+        return f"{change}{'' if sure else ', which may be chance'} ({self._counted()})"
+
+    def _counted(self) -> str:
+        told = ", ".join(f"{num} finished {where}" for where, num in self.left_out.items() if num)
+        return f"{len(self.pairs)} pairs; left out: {told}" if told else f"{len(self.pairs)} pairs"
 
     def __repr__(self) -> str:
         parts = [self.summary(), self.table.to_string(float_format="{:.4g}".format)]
@@ -81,7 +85,7 @@ def compare(
     metric: str = "ttft_s",
     *,
     allow: Iterable[str] = ("policy",),
-    num_blocks: int = _NUM_BLOCKS,
+    num_blocks: int = NUM_BLOCKS,
     warmup_s: float = 0.0,
 ) -> RunComparison:
     """Compare two runs of one workload, paired on its arrivals.
@@ -120,6 +124,7 @@ def compare(
         _tag_rows(pairs),
         _fairness(pairs),
         num_used,
+        _left_out(a.requests, b.requests, metric, warmup_s),
     )
 
 
@@ -156,6 +161,7 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
 
 
 _KEPT = ("scheduled_s", "num_output_tokens", "e2e_s")
+_OF_BOTH = ("num_output_tokens", "e2e_s")
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, warmup_s: float) -> pd.DataFrame:
@@ -163,7 +169,9 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, warmup_s: float) -> p
     tags = [name for name in a.columns if name.startswith("tags.")]
     columns = list(dict.fromkeys(["arrival_id", *_KEPT, metric, *tags]))
     finished = a[(a["status"] == "finished") & (a["scheduled_s"] >= warmup_s)]
-    others = b.loc[b["status"] == "finished", list(dict.fromkeys(["arrival_id", "e2e_s", metric]))]
+    others = b.loc[
+        b["status"] == "finished", list(dict.fromkeys(["arrival_id", *_OF_BOTH, metric]))
+    ]
     pairs = finished[columns].merge(others, on="arrival_id", suffixes=("_a", "_b"))
     pairs = pairs[pairs[f"{metric}_a"].notna() & pairs[f"{metric}_b"].notna()]
     if pairs.empty:
@@ -180,9 +188,29 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, warmup_s: float) -> p
     return pairs.sort_values("scheduled_s", kind="stable", ignore_index=True)
 
 
+def _left_out(a: pd.DataFrame, b: pd.DataFrame, metric: str, warmup_s: float) -> dict[str, int]:
+    """Count the requests of either run, after the warm-up, that are no pair."""
+    asked, good = [
+        [
+            set(table.loc[where & (table["scheduled_s"] >= warmup_s), "arrival_id"])
+            for table, where in zip((a, b), wheres, strict=True)
+        ]
+        for wheres in (
+            [pd.Series(True, table.index) for table in (a, b)],
+            [(table["status"] == "finished") & table[metric].notna() for table in (a, b)],
+        )
+    ]
+    in_either = asked[0] | asked[1]
+    return {
+        "only in a": len(good[0] - good[1]),
+        "only in b": len(good[1] - good[0]),
+        "in neither": len(in_either - good[0] - good[1]),
+    }
+
+
 def _blocks_of(times_s: np.ndarray[Any, Any], num_blocks: int) -> tuple[np.ndarray[Any, Any], int]:
     """Number the blocks of equal time that the (sorted) times lie in; empty ones are left out."""
-    num = max(1, min(num_blocks, len(times_s) // _LEAST_IN_BLOCK))
+    num = num_blocks_for(len(times_s), num_blocks)
     span_s = float(times_s[-1] - times_s[0])
     if not span_s:  # all at once: blocks of as many requests each
         places: np.ndarray[Any, Any] = np.arange(len(times_s)) * num // len(times_s)
@@ -228,7 +256,7 @@ def _tag_rows(pairs: pd.DataFrame) -> pd.DataFrame:
 def _fairness(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return Jain's index of output tokens per second, by tag and over all requests."""
     speeds = pd.DataFrame(
-        {side: pairs["num_output_tokens"] / pairs[f"e2e_s_{side}"] for side in ("a", "b")}
+        {side: pairs[f"num_output_tokens_{side}"] / pairs[f"e2e_s_{side}"] for side in ("a", "b")}
     )
     rows = {"requests": [jain_index(speeds["a"]), jain_index(speeds["b"])]}
     for name in (column for column in pairs.columns if column.startswith("tags.")):

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import product
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.studies.cells import Cell, at_rate, labelled
-from toolkit.experiments.studies.pool import results_of
+from toolkit.experiments.studies.cells import Cell, Shelf, at_rate, labelled
+from toolkit.experiments.studies.pool import check_processes, results_of
+from toolkit.experiments.workloads.changes import draws_alike
 from toolkit.simulate.progress import progress_bar
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
 
 __all__ = ["sweep"]
+
+logger = logging.getLogger(__name__)
 
 
 def sweep(
@@ -45,9 +51,11 @@ def sweep(
         on: What serves it, as ``run`` takes it.
         policy: One or several, or a mapping from labels to policies; None leaves the target's.
         rate: One or several, in requests per second; None leaves the workload's.
-        seeds: Of the workload's draws.
+        seeds: Of the workload's draws. Where they draw nothing, as of a trace, simulations run the
+            first of them only: the others would be the same run again.
         over: More axes: options of ``run`` by name, with the values that each takes.
-        folder: Keeps each row; what is there already is read and not run again.
+        folder: Keeps each row; what is there already is read and not run again. Rows are told
+            apart by all that they depend on: code, objects' state, globals, the toolkit's version.
         processes: How many runs at a time; more than one only of simulations.
         slo: Limits by metric, for ``goodput_per_s`` and ``goodput_share``.
         warmup_s: Leaves out what was scheduled in the first seconds of each run.
@@ -59,9 +67,14 @@ def sweep(
         whatever was done first.
 
     Raises:
-        InvalidConfig: an axis is empty or ambiguous; several processes for what is no simulation.
+        KeyboardInterrupt: at once, and also where the run of a server was interrupted, whose row
+            is not kept.
+        InvalidConfig: an axis is empty or ambiguous; several processes for what is no simulation;
+            a folder for what cannot be told from run to run.
     """
-    if processes > 1 and (isinstance(on, str) or not callable(getattr(on, "run", None))):
+    check_processes(processes)
+    is_simulation = not isinstance(on, str) and callable(getattr(on, "run", None))
+    if processes > 1 and not is_simulation:
         raise InvalidConfig(
             f"processes={processes} is for simulations; a {type(on).__name__} serves one load at "
             "a time"
@@ -80,11 +93,36 @@ def sweep(
             },
             summary={"slo": slo, "warmup_s": warmup_s},
         )
-        for labels, variant in _variants(w, rate, seeds)
+        for labels, variant in _variants(w, rate, _seeds(w, seeds, is_simulation=is_simulation))
         for name, chosen in policies.items()
         for at in product(*axes.values())
     ]
     return pd.DataFrame(_rows(cells, folder, processes, progress))
+
+
+def _seeds(w: Workload, seeds: Any, *, is_simulation: bool) -> list[int]:
+    """Return the seeds to run: of those that draw nothing, a simulation needs only the first.
+
+    Raises:
+        InvalidConfig: they are no whole numbers, or none, or one comes twice.
+    """
+    listed = list(seeds) if isinstance(seeds, Iterable) else []
+    if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in listed):
+        listed = []
+    if not listed or len(set(listed)) < len(listed):
+        raise InvalidConfig(
+            f"seeds={seeds!r} must be whole numbers, one at least and none twice, as range(5)"
+        )
+    if len(listed) == 1 or not draws_alike(w.with_seed(listed[0]), w.with_seed(listed[1])):
+        return listed
+    logger.warning(
+        "seeds draw nothing of %r, which asks the same at the same times with each of them: %s",
+        w,
+        f"one run, with seed {listed[0]}"
+        if is_simulation
+        else "its runs tell how much the target varies, not how much loads do",
+    )
+    return listed[:1] if is_simulation else listed
 
 
 def _variants(
@@ -104,16 +142,21 @@ def _rows(
     cells: list[Cell], folder: str | Path | None, processes: int, progress: bool | None
 ) -> list[dict[str, Any]]:
     """Return a row per cell, in their order; read, or run and kept."""
-    place = None if folder is None else Path(folder)
-    rows = [None if place is None else cell.kept(place) for cell in cells]
+    shelf = None if folder is None else Shelf(Path(folder), cells)
+    rows = [None if shelf is None else shelf.row(at) for at in range(len(cells))]
     missing = [at for at, row in enumerate(rows) if row is None]
     with progress_bar(len(cells), "Sweep", unit="run", progress=progress) as bar:
         bar.update(len(cells) - len(missing))
-        work = [cells[at].measure for at in missing]
+        work = [partial(_row, cells[at], at, shelf) for at in missing]
         for done, row in results_of(work, processes=processes):
-            at = missing[done]
-            rows[at] = row
-            if place is not None:
-                cells[at].keep(place, row)
+            rows[missing[done]] = row
             bar.update()
     return [row for row in rows if row is not None]
+
+
+def _row(cell: Cell, place: int, shelf: Shelf | None) -> dict[str, Any]:
+    """Return the row of a cell, kept by whoever measured it: an interrupt then loses no row."""
+    row = cell.measure()
+    if shelf is not None:
+        shelf.keep(place, row)
+    return row

@@ -7,11 +7,10 @@ block may be a part of one.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from toolkit.experiments.traces.trace import Collected, Place, Trace, opened
+from toolkit.experiments.traces.trace import Collected, Place, Trace, json_value, opened
 from toolkit.experiments.workloads.columns import Ragged
 from toolkit.experiments.workloads.given import GivenBlocks
 
@@ -34,7 +33,7 @@ def read_mooncake(path: Path, num_requests: int | None) -> Trace:
 
 def _add(collected: Collected, place: Place, line: str) -> bool:
     try:
-        entry: dict[str, Any] = json.loads(line)
+        entry: dict[str, Any] = json_value(line)
         time_ms, ids = entry["timestamp"], entry["hash_ids"]
         lengths = entry["input_length"], entry["output_length"]
     except (ValueError, TypeError, KeyError):
@@ -43,7 +42,7 @@ def _add(collected: Collected, place: Place, line: str) -> bool:
     num_prompt = place.whole(lengths[0], "input_length")
     num_output = place.whole(lengths[1], "output_length")
     num_blocks = -(-num_prompt // BLOCK_TOKENS)
-    is_list = isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < 2**63 for i in ids)
+    is_list = isinstance(ids, list) and all(type(i) is int and 0 <= i < 2**63 for i in ids)
     if not is_list or len(ids) != num_blocks:
         raise place.error(f"{num_blocks} hash_ids, one for each {BLOCK_TOKENS} tokens", ids)
     is_kept = collected.add(place.seconds(time_ms, "timestamp") / 1e3, num_prompt, num_output)

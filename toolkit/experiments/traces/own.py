@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.traces.trace import Place, Trace, opened, table_rows
+from toolkit.experiments.traces.trace import Place, Trace, json_value, opened, table_rows
 from toolkit.experiments.workloads.arrivals import AtOnce, Timing
-from toolkit.experiments.workloads.columns import Ragged, objects
+from toolkit.experiments.workloads.columns import Columns, Ragged, objects
 from toolkit.experiments.workloads.content import ChatTurns, Content, RandomTokens, SharedPrefix
 from toolkit.experiments.workloads.drawing import columns_of
 from toolkit.experiments.workloads.given import Corpus, GivenBlocks, GivenTokens
@@ -35,11 +35,12 @@ _TOKENS, _BLOCKS = "prompt_token_ids", "block_ids"
 _INTS = ("after", "num_prompt_tokens", "num_output_tokens", "priority")
 # What fits no column; also a vocabulary that holds any token.
 _TOO_LARGE = 2**31
+_ENTRY = '{"prompt_token_ids": [...], "output_len": n}'
 _TAG_TYPES: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,
-    "json": json.loads,
+    "json": json_value,
 }
 
 
@@ -129,17 +130,19 @@ def _read_csv(path: Path, file: TextIO, first: str, num_requests: int | None) ->
         tags={name: objects(values) for name, values in tags.items()},
     )
     content = _content(Place(path, 1), head["content"], rows)
+    _require_room(path, columns, content)
     return Trace(columns, content, seed=head["seed"])
 
 
 def _head(place: Place, line: str) -> dict[str, Any]:
     """Return the facts of the first line."""
     try:
-        head = json.loads(line[1:])
+        head = json_value(line[1:])
         is_good = (
             head["workload"] == _VERSION
             and isinstance(head["seed"], int)
             and isinstance(head["content"]["kind"], str)
+            and type(head["content"].get("block_tokens", 1)) is int
             and head["content"].get("block_tokens", 1) >= 1
             and set(head["tags"].values()) <= set(_TAG_TYPES)
         )
@@ -159,23 +162,52 @@ def _content(place: Place, said: dict[str, Any], rows: list[list[int]]) -> Conte
         if kind == "GivenBlocks":
             return GivenBlocks(Ragged.of(rows, dtype=np.int64), options["block_tokens"])
         return _MADE[kind](**options)
-    except (KeyError, TypeError):  # InvalidConfig says itself what is wrong
+    except (KeyError, TypeError):
         raise place.error("a content of the toolkit's", said) from None
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{place.path}, line {place.line}: {error}") from None
+
+
+def _require_room(path: Path, columns: Columns, content: Content) -> None:
+    """Refuse prompts that are no longer than what the content puts before their own tokens."""
+    own = content.num_own_tokens(columns.num_prompt_tokens, columns.num_output_tokens)
+    if len(own) and own.min() < 1:
+        place = int(own.argmin())
+        raise InvalidConfig(
+            f"{path}, request {place}: a prompt of {columns.num_prompt_tokens[place]} tokens "
+            f"leaves none of its own behind those that {content!r} puts before them"
+        )
 
 
 def _read_json(path: Path, text: str, num_requests: int | None) -> Trace:
     try:
-        entries = json.loads(text)
-        prompts = Ragged.of([entry["prompt_token_ids"] for entry in entries[:num_requests]])
-        lengths = [entry["output_len"] for entry in entries[:num_requests]]
-        outputs = np.asarray(lengths, np.int32)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise InvalidConfig(
-            f"{path}, line {getattr(error, 'lineno', 1)}: expected a CSV of Workload.to_csv or a "
-            f'JSON list of {{"prompt_token_ids": [...], "output_len": n}}: {error!r}'
-        ) from error
+        entries = json_value(text)
+    except ValueError as error:
+        raise _not_own(Place(path, getattr(error, "lineno", 1)), str(error)) from None
+    if not isinstance(entries, list):
+        raise _not_own(Place(path, 1), type(entries).__name__)
+    kept = entries[:num_requests]
+    for number, entry in enumerate(kept):
+        if not _is_prompt(entry):
+            raise InvalidConfig(
+                f"{path}, entry {number}: expected {_ENTRY}, whole numbers from 0 to "
+                f"{_TOO_LARGE - 1}, found {str(entry)[:80]!r}"
+            )
+    prompts = Ragged.of([entry["prompt_token_ids"] for entry in kept])
+    outputs = np.asarray([entry["output_len"] for entry in kept], np.int32)
     timing = AtOnce().draw(np.zeros(len(prompts)))
     return Trace(columns_of(timing, prompts.lengths, outputs), GivenTokens(prompts))
+
+
+def _is_prompt(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("prompt_token_ids"), list):
+        return False
+    numbers = [*entry["prompt_token_ids"], entry.get("output_len")]
+    return all(type(number) is int and 0 <= number < _TOO_LARGE for number in numbers)
+
+
+def _not_own(place: Place, found: str) -> InvalidConfig:
+    return place.error(f"a CSV of Workload.to_csv or a JSON list of {_ENTRY}", found)
 
 
 def _row(place: Place, text: str, name: str, length: int) -> list[int]:

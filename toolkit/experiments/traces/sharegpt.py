@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.traces.trace import Collected, Place, Trace, opened
+from toolkit.experiments.traces.trace import Collected, Place, Trace, json_value, opened
 from toolkit.experiments.workloads.columns import Ragged
 from toolkit.experiments.workloads.given import GivenTokens, encoder
 
@@ -58,7 +58,7 @@ def read_sharegpt(path: Path, num_requests: int | None, tokenizer: Any) -> Trace
 def _entries(path: Path) -> list[Any]:
     with opened(path) as file:
         try:
-            entries = json.load(file)
+            entries = json_value(file.read())
         except json.JSONDecodeError as error:
             place = Place(path, error.lineno)
             raise place.error("a JSON list of conversations", error.msg) from error

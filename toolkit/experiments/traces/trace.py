@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from toolkit.experiments.workloads.columns import Columns, objects
 from toolkit.experiments.workloads.content import RANDOM_TOKENS, Content
 from toolkit.experiments.workloads.drawing import columns_of
 
-__all__ = ["Collected", "Place", "Trace", "opened", "table_rows"]
+__all__ = ["Collected", "Place", "Trace", "json_value", "opened", "table_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Place:
     def whole(self, value: Any, name: str) -> int:
         """Return a count; ``374`` and ``374.0`` are the same."""
         try:
-            number = float(value)
+            number = _number(value)
             if number < 0 or number != int(number) or number >= 2**31:
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
@@ -55,12 +56,18 @@ class Place:
     def seconds(self, value: Any, name: str) -> float:
         """Return a time."""
         try:
-            number = float(value)
+            number = _number(value)
         except (TypeError, ValueError):
             number = float("nan")
         if not abs(number) < float("inf"):
             raise self.error(f"a number of seconds for {name}", value)
         return number
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):  # which JSON knows, and which is no number there
+        raise TypeError
+    return float(value)
 
 
 class Collected:
@@ -127,6 +134,19 @@ def opened(path: Path) -> Iterator[TextIO]:
             yield file
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} cannot be read: {error}") from error
+
+
+def json_value(text: str) -> Any:
+    """Return what a text of JSON says.
+
+    Raises:
+        json.JSONDecodeError: it is none, or lists in it are nested too deeply to be read.
+        ValueError: a number in it has too many digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
 
 
 def table_rows(

@@ -22,7 +22,24 @@ from toolkit.experiments.workloads.randomness import uniforms
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
 
-__all__ = ["head", "scaled", "with_arrivals"]
+__all__ = ["draws_alike", "head", "scaled", "with_arrivals"]
+
+
+def draws_alike(one: Workload, other: Workload) -> bool:
+    """Return whether two loads ask as much at the same times and share as much of it.
+
+    Two seeds of a trace do: only the tokens differ that nobody looks at.
+    """
+    mine, its = one.columns, other.columns
+    columns = {**mine.numbers(), **mine.tags}
+    others = {**its.numbers(), **its.tags}
+    return all(np.array_equal(columns[name], others.get(name)) for name in columns) and (
+        not one.content.shares
+        or np.array_equal(
+            one.content.num_shared_tokens(mine, one.seed),
+            other.content.num_shared_tokens(its, other.seed),
+        )
+    )
 
 
 def scaled(workload: Workload, *, rate: float, time: float, lengths: float) -> Workload:
@@ -42,7 +59,7 @@ def scaled(workload: Workload, *, rate: float, time: float, lengths: float) -> W
         f"scale({said})",
         columns=columns.replace(due_s=columns.due_s / faster * time),
         content=content,
-        rate=workload.rate * rate / time,
+        rate=None if workload._rate is None else workload._rate * rate / time,
     )
 
 
@@ -90,6 +107,6 @@ def _changed(
 
 
 def _changed_anew(
-    seed: int, *, redraw: Callable[[int], Workload], change: Callable[[Workload], Workload]
+    *, seed: int, redraw: Callable[..., Workload], change: Callable[[Workload], Workload]
 ) -> Workload:
-    return change(redraw(seed))
+    return change(redraw(seed=seed))

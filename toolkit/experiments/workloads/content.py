@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,10 @@ def block_names(kind: bytes, owner: int, places: range) -> tuple[bytes, ...]:
     return tuple(stem + place.to_bytes(4, "little") for place in places)
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and value is not True and int(value) >= 1
+
+
 @dataclass(frozen=True, slots=True)
 class RandomTokens(Content):
     """Random tokens that share no beginning: a prefix cache finds nothing."""
@@ -104,8 +109,10 @@ class SharedPrefix(Content):
     shares = True
 
     def __post_init__(self) -> None:
-        if self.num_tokens < 1 or self.num_groups < 1:
-            raise InvalidConfig(f"{self}: a shared prefix has at least one token and one group")
+        if not (_is_count(self.num_tokens) and _is_count(self.num_groups)):
+            raise InvalidConfig(
+                f"{self}: a shared prefix has a whole number of tokens and of groups, at least one"
+            )
 
     def token_ids(self, columns: Columns, arrival_id: int, *, vocab_size: int, seed: int) -> Array:
         """See `Content`."""
@@ -170,8 +177,10 @@ class ChatTurns(Content):
     shares = True
 
     def __post_init__(self) -> None:
-        if self.num_turns < 1 or not 0 <= self.think_s < np.inf:
-            raise InvalidConfig(f"{self}: at least one turn, and a time to think of 0 s or more")
+        if not (_is_count(self.num_turns) and 0 <= self.think_s < np.inf):
+            raise InvalidConfig(
+                f"{self}: a whole number of turns, at least one, and a time to think of 0 s or more"
+            )
 
     def token_ids(self, columns: Columns, arrival_id: int, *, vocab_size: int, seed: int) -> Array:
         """See `Content`."""

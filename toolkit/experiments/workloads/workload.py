@@ -75,8 +75,9 @@ class Workload:
         self._columns = drawing.draw(arrivals, lengths, content, num_requests, seed)
         self._content = content
         self._seed = seed
-        self._rate = getattr(arrivals, "rate", math.nan) * content.num_turns
-        options = {"num_requests": num_requests, "content": content}
+        # What was asked for; None where that of the columns counts.
+        self._rate: float | None = getattr(arrivals, "rate", math.nan) * content.num_turns
+        options: dict[str, Any] = {"num_requests": num_requests, "content": content}
         if tags:
             options["tags"] = tags
             drawn = {name: self._drawn(rule, f"tags.{name}") for name, rule in tags.items()}
@@ -87,9 +88,7 @@ class Workload:
             self._columns = self._columns.replace(priority=column)
         said = ", ".join(f"{name}={value!r}" for name, value in options.items())
         self._text = f"Workload({arrivals!r}, {lengths!r}, {said}, seed={seed})"
-        self._redraw: Callable[[int], Workload] = partial(
-            _drawn_anew, arrivals=arrivals, lengths=lengths, options=options
-        )
+        self._redraw: Callable[..., Workload] = partial(Workload, arrivals, lengths, **options)
 
     def _drawn(self, rule: Any, name: str) -> Any:
         return drawing.draw_column(rule, name, lambda: self.table, len(self), self._seed)
@@ -162,9 +161,9 @@ class Workload:
         drawing.check(columns)
         made = cls.__new__(cls)
         made._columns, made._content, made._seed = columns, content, seed
-        made._rate = drawing.offered_rate(columns)
+        made._rate = None
         made._text = f"Workload({name}, num_requests={len(columns)}, seed={seed})"
-        made._redraw = partial(_given_again, columns=columns, content=content, name=name)
+        made._redraw = partial(cls.from_columns, columns, content=content, name=name)
         return made
 
     def __len__(self) -> int:
@@ -182,11 +181,11 @@ class Workload:
 
     @property
     def rate(self) -> float:
-        """Requests/s: what the arrival process was asked for, or that of the trace.
+        """Requests/s: what the arrival process was asked for; counted, where a trace has the times.
 
         Infinite where all come at once; not a number where the server decides, in a closed loop.
         """
-        return self._rate
+        return drawing.offered_rate(self._columns) if self._rate is None else self._rate
 
     @property
     def columns(self) -> Columns:
@@ -252,7 +251,7 @@ class Workload:
 
     def with_seed(self, seed: int) -> Workload:
         """Return this workload drawn anew; what a trace says stays as it is."""
-        return self._redraw(seed)
+        return self._redraw(seed=seed)
 
     def _with(self, **parts: Any) -> Workload:
         made = copy(self)
@@ -294,13 +293,3 @@ class Workload:
 
     def __repr__(self) -> str:
         return self._text
-
-
-def _drawn_anew(
-    seed: int, *, arrivals: Arrivals, lengths: Lengths, options: dict[str, Any]
-) -> Workload:
-    return Workload(arrivals, lengths, seed=seed, **options)
-
-
-def _given_again(seed: int, *, columns: Columns, content: Content, name: str) -> Workload:
-    return Workload.from_columns(columns, content=content, seed=seed, name=name)

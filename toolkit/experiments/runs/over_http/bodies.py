@@ -39,7 +39,7 @@ class Speech:
         extra_body: Further fields of each request.
 
     Raises:
-        InvalidConfig: chat with token ids, or no such kind of prompt.
+        InvalidConfig: chat with token ids, no such kind of prompt, or fields that are no JSON.
     """
 
     api: str
@@ -55,6 +55,12 @@ class Speech:
             raise InvalidConfig(f"prompts={self.prompts!r} is not one of {', '.join(PROMPTS)}")
         if self.api == "chat" and self.prompts == "token_ids":
             raise InvalidConfig('a chat is text: prompts="text", or api="completions"')
+        try:
+            json.dumps(dict(self.extra_body), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidConfig(
+                f"extra_body={self.extra_body!r:.200} must be fields of a JSON object: {error}"
+            ) from error
 
     def body(self, prompt_token_ids: Sequence[int], num_output_tokens: int) -> bytes:
         """Return the JSON of one request."""

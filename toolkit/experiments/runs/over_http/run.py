@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from toolkit.client.agenda import check_max_in_flight
 from toolkit.client.processes import Outcome, ask
 from toolkit.client.target import Target, facts_of
 from toolkit.errors import InvalidConfig, ToolkitError
@@ -78,9 +80,11 @@ def run_over_http(
         InvalidConfig: an option makes no sense.
         ToolkitError: the server names no model, or a client process died.
     """
+    check_max_in_flight(max_in_flight)
+    _check_timeout(timeout_s)
     target = _target(server, api=api, api_key=api_key, headers=headers or {})
     num_processes = _num_processes(workload, processes)
-    facts = _facts(target, model)
+    facts = _facts(target, model, timeout_s=timeout_s)
     speech = Speech(
         api=api,
         model=facts["model"],
@@ -88,7 +92,7 @@ def run_over_http(
         prompts=prompts or ("text" if api == "chat" else "token_ids"),
         decode=decode,
         ignore_eos=ignore_eos,
-        extra_body=extra_body or {},
+        extra_body={} if extra_body is None else extra_body,
     )
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if warmup:
@@ -155,10 +159,15 @@ def _target(server: Any, **options: Any) -> Target:
     return replace(target, api_key=target.api_key or address.api_key)
 
 
-def _facts(target: Target, model: str | None) -> dict[str, Any]:
+def _check_timeout(timeout_s: float) -> None:
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0:
+        raise InvalidConfig(f"timeout_s={timeout_s!r} must be a number of seconds above 0")
+
+
+def _facts(target: Target, model: str | None, *, timeout_s: float) -> dict[str, Any]:
     """Return what the server says of itself; one that lists no models may still have the model."""
     try:
-        facts = facts_of(target)
+        facts = facts_of(target, timeout_s=timeout_s)
     except ToolkitError:
         if model is None:
             raise
@@ -190,6 +199,7 @@ def _watched(outcome: Outcome, workload: Workload) -> Saturation:
     return saturation(
         [answer.sent_s - answer.free_s for answer in answers],
         [answer.free_s - answer.scheduled_s for answer in answers],
+        rate=workload.rate,
         loop_lags_s=[lag_s for watch in outcome.watches for lag_s in watch.loop_lags_s],
         cpu_share=max((watch.cpu_share for watch in outcome.watches), default=math.nan),
         num_processes=len(outcome.watches),
