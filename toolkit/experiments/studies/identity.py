@@ -185,7 +185,9 @@ def _globals_of(code: CodeType) -> Iterator[str]:
 def _is_library(module_name: str | None) -> bool:
     """Return whether a module is of the toolkit, of Python, or of an installed package."""
     first = (module_name or "").partition(".")[0]
-    if first in ("toolkit", "builtins") or first in sys.stdlib_module_names - {"__main__"}:
+    if first == "__main__":  # of a user, though a notebook's kernel was started from a package
+        return False
+    if first in ("toolkit", "builtins") or first in sys.stdlib_module_names:
         return True
     path = getattr(sys.modules.get(first), "__file__", None) or ""
     return "site-packages" in path or "dist-packages" in path

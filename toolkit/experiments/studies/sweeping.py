@@ -135,7 +135,8 @@ def _variants(
             yield {"rate": drawn.rate, "seed": seed}, drawn
             continue
         for value in labelled("rate", rate).values():
-            yield {"rate": float(value), "seed": seed}, at_rate(drawn, value)
+            faster = at_rate(drawn, value)
+            yield {"rate": float(value), "seed": seed}, faster
 
 
 def _rows(
