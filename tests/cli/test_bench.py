@@ -204,7 +204,8 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
         port = taken.getsockname()[1]
     done = bench("serve", "--base-url", f"http://127.0.0.1:{port}")
     assert done.exit_code == 1
-    assert "names no model" in done.stderr
+    assert "no server answers at" in done.stderr
+    assert "refused" in done.stderr
 
 
 def test_like_runs_are_compared_metric_by_metric() -> None:

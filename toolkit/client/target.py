@@ -154,11 +154,17 @@ def facts_of(target: Target, *, timeout_s: float = _ASK_TIMEOUT_S) -> dict[str, 
         timeout_s: See ``Target.get``; it has no more than 30 s in any case.
 
     Raises:
-        ToolkitError: it names no model.
+        ToolkitError: nobody answers there, or no model is named.
     """
     try:
         answer, program = target.get("/v1/models", timeout_s=min(timeout_s, _ASK_TIMEOUT_S))
         models = [str(model["id"]) for model in answer["data"]]
         return {"server": program, "models": models, "model": models[0]}
-    except (LookupError, TypeError, ToolkitError) as error:
-        raise ToolkitError(f"{target.url} names no model: {error}") from error
+    except (LookupError, TypeError) as error:
+        raise ToolkitError(f"{target.url} names no model: {error!r}") from error
+    except ToolkitError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise ToolkitError(
+            f"no server answers at {target.url}: {error.__cause__}; is it running there?"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,5 +21,5 @@ def half_width(values: Sequence[float]) -> float:
     """
     if len(values) < 2:
         return float("nan")
-    error = float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return float(student.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * error

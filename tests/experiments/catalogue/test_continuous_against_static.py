@@ -22,7 +22,7 @@ def test_the_experiment_finds_the_closed_form(monkeypatch: pytest.MonkeyPatch) -
     for row in gains.itertuples():
         assert row.gain_in_steps == pytest.approx(row.closed_form_of_drawn, rel=0.03)
     simulated = gains[gains["on"] != "bundled model, real engine"]
-    assert simulated["gain"].tolist() == pytest.approx(simulated["gain_of_such_steps"], rel=0.1)
+    assert simulated["gain"].tolist() == pytest.approx(simulated["closed_form_in_s"], rel=0.1)
     figure = experiment.plot(result)
     assert figure.data.equals(gains)
     assert figure.to_png()[:4] == b"\x89PNG"

@@ -41,10 +41,11 @@ def test_each_seed_has_its_ratio_and_a_knee_that_lacks_is_named() -> None:
     samples = experiment._samples(knees)
     assert samples["vllm-fig12-over-oracle"] == [2.0, 1.5]
     assert samples["vllm-fig12-over-max"] == pytest.approx([4.0, math.nan], nan_ok=True)
-    assert experiment._reason(knees, (0.7, 1.6)).startswith(
-        "orca-max: no knee from 0.7 to 1.6 times the paper's; "
+    over_max, over_oracle = (
+        experiment._reason(claim, knees, (0.7, 1.6)) for claim in experiment.CLAIMS
     )
-    assert "no knee" not in experiment._reason(knees.dropna(), (0.7, 1.6))
+    assert over_max.startswith("orca-max: no knee from 0.7 to 1.6 times the paper's; ")
+    assert "no knee" not in over_oracle
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def result():
     with pytest.MonkeyPatch.context() as patch:
-        few = {way: {"alpaca": 20, "sharegpt": 2} for way in ("parallel", "beam")}
+        few = {decoding: {"alpaca": 20, "sharegpt": 2} for decoding in ("parallel", "beam")}
         patch.setitem(experiment._NUM_REQUESTS, "quick", few)
         patch.setitem(experiment._NUM_SEEDS, "quick", 2)
         return experiment.run(progress=False)
@@ -29,16 +29,16 @@ def test_every_claim_is_measured(result):
 
 def test_wider_is_more_to_share_and_beams_share_more_than_samples(result):
     saved = result.data["saved"].pivot_table(
-        index="width", columns=["load", "way"], values="saved_percent"
+        index="width", columns=["load", "decoding"], values="saved_percent"
     )
     for load in ("alpaca", "sharegpt"):
-        for way in ("parallel", "beam"):
-            assert saved[load, way].is_monotonic_increasing
+        for decoding in ("parallel", "beam"):
+            assert saved[load, decoding].is_monotonic_increasing
         assert (saved[load, "beam"] > saved[load, "parallel"]).all()
 
 
 def test_samples_save_what_the_closed_form_says(result):
-    samples = result.data["saved"].query("way == 'parallel'")
+    samples = result.data["saved"].query("decoding == 'parallel'")
     assert samples["saved_percent"].to_numpy() == pytest.approx(
         samples["closed_form_percent"].to_numpy(), rel=0.15
     )

@@ -107,10 +107,16 @@ def test_an_unknown_size_is_refused_before_anything_runs(toy: Toy) -> None:
 
 
 def test_the_table_tells_the_truth_in_a_cell(toy: Toy) -> None:
-    table = verdict_table([toy.run()])
+    table = verdict_table([toy.run()], CLAIMS)
     assert table.summary() == f"1 of 1 measured claims reproduced; {len(CLAIMS) - 1} not measured"
     html = table._repr_html_()
     assert "needs &lt;a model&gt;" in html
     assert "at least 3" in html
     assert VerdictTable(table[["id", "verdict"]])._repr_html_().startswith("<div>")
     assert isinstance(table.head(3).shape, tuple)
+
+
+def test_by_default_a_table_is_of_the_claims_of_its_experiments(toy: Toy) -> None:
+    assert list(verdict_table([toy.run()])["id"]) == [
+        claim.id for claim in CLAIMS if claim.id in Toy.CLAIMS
+    ]

@@ -62,6 +62,10 @@ def test_only_what_finished_in_both_counts() -> None:
 def test_other_workloads_are_refused() -> None:
     with pytest.raises(UnlikeRuns, match="the requests themselves differ"):
         compare(made_run(WAITS), made_run(WAITS, fingerprint="other"))
+    faster = made_run(WAITS, fingerprint="other")
+    faster.workload_description["repr"] = "Workload(Poisson(4.0))"
+    with pytest.raises(UnlikeRuns, match=r"made and Workload\(Poisson\(4.0\)\); give both"):
+        compare(made_run(WAITS), faster)
 
 
 def test_other_settings_are_refused_by_name_unless_allowed() -> None:

@@ -107,11 +107,13 @@ def test_a_query_may_be_part_of_a_wider_matrix(device: torch.device):
     assert torch.equal(paged_attention(query, *tensors[1:], scale=0.25).cpu(), expected)
 
 
+@pytest.mark.slow
 def test_a_long_context_takes_longer_splits(device: torch.device, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("toolkit.kernels.triton.attention_splits.MAX_SPLITS", 2)
     check(device, make_paged([513, 900], [1, 1], block_size=16))
 
 
+@pytest.mark.slow
 def test_few_programs_may_share_many_splits(device: torch.device, monkeypatch: pytest.MonkeyPatch):
     case = make_paged([600, 300], [1, 1], block_size=16)
     expected = attend(device, case, 0.25)
@@ -119,6 +121,7 @@ def test_few_programs_may_share_many_splits(device: torch.device, monkeypatch: p
     assert torch.equal(attend(device, case, 0.25), expected)
 
 
+@pytest.mark.slow
 def test_a_single_token_gets_the_same_bits_in_any_batch(device: torch.device):
     case = make_paged([270, 600, 33, 40], [1, 1, 1, 6], block_size=16, dtype=torch.bfloat16)
     expected = attend(device, case, 0.25)
@@ -130,6 +133,7 @@ def test_a_single_token_gets_the_same_bits_in_any_batch(device: torch.device):
         assert torch.equal(attend(device, alone, 0.25), expected[one])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "form"),
     [(torch.float32, {}), (torch.bfloat16, FORMS["all"])],

@@ -1,7 +1,7 @@
 """What it costs to let a batch end together: continuous against static batching.
 
 Yu et al. 2022 (Orca, OSDI) schedule by iteration: whoever ends leaves, whoever waits comes in. In a
-static batch seats stay empty until the longest output ends. If a step takes as long whatever is in
+static batch places stay empty until the longest output ends. If a step takes as long whatever is in
 it, the gain in throughput is E[longest of n] / E[length], which for exponential lengths is
 H_n = 1 + 1/2 + ... + 1/n, and for any other is a sum over its distribution: the closed form here.
 If a step of b requests takes a + c b, a gain of M in steps is one of (M + r) / (1 + r) in seconds,
@@ -57,15 +57,15 @@ _SIZES = {
 _EXPONENTIAL = 1.0  # the coefficient of variation at which the closed form is H_n
 _NUM_SEEDS = 3  # of the exponential lengths, whose gain is judged, on the simulated machine
 _ROUND = 3  # batches that the engine serves under one policy before the other has its turn
-_DRAWN_S = 20.0  # of the seats that are drawn over time
+_DRAWN_S = 20.0  # over which it is drawn how many run
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
-    """Serve as many clients as there are seats, continuously and in static batches.
+    """Serve as many clients as fit into a batch, continuously and in static batches.
 
-    A client asks again as soon as it is answered, so its next request waits for a seat, or for the
+    A client asks again as soon as it is answered, so its next request waits for a place, or for the
     batch to end. A gain is the ratio of output tokens per second, or per step; continuous batching
-    is measured while all seats are taken, since how the last ones empty says nothing of it.
+    is measured while the batch is full, since how it empties at the end says nothing of it.
 
     Args:
         size: "quick" or "paper" (more and longer requests).
@@ -75,13 +75,14 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     Returns:
         Tables ``gains`` (on, cv, batch size, gain in seconds and in steps, the closed form, what it
         is for the very lengths that were drawn, how much longer a step of a full batch takes than
-        one of a single request, the gain in seconds that follows, and the seed) and ``seats``
-        (policy, time in s, requests that run), of exponential lengths on the simulated machine.
+        one of a single request, what the closed form comes to in seconds for such steps, and the
+        seed) and ``running`` (policy, time in s, requests in the batch), of exponential lengths on
+        the simulated machine.
     """
     check_size(size)
     extent = _SIZES[size]
     machine = Machine("opt-13b", "A100-40GB")
-    gains, seats = [], []
+    gains, running = [], []
     draws = [(cv, seed) for cv in extent.cvs]
     draws += [(_EXPONENTIAL, seed + more) for more in range(1, _NUM_SEEDS)]
     runs = len(draws) + 1
@@ -102,7 +103,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
             row = _gain(_SIMULATED, [w], lengths, extent.batch_size, steps)
             gains.append({**row, "seed": drawn})
             if (cv, drawn) == (_EXPONENTIAL, seed):
-                seats += [_seats(name, table) for name, table in steps.items()]
+                running += [_running(name, table) for name, table in steps.items()]
             bar.update()
         lengths = GammaOutputs(extent.engine_mean, _EXPONENTIAL)
         loads = [
@@ -113,7 +114,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
         steps = steps_by_policy(loads, _policies(size_of_batch), size_of_batch)
         gains.append({**_gain(_ENGINE, loads, lengths, size_of_batch, steps), "seed": seed})
         bar.update()
-    data = {"gains": pd.DataFrame(gains), "seats": pd.concat(seats, ignore_index=True)}
+    data = {"gains": pd.DataFrame(gains), "running": pd.concat(running, ignore_index=True)}
     samples, reasons = _samples(data["gains"]), _reasons(data["gains"])
     return Result(
         "continuous_against_static", size, data, means(samples), reasons, seed, samples=samples
@@ -154,8 +155,8 @@ def _gain(
         "gain_in_steps": per_step[0] / per_step[1],
         "closed_form": closed_form(lengths, batch_size),
         "closed_form_of_drawn": in_steps,
-        "full_step": (fixed_s + each_s * batch_size) / (fixed_s + each_s),
-        "gain_of_such_steps": (in_steps + growing) / (1 + growing),
+        "full_to_single_step": (fixed_s + each_s * batch_size) / (fixed_s + each_s),
+        "closed_form_in_s": (in_steps + growing) / (1 + growing),
     }
 
 
@@ -174,7 +175,7 @@ def _seconds(steps: pd.DataFrame) -> float:
     return float((steps["duration_s"] + steps["host_gap_s"]).sum())
 
 
-def _seats(name: str, steps: pd.DataFrame) -> pd.DataFrame:
+def _running(name: str, steps: pd.DataFrame) -> pd.DataFrame:
     """Return how many run, over the first seconds."""
     steps = steps[steps["start_s"] <= steps["start_s"].iloc[0] + _DRAWN_S]
     return pd.DataFrame(
@@ -198,69 +199,66 @@ def _reasons(gains: pd.DataFrame) -> dict[str, str]:
     """Say, of both machines, what the closed form leaves out: steps that grow with the batch."""
     rows = gains[gains["cv"] == _EXPONENTIAL].groupby("on").mean()
     return {
-        claim: f"gain in steps {row['gain_in_steps']:.2f} of {row['closed_form_of_drawn']:.2f}; a "
-        f"full batch's step takes {row['full_step']:.2f} times a single request's, which leaves "
-        f"{row['gain_of_such_steps']:.2f} in seconds; measured, with prompts, {row['gain']:.2f}"
+        claim: f"gain in steps {row['gain_in_steps']:.2f} of {row['closed_form_of_drawn']:.2f}; "
+        f"a full batch's step takes {row['full_to_single_step']:.2f} times a single request's, "
+        f"which leaves {row['closed_form_in_s']:.2f} in seconds; measured, with prompts, "
+        f"{row['gain']:.2f}"
         for claim, (_, row) in zip(CLAIMS, rows.loc[[_SIMULATED, _ENGINE]].iterrows(), strict=True)
     }
 
 
 def plot(result: Result) -> DataFigure:
-    """Draw the gain over the spread of lengths, the closed form behind it, and the seats."""
-    gains, seats = result.data["gains"], result.data["seats"]
-    simulated = gains[gains["on"] == _SIMULATED]
-    lines = simulated.groupby("cv", as_index=False).mean(numeric_only=True)  # over the seeds
-    engine = gains[gains["on"] == _ENGINE]
+    """Draw the gain over the spread of lengths with its closed forms, and how many run."""
+    gains = result.data["gains"]
     with style():
-        fig = figure(width_in=7.0, height_in=2.8)
+        fig = figure(width_in=7.4, height_in=3.1)
         left, right = fig.subplots(1, 2, width_ratios=(1.25, 1))
-        batch_size = int(simulated["batch_size"].iloc[0])
-        left.plot(
-            simulated["cv"],
-            simulated["closed_form"],
-            color=PAPER_COLOUR,
-            label=f"E[longest of {batch_size}] / E[length]",
-        )
-        for number, (column, label) in enumerate(
-            (("gain_in_steps", "per step"), ("gain", "per second, OPT-13B"))
-        ):
-            points = {**look(number)._asdict(), "linestyle": "none"}
-            left.plot(simulated["cv"], simulated[column], label=label, **points)
-        left.plot(
-            engine["cv"],
-            engine["gain"],
-            label=f"real engine, batch {int(engine['batch_size'].iloc[0])}",
-            **{**look(2)._asdict(), "linestyle": "none"},
-        )
-        left.plot(engine["cv"], engine["closed_form_of_drawn"], "_", color=PAPER_COLOUR, ms=14)
-        left.plot(
-            lines["cv"],
-            lines["gain_of_such_steps"],
-            color=PAPER_COLOUR,
-            linestyle=":",
-            label="the same, of growing steps",
-        )
-        left.set(
-            xlabel="standard deviation / mean of output lengths",
-            ylabel="throughput, continuous / static",
-            title="What an even end costs",
-            ylim=(0, 1.5 * gains["closed_form"].max()),
-        )
-        left.legend(loc="upper left")
-        for number, (name, rows) in enumerate(seats.groupby("policy", sort=False)):
-            right.step(
-                rows["time_s"],
-                rows["num_running"],
-                where="post",
-                color=look(number).color,
-                label=name,
-            )
-        right.set(
-            xlabel="time (s)",
-            ylabel="seats that are taken",
-            title="Exponential lengths",
-            ylim=(0, 1.25 * batch_size),
-        )
-        right.legend(loc="upper right", ncols=2)
+        _draw_gains(left, gains)
+        _draw_running(right, result.data["running"])
         fig.data = gains
     return fig
+
+
+def _draw_gains(axes: Any, gains: pd.DataFrame) -> None:
+    simulated, engine = gains[gains["on"] == _SIMULATED], gains[gains["on"] == _ENGINE]
+    batch_size = int(simulated["batch_size"].iloc[0])
+    lines = simulated.groupby("cv")[["closed_form", "closed_form_in_s"]].mean()
+    for column, dash, label in (
+        ("closed_form", "-", f"closed form, batch of {batch_size}"),
+        ("closed_form_in_s", ":", "the same, if fuller batches step slower"),
+    ):
+        axes.plot(lines.index, lines[column], dash, color=PAPER_COLOUR, label=label)
+    marks = (
+        (simulated, "gain_in_steps", "simulated, per step"),
+        (simulated, "gain", "simulated, per second"),
+        (engine, "gain", "real engine, per second"),
+    )
+    for number, (rows, column, label) in enumerate(marks):
+        axes.plot(
+            rows["cv"], rows[column], label=label, **{**look(number)._asdict(), "linestyle": "none"}
+        )
+    label = f"closed form of its lengths, batch of {int(engine['batch_size'].iloc[0])}"
+    axes.plot(
+        engine["cv"], engine["closed_form_of_drawn"], "_", color=look(2).color, ms=14, label=label
+    )
+    axes.set(
+        xlabel="standard deviation / mean of output lengths",
+        ylabel="throughput, continuous / static",
+        title="Gain of continuous batching",
+        ylim=(0, 1.75 * gains["closed_form"].max()),
+    )
+    axes.legend(loc="upper left")
+
+
+def _draw_running(axes: Any, running: pd.DataFrame) -> None:
+    for number, (name, rows) in enumerate(running.groupby("policy", sort=False)):
+        axes.step(
+            rows["time_s"], rows["num_running"], where="post", color=look(number).color, label=name
+        )
+    axes.set(
+        xlabel="time (s)",
+        ylabel="requests in the batch",
+        title="Exponential lengths, simulated",
+        ylim=(0, 1.25 * running["num_running"].max()),
+    )
+    axes.legend(loc="upper right", ncols=2)

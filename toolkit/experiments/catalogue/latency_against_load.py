@@ -27,7 +27,7 @@ import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size, means
 from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, ENGINE_OF_2023
-from toolkit.experiments.plots import DataFigure, figure, look, style
+from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.studies.sweeping import sweep
 from toolkit.experiments.workloads.arrivals import Poisson
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
@@ -37,7 +37,9 @@ from toolkit.simulate import Machine, progress_bar
 __all__ = ["CLAIMS", "LIMIT_S", "TITLE", "knee", "plot", "run"]
 
 TITLE = "How much load does each way of giving out memory sustain?"
-CLAIMS = ("vllm-fig12-over-max", "vllm-fig12-over-oracle")
+# By claim, whose rate it is that paging's is divided by.
+_OVER = {"vllm-fig12-over-max": "orca-max", "vllm-fig12-over-oracle": "orca-oracle"}
+CLAIMS = tuple(_OVER)
 LIMIT_S = 0.5  # of normalized latency, s per output token, in a load of an hour
 
 # Where the paper's curves turn up, requests/s, read off its plots: good to a tick of the axis.
@@ -108,7 +110,7 @@ def run(
             bar.update()
     data = {"curves": pd.concat(curves, ignore_index=True), "knees": pd.DataFrame(knees)}
     samples = _samples(data["knees"])
-    reasons = dict.fromkeys(CLAIMS, _reason(data["knees"], _FACTORS[size]))
+    reasons = {claim: _reason(claim, data["knees"], _FACTORS[size]) for claim in CLAIMS}
     return Result(
         "latency_against_load", size, data, means(samples), reasons, seed, samples=samples
     )
@@ -142,10 +144,11 @@ def _knee(rows: pd.DataFrame, num_requests: int) -> dict[str, float]:
     return {"rate": at, "limit_s": limit_s(at)}
 
 
-def _reason(knees: pd.DataFrame, factors: Sequence[float]) -> str:
-    """Say what the ratios are of, and which allocators have no knee where one was looked for."""
+def _reason(claim: str, knees: pd.DataFrame, factors: Sequence[float]) -> str:
+    """Say what a ratio is of, and which of the two has no knee where one was looked for."""
     said = "rates at the limit, OPT-13B and ShareGPT alone; the paper's range is over three models"
-    lacking = knees[(knees["load"] == "sharegpt") & knees["rate"].isna()]["allocator"].unique()
+    is_of = (knees["load"] == "sharegpt") & knees["allocator"].isin(["paged", _OVER[claim]])
+    lacking = knees[is_of & knees["rate"].isna()]["allocator"].unique()
     if not len(lacking):
         return said
     return (
@@ -159,10 +162,7 @@ def _samples(knees: pd.DataFrame) -> dict[str, list[float]]:
     rates = knees[knees["load"] == "sharegpt"].pivot(
         index="seed", columns="allocator", values="rate"
     )
-    return {
-        "vllm-fig12-over-max": (rates["paged"] / rates["orca-max"]).tolist(),
-        "vllm-fig12-over-oracle": (rates["paged"] / rates["orca-oracle"]).tolist(),
-    }
+    return {claim: (rates["paged"] / rates[name]).tolist() for claim, name in _OVER.items()}
 
 
 def plot(result: Result) -> DataFigure:
@@ -192,13 +192,15 @@ def plot(result: Result) -> DataFigure:
                 )
             axes.set(
                 title=f"OPT-13B, {_TITLES[load]}",
-                xlabel="requests/s  (ticks on the axis: knees of the paper)",
+                xlabel="offered load (requests/s)",
                 ylabel="normalized latency (s/token)",
                 ylim=(0, 2 * knees["limit_s"].max()),
                 xlim=(0, None),
             )
+        for mark, name in (("x", "knee"), ("|", "knee in the paper")):
+            axes.plot([], [], mark, color=PAPER_COLOUR, markersize=8, label=name)
         handles, names = axes.get_legend_handles_labels()
-        fig.legend(handles, names, loc="outside lower center", ncols=2 * len(loads))
+        fig.legend(handles, names, loc="outside lower center", ncols=3 * len(loads))
         fig.data = curves.merge(
             knees.rename(columns={"rate": "knee_rate"}), on=["load", "allocator", "seed"]
         )

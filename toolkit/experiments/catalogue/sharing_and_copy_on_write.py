@@ -25,18 +25,18 @@ from toolkit.simulate import closed_form_sharing, progress_bar, saved_by_sharing
 __all__ = ["CLAIMS", "TITLE", "plot", "run"]
 
 TITLE = "How much memory do samples and beams share?"
-WAYS = ("parallel", "beam")
+DECODINGS = ("parallel", "beam")
 WIDTHS = (2, 4, 6)
 _LOADS = {"alpaca": Alpaca, "sharegpt": ShareGPT}
 _CLAIMED = {"alpaca": WIDTHS, "sharegpt": (2, 6)}
 CLAIMS = tuple(
-    f"vllm-fig15-{load}-{way}-{width}"
+    f"vllm-fig15-{load}-{decoding}-{width}"
     for load, widths in _CLAIMED.items()
-    for way in WAYS
+    for decoding in DECODINGS
     for width in widths
 )
 
-_CELL = ["load", "way", "width"]
+_CELL = ["load", "decoding", "width"]
 _PERCENTS = ["saved_percent", "closed_form_percent", "paper_percent"]
 _GOLDEN = (5**0.5 - 1) / 2
 # A beam takes many times as long as a sample.
@@ -54,7 +54,7 @@ _NUM_SEEDS = {"quick": 1, "paper": 3}
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
-    """Serve both loads with each way and width, and look at the block tables as they go.
+    """Serve both loads with each decoding and width, and look at the block tables as they go.
 
     Args:
         size: "quick" (one seed) or "paper" (ten times as many requests, three seeds).
@@ -65,20 +65,22 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
         InvalidConfig: there is no such size.
     """
     check_size(size)
-    cells = list(product(_LOADS, WAYS, WIDTHS, range(seed, seed + _NUM_SEEDS[size])))
+    cells = list(product(_LOADS, DECODINGS, WIDTHS, range(seed, seed + _NUM_SEEDS[size])))
     rows = []
     with progress_bar(len(cells), "Sharing", unit="load", progress=progress) as bar:
-        for load, way, width, drawn in cells:
-            lengths = _lengths(load, _NUM_REQUESTS[size][way][load], drawn)
-            saved = saved_by_sharing(lengths, way, width, seed=drawn)
-            expected = closed_form_sharing(lengths, width) if way == "parallel" else float("nan")
-            published = _published(load, way, width)
-            rows.append((load, way, width, drawn, 100 * saved, 100 * expected, published))
+        for load, decoding, width, drawn in cells:
+            lengths = _lengths(load, _NUM_REQUESTS[size][decoding][load], drawn)
+            saved = saved_by_sharing(lengths, decoding, width, seed=drawn)
+            expected = (
+                closed_form_sharing(lengths, width) if decoding == "parallel" else float("nan")
+            )
+            published = _published(load, decoding, width)
+            rows.append((load, decoding, width, drawn, 100 * saved, 100 * expected, published))
             bar.update()
     table = pd.DataFrame(rows, columns=[*_CELL, "seed", *_PERCENTS])
     samples = {
-        f"vllm-fig15-{load}-{way}-{width}": saved.tolist()
-        for (load, way, width), saved in table.groupby(_CELL)["saved_percent"]
+        f"vllm-fig15-{load}-{decoding}-{width}": saved.tolist()
+        for (load, decoding, width), saved in table.groupby(_CELL)["saved_percent"]
         if width in _CLAIMED[load]
     }
     return Result(
@@ -102,8 +104,8 @@ def plot(result: Result) -> Any:
         panels = figure.subplots(1, len(_LOADS), sharey=True)
         for axes, (load, kind) in zip(panels, _LOADS.items(), strict=True):
             own = table[table["load"] == load]
-            for index, way in enumerate(WAYS):
-                _bars(axes, own[own["way"] == way], index, plots)
+            for index, decoding in enumerate(DECODINGS):
+                _bars(axes, own[own["decoding"] == decoding], index, plots)
             axes.set_title(kind.__name__)
             axes.set_xticks(range(len(WIDTHS)), map(str, WIDTHS))
             axes.set_xlabel("sequences of a prompt")
@@ -127,10 +129,10 @@ def _lengths(load: str, num_requests: int, seed: int) -> list[tuple[int, int]]:
     return list(zip(prompt.tolist(), output.tolist(), strict=True))
 
 
-def _published(load: str, way: str, width: int) -> float:
+def _published(load: str, decoding: str, width: int) -> float:
     if width not in _CLAIMED[load]:
         return float("nan")
-    return find_claim(f"vllm-fig15-{load}-{way}-{width}").value
+    return find_claim(f"vllm-fig15-{load}-{decoding}-{width}").value
 
 
 def _reason(claim_id: str) -> str:
@@ -141,13 +143,13 @@ def _reason(claim_id: str) -> str:
 def _bars(axes: Any, table: pd.DataFrame, index: int, plots: Any) -> None:
     width = 0.38
     places = np.arange(len(table)) + (index - 0.5) * width
-    way = table["way"].iloc[0]
-    label = {"parallel": "parallel samples", "beam": "beam search"}[way]
+    decoding = table["decoding"].iloc[0]
+    label = {"parallel": "parallel samples", "beam": "beam search"}[decoding]
     axes.bar(places, table["saved_percent"], width, color=plots.COLOURS[index], label=label)
     paper = axes.scatter(
         places, table["paper_percent"], marker="x", s=30, color=plots.PAPER_COLOUR, zorder=5
     )
-    if way == "beam":
+    if decoding == "beam":
         paper.set_label("paper")
         return
     axes.scatter(

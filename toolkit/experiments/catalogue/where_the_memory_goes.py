@@ -24,7 +24,7 @@ import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size, means
 from toolkit.experiments.claims.table import find_claim
-from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
+from toolkit.experiments.plots import DataFigure, figure, look, style
 from toolkit.experiments.workloads.arrivals import Poisson
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.workloads.workload import Workload
@@ -75,6 +75,11 @@ _FIG2 = tuple(
 )
 _FIG13 = tuple(f"vllm-fig13-{load}-{allocator}" for load in _LOADS for allocator in ALLOCATORS)
 CLAIMS = ("vllm-orca-max-batch", *_FIG2, *_FIG13)
+
+# Whose bar it is: how far it stands from the allocator's place, and how opaque it is.
+_SIDES = {"measured": (-0.2, 1.0), "paper": (0.2, 0.4)}
+# Orca's three by how they reserve, as the ticks have no room for more.
+_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
@@ -161,10 +166,10 @@ def _share_drawn(allocator: str) -> str:
 
 
 def plot(result: Result) -> DataFigure:
-    """Draw figure 2 as stacked bars and figure 13 as bars; dashes are the paper's values."""
+    """Draw figure 2 as stacked bars and figure 13 as bars; the paper's stand beside, paler."""
     with style():
-        fig = figure(width_in=7.2, height_in=3.0)
-        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.4, 1, 1))
+        fig = figure(width_in=7.6, height_in=3.0)
+        parts, sharegpt, alpaca = fig.subplots(1, 3, width_ratios=(1.1, 1, 1))
         rows = _draw_parts(parts, result)
         for axes, load, title in (
             (sharegpt, "sharegpt", "ShareGPT, 2 req/s"),
@@ -176,31 +181,25 @@ def plot(result: Result) -> DataFigure:
 
 
 def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
-    """Stack the parts of each allocator, the paper's beside, paler; return what was drawn."""
+    """Stack the parts of each allocator; return what was drawn."""
     memory = result.data["memory"]
-    shares = memory[memory["load"] == "sharegpt"].groupby(["allocator", "part"])
-    means_of = shares[["share_of_all", "share_of_allocated"]].mean()
+    parts = memory[memory["load"] == "sharegpt"].groupby(["allocator", "part"])
+    shares = parts[["share_of_all", "share_of_allocated"]].mean()
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
-        tops = {"measured": 0.0, "paper": 0.0}
+        tops = dict.fromkeys(_SIDES, 0.0)
         for number, (part, name) in enumerate(_PARTS.items()):
             claim = f"vllm-fig2-{allocator}-{name}"
             heights = {
-                "measured": 100 * float(means_of.at[(allocator, part), _share_drawn(allocator)]),
+                "measured": 100 * float(shares.at[(allocator, part), _share_drawn(allocator)]),
                 "paper": find_claim(claim).value if claim in _FIG2 else 0.0,
             }
-            for side, (source, height) in enumerate(heights.items()):
+            for source, height in heights.items():
                 if not height > 0:
                     continue
-                axes.bar(
-                    at + (-0.19, 0.19)[side],
-                    height,
-                    0.36,
-                    bottom=tops[source],
-                    color=look(number).color,
-                    alpha=(1.0, 0.4)[side],
-                    label=part.replace("_", " ") if side == at == 0 else None,
-                )
+                bar = _draw_bar(axes, at, height, source, look(number).color, tops[source])
+                if at == 0 and source == "measured":
+                    bar.set_label(part.replace("_", " "))
                 tops[source] += height
                 rows.append(
                     {
@@ -211,51 +210,47 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
                         "value": height,
                     }
                 )
-    axes.set(
-        ylabel="share of KV memory (%)",
-        ylim=(0, 100),
-        title="KV memory (paler: the paper)",
-    )
-    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
-    axes.grid(axis="x", visible=False)
+    axes.set(ylabel="share of KV memory (%)", ylim=(0, 100), title="KV memory")
+    _name_allocators(axes)
     axes.get_figure().legend(loc="outside lower center", ncols=4)
+    axes.get_figure().suptitle("paler bars: the paper's", x=1, ha="right", fontsize="small")
     return rows
 
 
 def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict[str, Any]]:
-    """Draw the requests that ran at once, a dash where the paper has them."""
+    """Draw the requests that ran at once, on average; a black line spans the seeds."""
     batched = result.data["batched"]
     running = batched[batched["load"] == load].groupby("allocator")["num_running"]
     rows = []
     for at, allocator in enumerate(ALLOCATORS):
         seeds = running.get_group(allocator)
-        measured, lowest, highest = float(seeds.mean()), float(seeds.min()), float(seeds.max())
-        claimed = find_claim(f"vllm-fig13-{load}-{allocator}").value
-        axes.bar(at, measured, 0.62, color=_BAR_COLOUR)
-        axes.vlines(at, lowest, highest, color=look(0).color, label=None if at else "seeds")
-        axes.hlines(
-            claimed, at - 0.4, at + 0.4, color=PAPER_COLOUR, label=None if at else "paper", lw=1.6
-        )
-        axes.annotate(
-            f"{measured:.3g}",
-            (at, max(highest, claimed)),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize="small",
-        )
-        rows += [
-            {"panel": load, "allocator": allocator, "source": source, "value": value}
-            for source, value in (("measured", measured), ("paper", claimed))
-        ]
+        published = find_claim(f"vllm-fig13-{load}-{allocator}").value
+        for source, value, top in (
+            ("measured", float(seeds.mean()), float(seeds.max())),
+            ("paper", published, published),
+        ):
+            _draw_bar(axes, at, value, source, look(0).color)
+            place = at + _SIDES[source][0]
+            text = f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+            axes.annotate(
+                text, (place, top), (0, 1), textcoords="offset points", ha="center", fontsize=6.5
+            )
+            rows.append({"panel": load, "allocator": allocator, "source": source, "value": value})
+        axes.vlines(at + _SIDES["measured"][0], seeds.min(), seeds.max(), color="black", lw=1)
     axes.set(ylabel="requests that run at once", title=title)
     axes.margins(y=0.1)
-    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
-    axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper left")
+    _name_allocators(axes)
     return rows
 
 
-_BAR_COLOUR = "#56B4E9"
-# Orca's three by how they reserve, as the ticks have no room for more.
-_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
+def _draw_bar(
+    axes: Any, at: int, height: float, source: str, colour: str, bottom: float = 0.0
+) -> Any:
+    """Draw one bar of an allocator: what was measured, or the paper's, to the right and paler."""
+    place, alpha = _SIDES[source]
+    return axes.bar(at + place, height, 0.38, bottom=bottom, color=colour, alpha=alpha)
+
+
+def _name_allocators(axes: Any) -> None:
+    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    axes.grid(axis="x", visible=False)

@@ -138,13 +138,18 @@ def run_experiment(
     return result
 
 
-def verdict_table(results: Iterable[Result], claims: Iterable[Claim] = CLAIMS) -> VerdictTable:
-    """Judge claims by results that are there already; columns as ``verdicts`` has them."""
+def verdict_table(results: Iterable[Result], claims: Iterable[Claim] | None = None) -> VerdictTable:
+    """Judge claims by results that are there already; columns as ``verdicts`` has them.
+
+    Without ``claims``: those that the results' experiments are there to measure.
+    """
     owners = {
         claim_id: result
         for result in results
         for claim_id in (*find(result.name).CLAIMS, *result.measured)
     }
+    if claims is None:
+        claims = [claim for claim in CLAIMS if claim.id in owners]
     return VerdictTable([_row(claim, owners.get(claim.id)) for claim in claims], columns=COLUMNS)
 
 

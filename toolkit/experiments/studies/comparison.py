@@ -142,9 +142,12 @@ def jain_index(shares: Any) -> float:
 def _require_alike(a: Run, b: Run, allowed: set[str]) -> None:
     one, other = a.workload_description, b.workload_description
     if one.get("fingerprint") != other.get("fingerprint"):
-        differing = _differing(one, other) - {"fingerprint"}
-        what = ", ".join(sorted(differing)) or "the requests themselves"
-        raise UnlikeRuns(f"the runs had other workloads: {what} differ; give both the same one")
+        texts = one.get("repr"), other.get("repr")
+        if texts[0] == texts[1]:
+            what = f"both are {texts[0]}, but the requests themselves differ"
+        else:
+            what = f"{texts[0]} and {texts[1]}"
+        raise UnlikeRuns(f"the runs had other workloads: {what}; give both the same one")
     unlike = sorted(_differing(a.settings, b.settings) - allowed)
     if unlike:
         told = ", ".join(
