@@ -54,7 +54,8 @@ def error_bound(linear: QuantizedLinear, dense: Tensor, x: Tensor, expected: Ten
     bound = activation_step(x, path) @ dense.abs().T  # activations rounded
     if "as int8" in path:
         # Each weight is moved by half a step of its channel: 8 / 127 of its largest scale.
-        steps = linear._scales.double().abs().amax(dim=1).flatten()[: len(dense)] * 8 / 127
+        _, scales, _ = linear._parts
+        steps = scales.double().abs().amax(dim=1).flatten()[: len(dense)] * 8 / 127
         # A ratio of scales is cut to 1/2048, times at most 8.
         bound += x.double().abs().sum(dim=1, keepdim=True) * steps * (0.5 + 8 / 2048)
         bound *= 1.01  # the products of both errors
