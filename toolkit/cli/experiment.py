@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from toolkit.cli.console import err, out
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # pandas waits until a command needs it
     from toolkit.experiments.claims.judging import VerdictTable
 
 __all__ = ["experiment", "report"]
+
+_STYLES = {"✓": "green", "✗": "red", "–": "dim"}  # by a verdict's mark
 
 experiment = typer.Typer(
     name="experiment",
@@ -79,9 +82,7 @@ def report(
 
 
 def _show(verdicts: VerdictTable, *, title: str) -> None:
-    """Print a row per claim, and below it how many hold."""
-    table = Table("quantity", "claimed", "measured", "verdict", "why", title=title)
-    for row in verdicts.shown():
-        table.add_row(row["quantity"], row["claimed"], row["measured"], row["verdict"], row["why"])
-    out.print(table)
-    out.print(verdicts.summary())
+    """Print what a cell shows, in colours by verdict."""
+    out.print(Text(title, style="bold"))
+    for line in repr(verdicts).splitlines():
+        out.print(Text(line, style=_STYLES.get(line[:1], "")))

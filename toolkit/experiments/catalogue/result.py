@@ -14,6 +14,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue.basis import basis
+from toolkit.files import ready_to_write
 from toolkit.record.environment import environment
 
 __all__ = ["SIZES", "Experiment", "Result", "check_size", "means"]
@@ -56,8 +57,7 @@ class Result:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``experiment.json`` and a CSV file per table into a folder; return the folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = ready_to_write(Path(folder) / _FILE).parent
         for name, table in self.data.items():
             table.to_csv(folder / f"{name}.csv", index=False)
         facts = {
