@@ -60,7 +60,7 @@ def run_experiments(
         place = result.save(output / name)
         figure = find(name).plot(result)
         for ending in ("png", "pdf"):
-            figure.savefig(place / f"figure.{ending}")
+            figure.savefig(place / f"figure.{ending}", bbox_inches="tight", pad_inches=0.04)
         claims = [find_claim(claim_id) for claim_id in find(name).CLAIMS]
         if claims:
             _show(verdict_table([result], claims), title=find(name).TITLE)

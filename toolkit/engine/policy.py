@@ -14,10 +14,11 @@ every request ends. The contract:
 
 ``rank`` orders those that run and those that wait; those that run are served first. ``admit`` says
 whether a request may start now; it may answer ``NOBODY`` in place of False where whoever stands
-behind the request may not either, so that a step need not ask a long line one by one. ``chunk`` says how many tokens it gets in this step, of the
-``budget`` that is left: more than it lacks is cut, and a newcomer gets one at least (``admit`` is
-where to keep it waiting). If nobody got a token and nobody could start, those that run are asked
-once more, with a view in which nobody waits. ``victim`` chooses who gives up its blocks.
+behind the request may not either, so that a step need not ask a long line one by one. ``chunk``
+says how many tokens it gets in this step, of the ``budget`` that is left: more than it lacks is
+cut, and a newcomer gets one at least (``admit`` is where to keep it waiting). If nobody got a token
+and nobody could start, those that run are asked once more, with a view in which nobody waits.
+``victim`` chooses who gives up its blocks.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def test_a_row_says_of_how_many_seeds_it_is_and_how_they_scatter(toy: Toy) -> No
     assert math.isnan(one["error"].iloc[0])
     assert one.summary() == "1 of 1 measured claims reproduced; 1 of one seed; 1 not measured"
     toy.sampled = (6.0, 7.0, 8.0)
+    assert verdict_table([], []).summary() == "0 claims, none of them measured"
     three = verdicts(only="toy", progress=False)
     assert three["error"].iloc[0] == pytest.approx(2.484, abs=1e-3)
     assert three["is_within_noise"].tolist() == [True, False]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue.basis import basis
+from toolkit.html_table import facts_html
 from toolkit.files import ready_to_write
 from toolkit.record.environment import environment
 
@@ -54,6 +55,18 @@ class Result:
             f"Result of {self.name}, {self.size}, seed {self.seed}: {num} "
             f"claim{'' if num == 1 else 's'} measured, tables: {', '.join(self.data) or 'none'}"
         )
+
+    def _repr_html_(self) -> str:
+        tables = (f'data["{name}"], {len(table)} rows' for name, table in self.data.items())
+        facts = {
+            "size": self.size,
+            "seed": str(self.seed),
+            "claims measured": str(len(self.measured)),
+            "tables": "; ".join(tables) or "none",
+        }
+        has_verdicts = bool(self.measured or self.reasons)
+        code = "experiments.verdict_table([result])" if has_verdicts else ""
+        return facts_html(f"Result of {self.name}", facts, code=code)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``experiment.json`` and a CSV file per table into a folder; return the folder."""

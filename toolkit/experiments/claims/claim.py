@@ -91,8 +91,9 @@ class Claim:
         if self.high is not None:
             high = self.told(self.high)
             return f"{_number(self.value)} to {high}" if self.value else f"at most {high}"
-        is_least = self.kind == "shape" and self.unit != HOLDS
-        return ("at least " if is_least else "") + self.told(self.value)
+        if self.unit == HOLDS:
+            return "to hold"
+        return ("at least " if self.kind == "shape" else "") + self.told(self.value)
 
     @property
     def allowed(self) -> str:
@@ -173,7 +174,7 @@ class Claim:
         side = "above" if measured > nearest else "below"
         if self.kind == "exact" or not nearest:
             return f"{away:.3g} {side}"
-        return f"{100 * away / abs(nearest):.1f} % {side}"
+        return f"{100 * away / abs(nearest):,.1f} % {side}"
 
     def _missed(self, off: str) -> str:
         """Say of a number that is too far off how far, and what would have been near enough."""

@@ -33,6 +33,8 @@ class VerdictTable(pd.DataFrame):
     def summary(self) -> str:
         """Return in one line how many claims hold."""
         measured = self[self["measured"].notna()]
+        if not len(measured):
+            return f"{len(self)} claims, none of them measured"
         num_good = int((measured["verdict"] == REPRODUCED).sum())
         num_missing = len(self) - len(measured)
         missing = f"; {num_missing} not measured" if num_missing else ""

@@ -21,6 +21,7 @@ _MARKS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_MEASURED: "–"}
 # The mark tells them apart; the colours, of a palette for all eyes, are in addition.
 _STYLES = {REPRODUCED: "color:#009e73", NOT_REPRODUCED: "color:#d55e00", NOT_MEASURED: ""}
 _MUTED = "opacity:.6"
+_WORDS = ("quantity", "why")  # columns whose text may go on in the next line
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NOISE = "within noise: other seeds may turn the verdict"
 _BRACKETS = "in brackets: the tolerance, set before anything was measured"
@@ -100,10 +101,11 @@ def _line(row: Mapping[str, Any], marks: Mapping[str, str]) -> Line:
     own, common = [], []
     for part in _parts(row):
         if part in marks:
-            common.append(marks[part])
+            common.append(part)
         elif verdict != REPRODUCED or part == _NOISE:
             own.append(part)
-    why = " ".join(filter(None, ["; ".join(own), " ".join(common)]))
+    notes = [mark for part, mark in marks.items() if part in common]
+    why = " ".join(filter(None, ["; ".join(own), *notes]))
     measured = claim.told(row["measured"], error=row["error"]) if is_measured else ""
     return Line(verdict, claim.quantity, claim.claimed, claim.allowed, measured, row["off"], why)
 
@@ -142,13 +144,14 @@ def _group_html(group: Group) -> str:
 
 def _line_html(line: Line) -> str:
     style = _STYLES[line.verdict]
-    first, *rest = astuple(line)
-    cells = "".join(f'<td style="{CELL}">{escape(text)}</td>' for text in rest)
     muted = f";{_MUTED}" if line.verdict == NOT_MEASURED else ""
-    return (
-        f'<tr style="background:transparent{muted}"><td style="{CELL};white-space:nowrap">'
-        f'<span style="{style}">{line.mark}</span> {escape(first)}</td>{cells}</tr>'
+    cells = {name: escape(text) for name, text in zip(_heads(), astuple(line), strict=True)}
+    cells["verdict"] = f'<span style="{style}">{line.mark}</span> {cells["verdict"]}'
+    told = "".join(
+        f'<td style="{CELL}{"" if name in _WORDS else ";white-space:nowrap"}">{text}</td>'
+        for name, text in cells.items()
     )
+    return f'<tr style="background:transparent{muted}">{told}</tr>'
 
 
 def shown_text(told: Shown, summary: str) -> str:
