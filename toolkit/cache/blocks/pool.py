@@ -191,12 +191,18 @@ class BlockPool:
 
     def set_name(self, block_id: int, name: bytes) -> None:
         """Let later prompts find a full, held block; the first block of that content wins."""
-        if name in self._index or self._names[block_id] is not None:
-            return
-        self._index[name] = block_id
-        self._names[block_id] = name
-        if self.observer is not None:
-            self.observer.block_cached(block_id)
+        self.set_names((block_id,), (name,))
+
+    def set_names(self, block_ids: Iterable[int], names: Iterable[bytes]) -> None:
+        """Do as ``set_name`` for several blocks."""
+        observer = self._listener
+        for block_id, name in zip(block_ids, names, strict=True):
+            if name in self._index or self._names[block_id] is not None:
+                continue
+            self._index[name] = block_id
+            self._names[block_id] = name
+            if observer is not None:
+                observer.block_cached(block_id)
 
     def forget(self, block_id: int) -> None:
         """Take the name of a held block away: its content is about to change."""

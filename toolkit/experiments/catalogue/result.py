@@ -14,8 +14,8 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue.basis import basis
-from toolkit.html_table import facts_html
 from toolkit.files import ready_to_write
+from toolkit.html_table import facts_html
 from toolkit.record.environment import environment
 
 __all__ = ["SIZES", "Experiment", "Result", "check_size", "means"]
