@@ -142,6 +142,7 @@ def test_serve_writes_a_folder_from_which_it_can_be_asked_again(
     server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
+    folder.mkdir()  # one that is there is as good as one that is not
     trace = tmp_path / "trace.csv"
     trace.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"

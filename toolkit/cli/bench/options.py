@@ -27,6 +27,7 @@ __all__ = [
     "MaxNumBatchedTokens",
     "NumThreads",
     "Output",
+    "OutputOrFolder",
     "OutputLen",
     "Quantization",
     "Repeats",
@@ -76,6 +77,20 @@ def _writable(path: Path | None) -> Path | None:
     return None if path is None else ready_to_write(path)
 
 
+def _writable_or_folder(path: Path | None) -> Path | None:
+    """Make the folder of a file, or the folder itself where the name is not that of JSON."""
+    if path is None or path.suffix == ".json":
+        return _writable(path)
+    return ready_to_write(path / "result.json").parent
+
+
+OutputOrFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the result to this file, as JSON; into a folder, with all that was measured.",
+        callback=_writable_or_folder,
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(help="Write the result to this file, as JSON.", callback=_writable),
