@@ -20,8 +20,8 @@ class DueLine(Generic[T]):
     >>> line = DueLine[str]()
     >>> line.add(0, "question", due_s=1.0)
     >>> line.add(1, "next question", due_s=0.5, after=0)
-    >>> line.next_s, line.pop(), line.next_s
-    (1.0, (1.0, 0, 'question'), inf)
+    >>> line.take(0.5), line.take(1.0), line.next_s
+    (None, (1.0, 0, 'question'), inf)
     >>> line.ended(0, 3.0)
     >>> line.next_s
     3.5
@@ -58,8 +58,10 @@ class DueLine(Generic[T]):
         else:
             self._followers.setdefault(after, []).append((due_s, arrival_id, item))
 
-    def pop(self) -> tuple[float, int, T]:
-        """Take the next one: when it is due, its id, and the item."""
+    def take(self, now_s: float) -> tuple[float, int, T] | None:
+        """Take the next one if it is due: since when, its id, and the item; else return None."""
+        if not self._heap or self._heap[0][0] > now_s:
+            return None
         return heapq.heappop(self._heap)
 
     def ended(self, arrival_id: int, at_s: float) -> None:

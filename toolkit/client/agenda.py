@@ -78,9 +78,10 @@ class Agenda:
 
     def take(self, now_s: float) -> Due | None:
         """Return one that is to be sent now, the earliest first; None if there is none."""
-        if not self._has_room or self._line.next_s > now_s:
+        taken = self._line.take(now_s) if self._has_room else None
+        if taken is None:
             return None
-        scheduled_s, arrival_id, _ = self._line.pop()
+        scheduled_s, arrival_id, _ = taken
         self.num_waiting -= 1
         self.num_in_flight += 1
         return Due(arrival_id, scheduled_s, max(scheduled_s, self._roomy_since_s))

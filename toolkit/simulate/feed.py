@@ -62,8 +62,8 @@ class Feed:
     def take(self, now_s: float) -> list[Due]:
         """Return those that are due, each once."""
         taken = []
-        while self._line.next_s <= now_s:
-            due = Due(*self._line.pop())
+        while (found := self._line.take(now_s)) is not None:
+            due = Due(*found)
             taken.append(due)
             if due.arrival.after < 0:
                 self._num_open -= 1

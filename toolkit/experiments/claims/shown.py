@@ -24,7 +24,7 @@ _MUTED = "opacity:.6"
 _WORDS = ("quantity", "why")  # columns whose text may go on in the next line
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NOISE = "within noise: other seeds may turn the verdict"
-_BRACKETS = "in brackets: the tolerance, set before anything was measured"
+_SET = "set before anything was measured"
 _QUICK = 'the quick size: size="paper" is as large as the papers\''
 
 
@@ -124,7 +124,7 @@ def shown_html(told: Shown, summary: str) -> str:
     names = ("off by" if name == "off" else name for name in _heads())
     head = "".join(f'<th style="{CELL};opacity:.7">{name}</th>' for name in names)
     body = "".join(_group_html(group) for group in told.groups)
-    below = "".join(f"<div>{escape(note)}</div>" for note in told.notes)
+    below = "".join(f"<div>{escape(note)}</div>" for note in (*told.notes, f"tolerance: {_SET}"))
     return (
         f'<div><div style="margin-bottom:4px;font-weight:600">{escape(summary)}</div>'
         f'<table style="{TABLE}"><tr>{head}</tr>{body}</table>'
@@ -163,7 +163,7 @@ def shown_text(told: Shown, summary: str) -> str:
         for line in group.lines:
             lines.append(f"{line.mark} {line.verdict:<14}  {line.quantity}")
             lines.append("    " + _numbers(line) + (f"  {line.why}" if line.why else ""))
-    return "\n".join([*lines, "", *told.notes, _BRACKETS])
+    return "\n".join([*lines, "", *told.notes, f"in brackets: the tolerance, {_SET}"])
 
 
 def _numbers(line: Line) -> str:
