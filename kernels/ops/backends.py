@@ -76,7 +76,7 @@ def _ops(name: str, module: ModuleType) -> Ops:
 _REFERENCE = _ops("reference", reference)
 _TORCH = replace(_REFERENCE, name="torch", pack_linear=pack_linear)
 _CHOICES = {
-    "cpu": ("auto", "reference", "cpu", "triton"),
+    "cpu": ("auto", "reference", "torch", "cpu", "triton"),
     "cuda": ("auto", "reference", "triton"),
 }
 
@@ -84,7 +84,7 @@ _CHOICES = {
 def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
-    ``choice`` is "auto", "reference", "cpu" or "triton". "triton" is for CUDA devices, where "auto"
+    ``choice`` is "auto", "reference", "torch", "cpu" or "triton". "triton" is for CUDA devices, where "auto"
     still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
     where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet,
     which takes seconds; "auto" takes them if they are there, else it starts to compile them in the
@@ -108,6 +108,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
         raise ValueError(f"batch_invariant=True needs kernels='cpu', not {choice!r}, on {device}")
     if choice == "triton":
         return _triton_ops(device)
+    if choice == "torch":
+        return _TORCH
     if choice == "reference" or device.type != "cpu":
         return _REFERENCE
     level = machine_level()

@@ -25,7 +25,7 @@ from toolkit.config import EngineConfig
 from toolkit.engine import events
 from toolkit.engine.entries import Base, Changed, Ended, PolicyChosen, Reset, StepClock, pristine
 from toolkit.engine.intake import Intake, as_hooks
-from toolkit.engine.interrupts import interrupts_held
+from toolkit.interrupts import interrupts_held
 from toolkit.engine.journal import Journal, NoJournal
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events

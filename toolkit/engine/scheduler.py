@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
 from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
-from toolkit.engine.interrupts import interrupts_held
+from toolkit.interrupts import interrupts_held
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
 from toolkit.engine.policy import Policy, ReadOnly, ReadOnlyList, SchedulerView

@@ -35,6 +35,7 @@ from toolkit.sampling import RowState, Sampler, SamplerOutput, check_token_ids
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
     from toolkit.models import TransformersDecoder
+    from toolkit.runtime.tensor_parallel import ShardedDecoder
 
 __all__ = ["ModelRunner"]
 
@@ -53,17 +54,19 @@ class ModelRunner:
         max_num_seqs: Requests that can run at once.
         max_model_len: Tokens of the longest request.
         token_text: Makes a token's text, for what hooks show.
+        on_close: Is called when the runner is closed: ends what the decoder owns.
     """
 
     def __init__(
         self,
-        decoder: Decoder | TransformersDecoder,
+        decoder: Decoder | TransformersDecoder | ShardedDecoder,
         storage: KVStorage,
         sampler: Sampler,
         *,
         max_num_seqs: int,
         max_model_len: int,
         token_text: Callable[[int], str] | None = None,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         block_size = storage.layout.block_size
         self.decoder = decoder
@@ -71,6 +74,7 @@ class ModelRunner:
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
         self._token_text = token_text
+        self._on_close = on_close
         self._rows = RowTable(
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
@@ -327,10 +331,10 @@ class ModelRunner:
                 f"the run was recorded with max_model_len={wanted}, and this model was loaded for "
                 f"{longest} tokens: make it with LLM(max_model_len={wanted})"
             )
-        layout = replace(self.storage.layout, block_size=config.cache.block_size)
+        cache = config.cache
         return ModelRunner(
             self.decoder,
-            KVStorage(layout, config.cache.num_blocks, self.storage.device),
+            self.storage.another(cache.num_blocks, block_size=cache.block_size),
             self.sampler.detached(explains_all),
             max_num_seqs=config.scheduler.max_num_seqs,
             max_model_len=wanted,
@@ -353,6 +357,8 @@ class ModelRunner:
         self.storage.free()
         self.sampler.close()
         del self.decoder
+        if self._on_close is not None:
+            self._on_close()
 
 
 def _sampled(output: SamplerOutput, index: int) -> SampledToken:

@@ -11,7 +11,7 @@ from typing import Any
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine
 from toolkit.engine.events import Aborted, Failed, Finished
-from toolkit.engine.interrupts import interrupts_held
+from toolkit.interrupts import interrupts_held
 from toolkit.errors import InvalidConfig, InvalidRequest
 from toolkit.request import Request, SamplingParams
 from toolkit.simulate.arrivals import Arrival
