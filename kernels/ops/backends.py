@@ -84,8 +84,8 @@ _CHOICES = {
 def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
-    ``choice`` is "auto", "reference", "torch", "cpu" or "triton". "triton" is for CUDA devices, where "auto"
-    still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
+    ``choice`` is "auto", "reference", "torch", "cpu" or "triton". "triton" is for CUDA devices,
+    where "auto" still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
     where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet,
     which takes seconds; "auto" takes them if they are there, else it starts to compile them in the
     background for the engines to come, says so in one line of the log, and returns "torch": the

@@ -60,9 +60,7 @@ class Attention(Part):
     Of a ``shard``, the spec is the one of its own heads.
     """
 
-    def __init__(
-        self, spec: DecoderSpec, layer: int, ops: Ops, shard: Shard | None = None
-    ) -> None:
+    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops, shard: Shard | None = None) -> None:
         super().__init__()
         attention = spec.attention
         qkv_dim = attention.query_dim + 2 * attention.kv_dim

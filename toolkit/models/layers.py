@@ -29,9 +29,7 @@ class Layer(Part):
     does it. Of a ``shard``, the spec is the one of its own part.
     """
 
-    def __init__(
-        self, spec: DecoderSpec, layer: int, ops: Ops, shard: Shard | None = None
-    ) -> None:
+    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops, shard: Shard | None = None) -> None:
         super().__init__()
 
         def norm() -> Norm:

@@ -100,9 +100,7 @@ def _each(parameter: Tensor, cut: Cut | None) -> list[tuple[Tensor, Cut | None]]
         return [(view, cut) for view in parameter]
     (own,) = cut.ranges  # some heads are others'
     elsewhere = parameter.new_empty(0), Cut(-1, parameter.shape[-1], ())
-    return [
-        (parameter[n - own.start], None) if n in own else elsewhere for n in range(cut.whole)
-    ]
+    return [(parameter[n - own.start], None) if n in own else elsewhere for n in range(cut.whole)]
 
 
 def _rows(view: Tensor, part: str, attention: AttentionSpec) -> Tensor:

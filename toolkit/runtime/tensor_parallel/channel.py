@@ -32,13 +32,6 @@ class Channel:
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         return pickle.loads(self._read(length))
 
-    def end(self) -> None:
-        """Tell the other end, and whoever waits at this one, that nothing more comes."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other end was faster
-
     def close(self) -> None:
         """Give the socket back."""
         self._socket.close()

@@ -6,6 +6,7 @@ this process is not disturbed.
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor, distributed
 
 __all__ = ["Collectives", "Parted", "has_backend"]
+
+_LOOK = timedelta(seconds=1)
+_NEVER = timedelta(days=365)
+_MEETING = timedelta(seconds=30)  # all have loaded when they set out
 
 
 class Parted(RuntimeError):
@@ -43,7 +48,7 @@ class Collectives:
 
     def __init__(self, rank: int, size: int, *, device: torch.device, patience_s: float) -> None:
         self.rank, self.size, self.device = rank, size, device
-        self._patience = timedelta(seconds=patience_s)
+        self.patience_s = patience_s
         self._backend: Any = None
 
     def join(self, path: str) -> None:
@@ -57,17 +62,17 @@ class Collectives:
     def _join(self, path: str) -> None:
         kinds: Any = distributed  # what is in it depends on torch's build
         store = kinds.FileStore(path, self.size)
-        store.set_timeout(self._patience)
+        store.set_timeout(_MEETING)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             options = kinds.ProcessGroupNCCL.Options()
-            options._timeout = self._patience
+            options._timeout = timedelta(seconds=self.patience_s)
             self._backend = kinds.ProcessGroupNCCL(store, self.rank, self.size, options)
         else:
             options = kinds.ProcessGroupGloo._Options()
             # All are on this machine: nobody else is to reach them.
             options._devices = [kinds.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-            options._timeout = self._patience
+            options._timeout = _NEVER  # ``_wait`` looks after it
             self._backend = kinds.ProcessGroupGloo(store, self.rank, self.size, options)
 
     def sum(self, x: Tensor) -> Tensor:
@@ -108,6 +113,18 @@ class Collectives:
 
     def _wait(self, work: Any) -> None:
         try:
-            work.wait()
+            if self.device.type == "cuda":
+                work.wait()
+                return
+            # Look by look: a machine or a container that rests takes a look's time from a step,
+            # where a deadline would have passed.
+            for _ in range(math.ceil(self.patience_s / _LOOK.total_seconds())):
+                try:
+                    work.wait(_LOOK)
+                    return
+                except RuntimeError:
+                    if work.is_completed():
+                        raise
         except RuntimeError as error:
             raise Parted(str(error)) from error
+        raise Parted("it did not come to what all compute together")

@@ -12,7 +12,7 @@ from toolkit.cache.storage import KVLayout, KVStorage
 from toolkit.runtime.tensor_parallel.orders import CopyBlocks, OpenCache
 from toolkit.runtime.tensor_parallel.workers import Workers
 
-__all__ = ["SharedLayers", "ShardedStorage"]
+__all__ = ["ShardedStorage", "SharedLayers"]
 
 
 class SharedLayers(list[tuple[Tensor, Tensor]]):

@@ -42,7 +42,7 @@ __all__ = ["Worker", "main"]
 _PR_SET_PDEATHSIG = 1
 # The first process may rest for long in the middle of a step, say while a cell holds Python's lock;
 # when it ends, this one does.
-_PATIENCE_S = 7 * 24 * 3600.0
+_PATIENCE_S = 365 * 24 * 3600.0
 
 
 class Worker:

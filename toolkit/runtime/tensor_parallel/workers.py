@@ -164,7 +164,7 @@ class Workers:
             if is_others:  # whoever ended says more than the connection that went with it
                 self._changed.wait_for(lambda: self._lost or self._is_closed, _GRACE_S)
         if is_others:
-            what = f"a process of this model did not answer within {_PATIENCE_S:.0f} s ({error})"
+            what = f"a process of this model did not answer for {_PATIENCE_S:.0f} s ({error})"
         else:
             what = f"a step broke off in the first process: {type(error).__name__}: {error}"
         self._lose(what)
@@ -259,4 +259,3 @@ class Workers:
             self._thread.join()
         self.collectives.leave()
         self._clean()
-
