@@ -20,6 +20,7 @@ import torch
 from tests.engine.deadline import eventually
 from tests.models.checkpoints import PROMPTS
 from tests.runtime.tensor_parallel.processes import load, workers_of
+from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, SamplingParams, live
 from toolkit.errors import EngineClosed, InvalidConfig, WorkerFailed
 from toolkit.models import decoder_spec, read_config
@@ -192,9 +193,10 @@ def test_a_process_that_cannot_be_started_is_told_of(folder: Path, monkeypatch: 
         load(folder, tensor_parallel=2)
 
 
-def test_a_request_over_http_is_told_in_openais_words(two: LLM):
+def test_a_request_over_http_is_told_in_openais_words(tmp_path: Path):
+    two = load(write_tiny_model(tmp_path), tensor_parallel=2, tokenizer=None)
     with serve(two, port=0) as server:
-        body = {"model": server.model_name, "prompt": PROMPTS[0], "max_tokens": 80}
+        body = {"model": server.model_name, "prompt": "Hello", "max_tokens": 80}
         body |= {"temperature": 0, "ignore_eos": True}
         with httpx.Client(base_url=server.base_url, timeout=30) as client:
             assert client.post("completions", json=body).status_code == 200
@@ -214,28 +216,27 @@ def test_a_request_over_http_is_told_in_openais_words(two: LLM):
 
 SCRIPT = """
 import sys, time
-from tests.models.checkpoints import PROMPTS
-from tests.runtime.tensor_parallel.processes import load, workers_of
-from toolkit import SamplingParams
-llm = load(sys.argv[1], tensor_parallel=2)
+from tests.runtime.tensor_parallel.processes import workers_of
+from toolkit import LLM, SamplingParams
+llm = LLM(tensor_parallel=2)
 print(*workers_of(), flush=True)
 params = SamplingParams(temperature=0, max_tokens=80, ignore_eos=True)
-if sys.argv[2] == "busy":
+if sys.argv[1] == "busy":
     while True:
-        llm.generate(PROMPTS, params, progress=False)
-elif sys.argv[2] == "idle":
+        llm.generate("The red cat", params, progress=False)
+elif sys.argv[1] == "idle":
     time.sleep(600)
-elif sys.argv[2] == "driven":
+elif sys.argv[1] == "driven":
     llm.engine.start()
-    llm.engine.add(PROMPTS[0], params)
+    llm.engine.add("The red cat", params)
 print("the end", flush=True)
 """
 
 
 @contextmanager
-def script(folder: Path, *, what: str) -> Iterator[subprocess.Popen[str]]:
+def script(what: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), what],
+        [sys.executable, "-c", SCRIPT, what],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -247,8 +248,8 @@ def script(folder: Path, *, what: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["busy", "idle"])
-def test_the_processes_end_with_one_that_is_killed(folder: Path, what: str):
-    with script(folder, what=what) as parent:
+def test_the_processes_end_with_one_that_is_killed(what: str):
+    with script(what) as parent:
         worker = int(parent.stdout.readline())
         time.sleep(0.2)
         parent.kill()
@@ -258,8 +259,8 @@ def test_the_processes_end_with_one_that_is_killed(folder: Path, what: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["nothing", "driven"])
-def test_a_script_that_forgets_to_close_leaves_nothing(folder: Path, what: str):
-    with script(folder, what=what) as parent:
+def test_a_script_that_forgets_to_close_leaves_nothing(what: str):
+    with script(what) as parent:
         written, complaints = parent.communicate(timeout=60)
         worker, *rest = written.split("\n", 1)
         assert rest == ["the end\n"]

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -199,8 +199,9 @@ class Workers:
     def _spawn(self, begin: Begin) -> None:
         own_end, its_end = socket.socketpair()
         own_end.settimeout(_PATIENCE_S)
-        log = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the process has ended)
-        with its_end:
+        with its_end, ExitStack() as undo:
+            undo.callback(own_end.close)
+            log = undo.enter_context(tempfile.TemporaryFile())
             process = subprocess.Popen(
                 [
                     sys.executable,
@@ -215,6 +216,7 @@ class Workers:
                 pass_fds=(its_end.fileno(),),
                 start_new_session=True,  # an interrupt is for us
             )
+            undo.pop_all()  # all of it is the worker's now
         worker = _Worker(begin.rank, process, Channel(own_end), log)
         with self._changed:
             self._workers.append(worker)
