@@ -85,11 +85,11 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
     ``choice`` is "auto", "reference", "torch", "cpu" or "triton". "triton" is for CUDA devices,
-    where "auto" still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
-    where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet,
-    which takes seconds; "auto" takes them if they are there, else it starts to compile them in the
-    background for the engines to come, says so in one line of the log, and returns "torch": the
-    reference ops with oneDNN's linear maps.
+    where "auto" still means "reference"; on a CPU it runs under Triton's interpreter, to be looked
+    at, and only where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been
+    done yet, which takes seconds; "auto" takes them if they are there, else it starts to compile
+    them in the background for the engines to come, says so in one line of the log, and returns
+    "torch": the reference ops with oneDNN's linear maps.
 
     ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
     chunks and its cache hits; only "cpu" has them.
