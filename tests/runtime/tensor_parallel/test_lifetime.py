@@ -267,3 +267,13 @@ def test_a_script_that_forgets_to_close_leaves_nothing(what: str):
         assert parent.returncode == 0
         assert complaints == ""
         eventually(lambda: not Path(f"/proc/{worker}").exists(), patience_s=5)
+
+
+@pytest.mark.slow
+def test_a_server_in_a_process_of_its_own_has_processes_too_and_ends_them():
+    with serve(process=True, port=0, tensor_parallel=2) as server:
+        (worker,) = workers_of(server.process_id)
+        with server.client() as client:
+            answer = client.completions.create(model=server.model_name, prompt="The", max_tokens=4)
+        assert answer.choices[0].text
+    assert not Path(f"/proc/{worker}").exists()

@@ -60,6 +60,14 @@ def test_the_tokens_of_other_families_are_the_same(name: str, tmp_path: Path):
     assert expected[0] == expected[1]
 
 
+def test_each_process_has_half_of_what_one_would_have(one: LLM, two: LLM):
+    whole, half = one.memory_plan(), two.memory_plan()
+    assert half.num_blocks == whole.num_blocks
+    assert half.kv_bytes == whole.kv_bytes / 2
+    assert half.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.05)
+    assert two.holding().kv_bytes == one.holding().kv_bytes
+
+
 def test_requests_that_push_one_another_out_of_the_cache_are_computed_again(one: LLM, two: LLM):
     before = two.engine.record.steps["num_preempted"].sum()
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
