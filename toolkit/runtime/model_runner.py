@@ -208,7 +208,7 @@ class ModelRunner:
         if hooks is None:
             hidden = self.decoder(batch, layers)
         else:
-            probs = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
+            probs: dict[str, Any] = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
             hidden = self.decoder(batch, layers, hooks.tap, **probs)
             hooks.score_prompts(hidden, self.decoder.logits)
         return hidden
