@@ -14,8 +14,8 @@ import typer
 from toolkit.cli.bench.metrics import request_metrics
 from toolkit.cli.bench.options import (
     InputLen,
-    OutputOrFolder,
     OutputLen,
+    OutputOrFolder,
     Repeats,
     Seed,
     Warmups,
