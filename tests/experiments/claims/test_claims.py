@@ -61,7 +61,7 @@ def test_a_miss_says_by_how_much_and_what_is_allowed() -> None:
     assert a_claim("ratio", 0.15).judge(7.0).reason == "30.0 % below, and 15 % is allowed"
     assert a_claim("exact", 0.3).judge(10.5).reason == "0.5 above, and 0.3 is allowed"
     percent = replace(a_claim("exact", 0.3), unit="%")
-    assert percent.judge(10.5).reason == "0.5 above, and 0.3 points are allowed"
+    assert percent.judge(10.5).reason == "0.5 points above, and 0.3 points are allowed"
     assert a_claim("exact", 0).judge(10.5).reason == "0.5 above, and none is allowed"
     at_least = a_claim("shape", 0, value=3.0)
     assert at_least.judge(2.0).reason == "33.3 % below; claimed: at least 3"

@@ -102,9 +102,7 @@ class Claim:
             return "none"
         if self.kind == "ratio":
             return f"± {100 * self.tolerance:g} %"
-        # A per cent of per cents would be a share of the number.
-        unit = "points" if self.unit == "%" else self.unit
-        return f"± {self.tolerance:g} {unit}".rstrip()
+        return f"± {self._apart(self.tolerance)}"
 
     def told(self, value: float, *, error: float = 0.0) -> str:
         """Return a number of this claim with its unit: "17.9 ± 2.4 %"."""
@@ -173,8 +171,12 @@ class Claim:
             return ""
         side = "above" if measured > nearest else "below"
         if self.kind == "exact" or not nearest:
-            return f"{away:.3g} {side}"
+            return f"{self._apart(away)} {side}"
         return f"{100 * away / abs(nearest):,.1f} % {side}"
+
+    def _apart(self, difference: float) -> str:
+        """Return a difference of two of its numbers with its unit; per cents differ by points."""
+        return f"{difference:.3g} {'points' if self.unit == '%' else self.unit}".rstrip()
 
     def _missed(self, off: str) -> str:
         """Say of a number that is too far off how far, and what would have been near enough."""

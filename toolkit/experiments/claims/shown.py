@@ -121,7 +121,8 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def shown_html(told: Shown, summary: str) -> str:
     """Return a table that takes its colours from the page, with the notes below it."""
-    head = "".join(f'<th style="{CELL};opacity:.7">{name}</th>' for name in _heads())
+    names = ("off by" if name == "off" else name for name in _heads())
+    head = "".join(f'<th style="{CELL};opacity:.7">{name}</th>' for name in names)
     body = "".join(_group_html(group) for group in told.groups)
     below = "".join(f"<div>{escape(note)}</div>" for note in told.notes)
     return (
