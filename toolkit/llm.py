@@ -706,9 +706,10 @@ def _refuse_others_params(params: object) -> None:
 
 
 def _progress_bar(samples: Sequence[Request]) -> tqdm[Any]:
+    # With miniters=0 no thread of tqdm's own draws it, which in a notebook none may.
     if samples[0].pooling is not None:
-        return tqdm(total=len(samples), desc="Embedding", unit="prompt")
-    return tqdm(total=len(samples), desc="Generating", unit="sample")
+        return tqdm(total=len(samples), desc="Embedding", unit="prompt", miniters=0)
+    return tqdm(total=len(samples), desc="Generating", unit="sample", miniters=0)
 
 
 def _num_made(sample: Request) -> int:

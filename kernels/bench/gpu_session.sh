@@ -45,8 +45,9 @@ cd "$root" || exit 1
 if [ -n "$dry" ]; then device=any; else device=cuda; fi
 "$python" "$here/session_check.py" --device "$device" || exit 1
 
-run_tests() {  # the options: without pytest-asyncio its settings are unknown, and that is no error
-  "$python" -m pytest -q -o strict_config=false -W ignore::pytest.PytestConfigWarning "$@"
+# Other versions warn of other things, and without pytest-asyncio its settings are unknown: no errors.
+run_tests() {
+  "$python" -m pytest -q -o strict_config=false -W default -W ignore::pytest.PytestConfigWarning "$@"
 }
 
 run_stage() {

@@ -86,7 +86,8 @@ def read_decoder(
     places = find_places(decoder, family.names, shard)
     tensors = unpack_mxfp4(item for file in files for item in read_tensors(file))
     num_targets = len({place.target for place in places.values()})
-    with tqdm(total=num_targets, desc="Loading", unit="tensor", disable=not progress) as bar:
+    shown = {"desc": "Loading", "unit": "tensor", "disable": not progress}
+    with tqdm(total=num_targets, **shown, miniters=0) as bar:  # 0: no thread of tqdm's draws it
         _fill(decoder, places, family, tensors, bar)
     decoder.pack(quantization)
     return decoder
