@@ -348,6 +348,12 @@ class Engine:
         """Whether ``close()`` was called."""
         return self._closed
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why no step can be computed any more: a process of the model is gone. None if none is."""
+        failure: BaseException | None = getattr(self.runner, "failure", None)
+        return failure
+
     def start(self) -> None:
         """Let a thread run the steps until ``stop()``."""
         self._require_open()

@@ -60,8 +60,9 @@ class Decoder(Part):
     """
 
     alibi_slopes: Tensor | None
-    # Names of points that nobody can see here: it is whole.
+    # All of it is in this process: no activation is in parts, and no part can be lost.
     divided_points: ClassVar[frozenset[str]] = frozenset()
+    failure: ClassVar[None] = None
 
     def __init__(
         self,

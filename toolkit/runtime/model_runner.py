@@ -82,6 +82,11 @@ class ModelRunner:
         self._pooler = Pooler(decoder.width)
         release_pool()  # of the thread that loaded the model
 
+    @property
+    def failure(self) -> EngineError | None:
+        """Why no step can be computed any more; None while all of the model is there."""
+        return self.decoder.failure
+
     def prepare(self, request: Request) -> None:
         """Refuse what this model does not have, begin to compile a grammar, remember the request.
 
@@ -89,7 +94,10 @@ class ModelRunner:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
                 nothing may be sampled, no answer can have the form that is asked for, an
                 embedding would have more numbers than a state, or a hook does not fit the model.
+            WorkerFailed: a process of the model is gone.
         """
+        if self.failure is not None:
+            raise self.failure
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
             raise InvalidRequest(

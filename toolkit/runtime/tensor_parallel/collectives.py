@@ -7,6 +7,8 @@ this process is not disturbed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -72,26 +74,26 @@ class Collectives:
             options = kinds.ProcessGroupGloo._Options()
             # All are on this machine: nobody else is to reach them.
             options._devices = [kinds.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-            options._timeout = _NEVER  # ``_wait`` looks after it
+            options._timeout = _NEVER  # ``_is_done`` looks after it
             self._backend = kinds.ProcessGroupGloo(store, self.rank, self.size, options)
 
     def sum(self, x: Tensor) -> Tensor:
         """Return the sum of everybody's x, which is overwritten."""
         x = x.contiguous()
-        self._wait(self._backend.allreduce([x]))
+        self._complete(self._backend.allreduce, [x])
         return x
 
     def broadcast(self, x: Tensor) -> Tensor:
         """Return the first one's x; everybody else's, of the same shape, is overwritten."""
         x = x.contiguous()
-        self._wait(self._backend.broadcast(x, 0))
+        self._complete(self._backend.broadcast, x, 0)
         return x
 
     def gather(self, x: Tensor) -> list[Tensor]:
         """Return everybody's x in order to the first, to others nothing; all have one shape."""
         x = x.contiguous()
         found = [torch.empty_like(x) for _ in range(self.size)] if self.rank == 0 else []
-        self._wait(self._backend.gather(found, x, 0))
+        self._complete(self._backend.gather, found, x, 0)
         return found
 
     def settle(self) -> None:
@@ -111,20 +113,27 @@ class Collectives:
         """Let go of the group."""
         self._backend = None
 
-    def _wait(self, work: Any) -> None:
+    def _complete(self, operation: Callable[..., Any], *arguments: object) -> None:
+        """Do something together with the others, and wait for it."""
         try:
-            if self.device.type == "cuda":
-                work.wait()
-                return
-            # Look by look: a machine or a container that rests takes a look's time from a step,
-            # where a deadline would have passed.
-            for _ in range(math.ceil(self.patience_s / _LOOK.total_seconds())):
-                try:
-                    work.wait(_LOOK)
-                    return
-                except RuntimeError:
-                    if work.is_completed():
-                        raise
+            work = operation(*arguments)
+            is_done = self.device.type == "cuda" or self._is_done(work)
+            if is_done:
+                work.wait()  # which raises what went wrong
         except RuntimeError as error:
             raise Parted(str(error)) from error
-        raise Parted("it did not come to what all compute together")
+        if not is_done:
+            raise Parted("it did not come to what all compute together")
+
+    def _is_done(self, work: Any) -> bool:
+        """Wait look by look, and return whether something came of it in time.
+
+        A machine or a container that rests meanwhile takes one look's time from the others, where a
+        deadline would have passed.
+        """
+        for _ in range(math.ceil(self.patience_s / _LOOK.total_seconds())):
+            with suppress(RuntimeError):  # the look is over, or it went wrong
+                work.wait(_LOOK)
+            if work.is_completed():
+                return True
+        return False

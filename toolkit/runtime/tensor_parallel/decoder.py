@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit.cache.storage import KVLayout
+from toolkit.errors import WorkerFailed
 from toolkit.models import Decoder, DecoderSpec, FlatBatch, ProbsRows, Tap
 from toolkit.models.attention import LayerCache
 from toolkit.models.sharding import DIVIDED_POINTS
@@ -77,6 +78,11 @@ class ShardedDecoder:
     def width(self) -> int:
         """Numbers of a hidden state."""
         return self._own.width
+
+    @property
+    def failure(self) -> WorkerFailed | None:
+        """Why a part of the model is gone, if one is."""
+        return self._workers.failure
 
     def __call__(
         self,

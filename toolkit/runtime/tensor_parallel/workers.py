@@ -135,10 +135,15 @@ class Workers:
 
     def require_all(self) -> None:
         """Raise WorkerFailed or EngineClosed unless all processes are there, as far as is known."""
-        if self._lost is not None:
-            raise self._lost.anew()
+        if self.failure is not None:
+            raise self.failure
         if self._is_closed:
             raise EngineClosed("this LLM was closed, and its processes ended; build a new one")
+
+    @property
+    def failure(self) -> WorkerFailed | None:
+        """Why the model is lost, if it is; an error of its own for each who asks."""
+        return None if self._lost is None else self._lost.anew()
 
     def new_cache(self) -> int:
         """Return a number for a KV cache."""
