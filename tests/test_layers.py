@@ -40,7 +40,7 @@ ROOMS = {
         "toolkit.errors toolkit.config toolkit.request toolkit.sampling_params toolkit.clock"
         " toolkit.beam_search_params toolkit.threads toolkit.structured_outputs"
         " toolkit.registry toolkit.html_table toolkit.pooling_params toolkit.garbage toolkit.files"
-        " toolkit.due",
+        " toolkit.due toolkit.interrupts",
         imports="-",
         outside="-",
     ),

@@ -22,6 +22,7 @@ from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, experiments, serve
 from toolkit.cli import app
 from toolkit.cli.bench.compare import compare, differences
+from toolkit.cli.bench.device_timing import seconds_per_call
 from toolkit.cli.bench.kernel_cases import CASES
 from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
@@ -279,6 +280,17 @@ def test_an_op_or_an_implementation_that_is_not_here_is_named() -> None:
         list(_timings(["norm"], None, torch.float32, 1))
     with pytest.raises(InvalidConfig, match="no 'cuda' kernels"):
         list(_timings(None, ["cuda"], torch.float32, 1))
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    assert "neither 'cpu' nor 'cuda'" in bench("kernels", "--device", "tpu").stderr
+    if not torch.cuda.is_available():
+        assert "sees no CUDA device" in bench("kernels", "--device", "cuda").stderr
+
+
+def test_calls_are_timed_one_by_one() -> None:
+    calls = [lambda: time.sleep(0.002)] * 5
+    assert 0.002 <= seconds_per_call(calls, torch.device("cpu")) < 0.2
 
 
 def test_a_run_that_was_disturbed_says_so() -> None:

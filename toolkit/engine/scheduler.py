@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
 from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
-from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
 from toolkit.engine.policy import NOBODY, Policy, ReadOnly, ReadOnlyList, SchedulerView
@@ -32,6 +31,7 @@ from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token, sure_length
 from toolkit.engine.waits import Ledger
 from toolkit.errors import EngineError, InvariantViolation
+from toolkit.interrupts import interrupts_held
 from toolkit.request import FinishReason, Request, SamplingParams, Status
 
 __all__ = ["Decision", "Progress", "Scheduler"]

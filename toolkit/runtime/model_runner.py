@@ -35,6 +35,7 @@ from toolkit.sampling import RowState, Sampler, SamplerOutput, check_token_ids
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
     from toolkit.models import TransformersDecoder
+    from toolkit.runtime.tensor_parallel import ShardedDecoder
 
 __all__ = ["ModelRunner"]
 
@@ -53,17 +54,19 @@ class ModelRunner:
         max_num_seqs: Requests that can run at once.
         max_model_len: Tokens of the longest request.
         token_text: Makes a token's text, for what hooks show.
+        on_close: Is called when the runner is closed: ends what the decoder owns.
     """
 
     def __init__(
         self,
-        decoder: Decoder | TransformersDecoder,
+        decoder: Decoder | TransformersDecoder | ShardedDecoder,
         storage: KVStorage,
         sampler: Sampler,
         *,
         max_num_seqs: int,
         max_model_len: int,
         token_text: Callable[[int], str] | None = None,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         block_size = storage.layout.block_size
         self.decoder = decoder
@@ -71,12 +74,18 @@ class ModelRunner:
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
         self._token_text = token_text
+        self._on_close = on_close
         self._rows = RowTable(
             max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
         )
         self._requests: dict[str, Request] = {}
         self._pooler = Pooler(decoder.width)
         release_pool()  # of the thread that loaded the model
+
+    @property
+    def failure(self) -> EngineError | None:
+        """Why no step can be computed any more; None while all of the model is there."""
+        return self.decoder.failure
 
     def prepare(self, request: Request) -> None:
         """Refuse what this model does not have, begin to compile a grammar, remember the request.
@@ -85,7 +94,10 @@ class ModelRunner:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
                 nothing may be sampled, no answer can have the form that is asked for, an
                 embedding would have more numbers than a state, or a hook does not fit the model.
+            WorkerFailed: a process of the model is gone.
         """
+        if self.failure is not None:
+            raise self.failure
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
             raise InvalidRequest(
@@ -204,7 +216,7 @@ class ModelRunner:
         if hooks is None:
             hidden = self.decoder(batch, layers)
         else:
-            probs = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
+            probs: dict[str, Any] = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
             hidden = self.decoder(batch, layers, hooks.tap, **probs)
             hooks.score_prompts(hidden, self.decoder.logits)
         return hidden
@@ -327,10 +339,10 @@ class ModelRunner:
                 f"the run was recorded with max_model_len={wanted}, and this model was loaded for "
                 f"{longest} tokens: make it with LLM(max_model_len={wanted})"
             )
-        layout = replace(self.storage.layout, block_size=config.cache.block_size)
+        cache = config.cache
         return ModelRunner(
             self.decoder,
-            KVStorage(layout, config.cache.num_blocks, self.storage.device),
+            self.storage.another(cache.num_blocks, block_size=cache.block_size),
             self.sampler.detached(explains_all),
             max_num_seqs=config.scheduler.max_num_seqs,
             max_model_len=wanted,
@@ -353,6 +365,8 @@ class ModelRunner:
         self.storage.free()
         self.sampler.close()
         del self.decoder
+        if self._on_close is not None:
+            self._on_close()
 
 
 def _sampled(output: SamplerOutput, index: int) -> SampledToken:

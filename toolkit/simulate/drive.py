@@ -11,8 +11,8 @@ from typing import Any
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine
 from toolkit.engine.events import Aborted, Failed, Finished
-from toolkit.engine.interrupts import interrupts_held
 from toolkit.errors import InvalidConfig, InvalidRequest
+from toolkit.interrupts import interrupts_held
 from toolkit.request import Request, SamplingParams
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.feed import Feed
