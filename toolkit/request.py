@@ -291,6 +291,7 @@ class Request:
     embedding: bytes | None = None  # float32 numbers, little-endian
     num_shown_tokens: int = 0  # of its first: their activations have been seen, if it is hooked
     sure_length: int = 0  # with fewer tokens no sampled one can end it: see engine.stopping
+    is_foreseeable: bool = False  # in an engine that looks ahead: see engine.foresight
 
     # What happened to it.
     num_cached_tokens: int = 0

@@ -27,6 +27,7 @@ def config_values(config: Any) -> dict[str, Any]:
         "max_model_len": config.scheduler.max_model_len,
         "max_num_seqs": config.scheduler.max_num_seqs,
         "max_num_batched_tokens": config.scheduler.max_num_batched_tokens,
+        "asynchronous": config.scheduler.asynchronous,
         "policy": policy,
         "seed": config.seed,
         "check_every_step": config.check_every_step,

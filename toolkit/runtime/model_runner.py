@@ -6,7 +6,7 @@ Request path 5/8: from engine.engine, to models.decoder and sampling.sampler.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ from toolkit.engine.plan import (
 from toolkit.errors import EngineError, InvalidParameter, InvalidRequest
 from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Logprob, Request
+from toolkit.runtime.cuda_graphs import Capture, DecodeGraphs
+from toolkit.runtime.decode_buffers import DecodeBuffers
+from toolkit.runtime.flight import Flight, Launcher, are_single_tokens
 from toolkit.runtime.hooks import ActiveHooks, HookedStep
 from toolkit.runtime.openmp import release_pool
 from toolkit.runtime.pooling import Pooler
@@ -53,6 +56,8 @@ class ModelRunner:
         max_num_seqs: Requests that can run at once.
         max_model_len: Tokens of the longest request.
         token_text: Makes a token's text, for what hooks show.
+        capture: Makes the graphs of steps of single tokens, ``CudaCapture(device)`` say; the
+            storage has ``max_num_seqs`` spare slots for them then. None for no graphs.
     """
 
     def __init__(
@@ -64,16 +69,31 @@ class ModelRunner:
         max_num_seqs: int,
         max_model_len: int,
         token_text: Callable[[int], str] | None = None,
+        capture: Capture | None = None,
     ) -> None:
         block_size = storage.layout.block_size
+        max_blocks = -(-max_model_len // block_size)
         self.decoder = decoder
         self.storage = storage
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
         self._token_text = token_text
-        self._rows = RowTable(
-            max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
+        self._rows = RowTable(max_num_seqs, max_blocks, block_size, decoder.device)
+        self._capture = capture
+        self.graphs: DecodeGraphs | None = None
+        if capture is not None:
+            buffers = DecodeBuffers(
+                max_num_seqs=max_num_seqs,
+                max_blocks=max_blocks,
+                block_size=block_size,
+                spare_slots=storage.spare_slots,
+                device=decoder.device,
+            )
+            self.graphs = DecodeGraphs(self._forward, buffers, capture)
+        self._launcher = Launcher(
+            self._forward, self._rows, sampler, self.graphs, decoder.device
         )
+        self._flight: Flight | None = None  # begun before it is known whether it will be wanted
         self._requests: dict[str, Request] = {}
         self._pooler = Pooler(decoder.width)
         release_pool()  # of the thread that loaded the model
@@ -118,16 +138,82 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
-        """Compute one step."""
+        """Compute one step; begin with what is foreseen of the next one before waiting for it."""
         # OpenMP counts threads for each calling thread; torch sets its own number when asked.
         torch.get_num_threads()
         started = time.perf_counter()
+        flight, self._flight = self._flight, None
         for request_id in plan.preempted_ids:
             self.sampler.history.forget(request_id)
         for request_id in plan.admitted_ids:
             self.sampler.history.start(self._requests[request_id])
         self._rows.apply(plan)
         self._copy_blocks(plan)
+        if flight is None and not plan.foreseen:
+            return self._run_whole(plan, started)
+        return self._run_ahead(plan, flight, started)
+
+    def _run_ahead(self, plan: StepPlan, flight: Flight | None, started: float) -> StepResult:
+        """Compute what of a step is not in flight already, and launch what is foreseen behind it.
+
+        What is in flight counts only where nobody wants to look into the step by now.
+        """
+        covered = set() if flight is None else flight.covered(plan, self._requests)
+        if not self._is_blind(covered):
+            covered = set()
+        rest = _without(plan, covered)
+        launched, result = None, StepResult(tokens={})
+        if self._is_blind([chunk.request_id for chunk in rest.chunks]):
+            if rest.chunks:
+                launched = self._launcher.launch(rest, self._requests)
+            if plan.foreseen:
+                self._flight = self._launcher.launch(_foreseen(plan), self._requests)
+        else:
+            result = self._run_whole(rest, started)
+        prepared = time.perf_counter()
+        tokens, errors = dict(result.tokens), dict(result.errors)
+        slow_path = result.slow_path
+        wanted = {chunk.request_id for chunk in rest.chunks}
+        for part, names in ((flight, covered), (launched, wanted)):
+            if part is not None and names:
+                own_tokens, own_errors = part.land(names)
+                tokens |= own_tokens
+                errors |= own_errors
+                if part.missed_graph and slow_path == "none":
+                    slow_path = "graph_miss"
+        landed = time.perf_counter()
+        times = result.times
+        times = StepTimes(
+            times.prepare_s if result.tokens else prepared - started,
+            times.forward_s + landed - prepared,
+            times.sample_s,
+        )
+        return StepResult(
+            tokens={c.request_id: tokens[c.request_id] for c in plan.chunks if c.request_id in tokens},
+            errors=errors,
+            prompt_scores=result.prompt_scores,
+            embeddings=result.embeddings,
+            times=times,
+            slow_path=slow_path,
+        )
+
+    def _is_blind(self, request_ids: Collection[str]) -> bool:
+        """Whether nobody looks into the steps of these requests before their tokens are there."""
+        requests = [self._requests[request_id] for request_id in request_ids]
+        return (
+            not self.hooks.is_active
+            and not any(request.pooling is not None for request in requests)
+            and not any(map(_lacks_prompt_scores, requests))
+            and self.sampler.draws_blind(requests)
+        )
+
+    def _forward(self, batch: FlatBatch) -> Tensor:
+        """Return the logits of a batch's samples."""
+        hidden = self.decoder(batch, self.storage.layers, rows=batch.logit_rows)
+        return self.decoder.logits(hidden)
+
+    def _run_whole(self, plan: StepPlan, started: float) -> StepResult:
+        """Compute a step and wait for all of it."""
         batch = self._rows.flat_batch(plan)
         prepared = time.perf_counter()
         rows = [
@@ -214,12 +300,7 @@ class ModelRunner:
 
     def _scores_prompts(self, plan: StepPlan) -> bool:
         """Whether a request of this step wants log-probabilities that its prompt still lacks."""
-        for chunk in plan.chunks:
-            request = self._requests[chunk.request_id]
-            known = request.prompt_logprobs
-            if known is not None and len(known) < request.num_prompt_tokens:
-                return True
-        return False
+        return any(_lacks_prompt_scores(self._requests[chunk.request_id]) for chunk in plan.chunks)
 
     def _score_prompts(self, plan: StepPlan, hidden: Tensor) -> dict[str, PromptScores]:
         """Return the log-probabilities that this step's prompt tokens give, where asked for.
@@ -262,6 +343,7 @@ class ModelRunner:
         Keys and values are computed again from the tokens; nothing is sampled. Penalties and
         grammars are told the tokens that were chosen.
         """
+        self._flight = None
         for request_id in list(self._requests):
             self.release(request_id)
         for request in restoration.unfinished:
@@ -330,11 +412,17 @@ class ModelRunner:
         layout = replace(self.storage.layout, block_size=config.cache.block_size)
         return ModelRunner(
             self.decoder,
-            KVStorage(layout, config.cache.num_blocks, self.storage.device),
+            KVStorage(
+                layout,
+                config.cache.num_blocks,
+                self.storage.device,
+                num_spare_slots=0 if self._capture is None else config.scheduler.max_num_seqs,
+            ),
             self.sampler.detached(explains_all),
             max_num_seqs=config.scheduler.max_num_seqs,
             max_model_len=wanted,
             token_text=self._token_text,
+            capture=self._capture,
         )
 
     def release(self, request_id: str) -> None:
@@ -348,11 +436,33 @@ class ModelRunner:
     def close(self) -> None:
         """Drop the model and the cache."""
         self._requests.clear()
+        self._flight = None
+        if self.graphs is not None:
+            self.graphs.clear()
         self._pooler.clear()
         self.hooks.clear()
         self.storage.free()
         self.sampler.close()
         del self.decoder
+
+
+def _lacks_prompt_scores(request: Request) -> bool:
+    known = request.prompt_logprobs
+    return known is not None and len(known) < request.num_prompt_tokens
+
+
+def _without(plan: StepPlan, covered: Collection[str]) -> StepPlan:
+    """Return a plan of the other requests' chunks."""
+    if not covered:
+        return plan
+    chunks = tuple([chunk for chunk in plan.chunks if chunk.request_id not in covered])
+    return replace(plan, chunks=chunks, num_tokens=sum(chunk.num_tokens for chunk in chunks))
+
+
+def _foreseen(plan: StepPlan) -> StepPlan:
+    """Return the plan of what is foreseen."""
+    num_tokens = sum(chunk.num_tokens for chunk in plan.foreseen)
+    return StepPlan(plan.step + 1, plan.foreseen, num_tokens=num_tokens)
 
 
 def _sampled(output: SamplerOutput, index: int) -> SampledToken:
