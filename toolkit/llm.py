@@ -25,7 +25,7 @@ from toolkit.engine.completion import Completion
 from toolkit.engine.streams import AsyncStream, Stream
 from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
 from toolkit.kernels import Ops, select_ops
-from toolkit.models import load_generation_defaults, open_model
+from toolkit.models import Decoder, load_generation_defaults, open_model
 from toolkit.record import Record
 from toolkit.registry import Holding, register
 from toolkit.request import (
@@ -37,6 +37,7 @@ from toolkit.request import (
     SamplingParams,
 )
 from toolkit.runtime import Explainer, ModelRunner
+from toolkit.runtime.cuda_graphs import Capture, CudaCapture
 from toolkit.runtime.fingerprint import fingerprint
 from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.memory import MemoryPlan, plan_memory
@@ -162,6 +163,8 @@ class LLM:
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens
                 or _DEFAULT_STEP_TOKENS.get(self.device.type, 512),
+                # A CPU computes while Python waits for it, so there is nothing to begin early.
+                asynchronous=self.device.type == "cuda",
             ),
             policy=policy,
             seed=seed,
@@ -202,13 +205,21 @@ class LLM:
             grammars=_grammars(self._tokenizer, decoder.spec.vocab_size),
             explains_all=lambda: record.level == "explain",
         )
+        capture = _capture(decoder, ops)
+        storage = KVStorage(
+            self._plan.layout,
+            self._plan.num_blocks,
+            self.device,
+            num_spare_slots=0 if capture is None else max_num_seqs,
+        )
         runner = ModelRunner(
             decoder,
-            KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
+            storage,
             sampler,
             max_num_seqs=max_num_seqs,
             max_model_len=self._plan.max_model_len,
             token_text=token_text,
+            capture=capture,
         )
         self.engine = Engine(
             runner,
@@ -699,6 +710,13 @@ def _device(name: str) -> torch.device:
             "use device='cpu' or 'auto'"
         )
     return device
+
+
+def _capture(decoder: Any, ops: Ops) -> Capture | None:
+    """Return what captures steps of single tokens: only Triton's ops never wait for the GPU."""
+    is_ours = isinstance(decoder, Decoder)
+    captures = decoder.device.type == "cuda" and ops.name == "triton" and is_ours
+    return CudaCapture(decoder.device) if captures else None
 
 
 def _default_params(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -377,6 +377,25 @@ class Request:
         return len(known) - 1  # the logits of this one score the first token not yet known
 
     @property
+    def samples_blind(self) -> bool:
+        """Whether a token can be chosen while nobody but the device knows the one before it.
+
+        Not where a grammar, a penalty, a processor or a bad word of several tokens looks at it, or
+        where more than the token is wanted: log-probabilities, a beam's candidates, an embedding.
+        """
+        params = self.params
+        return (
+            self.beam is None
+            and self.pooling is None
+            and params.structured_outputs is None
+            and params.logprobs is None
+            and params.prompt_logprobs is None
+            and not params.logits_processors
+            and not params.has_penalties
+            and all(len(word) == 1 for word in self.bad_word_ids)
+        )
+
+    @property
     def is_finished(self) -> bool:
         """Whether this sample has ended, well or not."""
         return self.status.is_end

@@ -13,9 +13,8 @@ request reads before they are computed anew, and is dropped. So order, events, j
 are those of an engine that does not look ahead.
 
 A step in two parts reads the weights twice, so it is all or nothing: where somebody who runs cannot
-be foreseen, nobody is. A request cannot if its next token depends on more of the last one than its
-id on the device: one with a grammar, penalties, processors, log-probabilities, hooks, or bad words
-of several tokens; a beam; one that pools.
+be foreseen, nobody is. A request cannot while its activations are shown, nor unless it
+``samples_blind``.
 """
 
 from __future__ import annotations
@@ -26,22 +25,7 @@ from toolkit.cache.blocks import PagedCache, Span
 from toolkit.engine.plan import UNKNOWN_TOKEN, ScheduledChunk
 from toolkit.request import Request
 
-__all__ = ["can_be_foreseen", "foreseen_chunks", "look_ahead"]
-
-
-def can_be_foreseen(request: Request) -> bool:
-    """Whether a token can be sampled while the one before it is known to the device alone."""
-    params = request.params
-    return (
-        request.beam is None
-        and request.pooling is None
-        and params.structured_outputs is None
-        and params.logprobs is None
-        and params.prompt_logprobs is None
-        and not params.logits_processors
-        and not params.has_penalties
-        and all(len(word) == 1 for word in request.bad_word_ids)
-    )
+__all__ = ["foreseen_chunks", "look_ahead"]
 
 
 def foreseen_chunks(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
 from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
-from toolkit.engine.foresight import can_be_foreseen, foreseen_chunks, look_ahead
+from toolkit.engine.foresight import foreseen_chunks, look_ahead
 from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
@@ -224,7 +224,7 @@ class Scheduler:
 
     def _note_params(self, request: Request) -> None:
         request.sure_length = sure_length(request, self.config.max_model_len)
-        request.is_foreseeable = self.config.asynchronous and can_be_foreseen(request)
+        request.is_foreseeable = self.config.asynchronous and request.samples_blind
 
     def start_at(self, step: int) -> None:
         """Let the first step have this number."""

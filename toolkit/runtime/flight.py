@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.engine.plan import UNKNOWN_TOKEN, SampledToken, ScheduledChunk, StepPlan
@@ -166,7 +167,7 @@ class Launcher:
             newest = self._last_tokens[self._index(self._rows.rows_of(names))]
             token_ids.index_copy_(0, self._index(np.array(places)), newest)
 
-    def _index(self, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    def _index(self, numbers: NDArray[np.int64]) -> Tensor:
         return to_device(torch.from_numpy(numbers), self._device)
 
 

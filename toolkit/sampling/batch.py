@@ -154,17 +154,6 @@ class SamplingBatch:
         typical_p = [self._params[i].typical_p for i in self.typical.numbers]
         self.typical_p = self._floats(typical_p)
 
-    @property
-    def is_blind(self) -> bool:
-        """Whether no row needs a look at its token, or at what led to it, before the next one."""
-        return not (
-            self.constrained
-            or self.penalised
-            or self.scored
-            or self.with_processors
-            or self.bad_sequences
-        )
-
     def masked_have_token(self, logits: Tensor) -> Tensor:
         """Return [masked rows] bool: whether the masks have left a token in [rows, vocab]."""
         return self.masked.select(logits).amax(dim=1) > -torch.inf

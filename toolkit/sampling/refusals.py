@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from toolkit.errors import InvalidRequest, ModelError, RequestFailed
@@ -33,9 +32,7 @@ def clear_broken(
     return errors
 
 
-def broken_rows(
-    is_sound: Sequence[bool], requests: Sequence[Request]
-) -> dict[int, BaseException]:
+def broken_rows(is_sound: Sequence[bool], requests: Sequence[Request]) -> dict[int, BaseException]:
     """Return an error for each row whose logits are no distribution."""
     return {row: _broken(requests[row]) for row, sound in enumerate(is_sound) if not sound}
 

@@ -138,7 +138,8 @@ class Sampler:
 
     def draws_blind(self, requests: Sequence[Request]) -> bool:
         """Whether ``draw`` serves these requests: nobody looks at their tokens on the way."""
-        return self._batch_for(requests).is_blind and not self.explained.is_on(requests)
+        is_blind = all(request.samples_blind for request in requests)
+        return is_blind and not self.explained.is_on(requests)
 
     def draw(self, logits: Tensor, rows: Sequence[RowState]) -> Drawn:
         """Choose the tokens that ``sample`` would, and leave them on the device.
