@@ -15,6 +15,7 @@ from tests.models.checkpoints import FAMILIES, VOCAB_SIZE, write_checkpoint
 from tests.runtime.pairs import engine_like
 from toolkit import LLM, SamplingParams
 from toolkit.engine import Engine
+from toolkit.engine.events import TokenSampled
 from toolkit.request import Request
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.cuda_graphs import EagerReplay
@@ -150,3 +151,192 @@ def test_an_engine_that_looks_ahead_gives_the_same_tokens(tiny: LLM, world: dict
     for engine in (patient, eager):
         engine.cache.check()
         assert engine.cache.pool.num_used == 0
+
+
+# ---- what is begun early, and what becomes of it
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+
+
+def run(engine: Engine) -> list[Any]:
+    """Step until nobody is left; return the reports."""
+    reports = []
+    while engine.scheduler.has_work:
+        reports.append(engine.step())
+    return reports
+
+
+def test_nearly_all_output_tokens_come_from_steps_that_were_begun_early(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True)
+    for index in range(4):
+        engine.add([index + 1] * 9, GREEDY)
+    run(engine)
+    ahead = runner_of(engine).ahead
+    # Of twelve tokens the prompt gives the first; each of the others is foreseen by the one before.
+    assert (ahead.num_begun, ahead.num_used) == (44, 44)
+
+
+def test_the_steps_are_those_of_an_engine_that_waits(tiny: LLM):
+    seen = []
+    for asynchronous in (False, True):
+        engine = engine_like(tiny, asynchronous=asynchronous, max_num_batched_tokens=24)
+        for index in range(5):
+            engine.add([index + 1] * (7 + 10 * index), replace(GREEDY, max_tokens=3 + index))
+        reports = run(engine)
+        seen.append(
+            [
+                [(c.request_id, c.start, c.end, c.token_ids) for c in report.plan.chunks]
+                for report in reports
+            ]
+        )
+    assert seen[0] == seen[1]
+
+
+def test_a_long_prompt_is_foreseen_chunk_by_chunk(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True, max_num_batched_tokens=8)
+    engine.add(list(range(1, 41)), replace(GREEDY, max_tokens=2))
+    run(engine)
+    ahead = runner_of(engine).ahead
+    assert (ahead.num_begun, ahead.num_used) == (5, 5)  # four more chunks, and the second token
+
+
+def test_what_follows_a_stop_token_was_begun_in_vain(tiny: LLM):
+    reference = engine_like(tiny, asynchronous=False)
+    expected = reference.add([5, 6, 7], GREEDY)
+    run(reference)
+    stop = expected.token_ids[3 + 4]
+    first = expected.output_token_ids.index(stop)
+    engine = engine_like(tiny, asynchronous=True)
+    request = engine.add([5, 6, 7], replace(GREEDY, stop_token_ids=[stop]))
+    events: list[TokenSampled] = []
+    engine.on(TokenSampled, events.append)
+    run(engine)
+    assert request.output_token_ids == expected.output_token_ids[: first + 1]
+    assert [event.token_id for event in events] == request.output_token_ids
+    ahead = runner_of(engine).ahead
+    assert ahead.num_begun == ahead.num_used + 1
+    assert engine.cache.pool.num_used == 0
+    # Nothing of it is left behind: the next one is computed as if it had never been.
+    again = engine.add([5, 6, 7], GREEDY)
+    run(engine)
+    assert again.output_token_ids == expected.output_token_ids
+
+
+def test_one_request_that_is_looked_at_holds_nobody_up(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True)
+    engine.add([1, 2, 3], GREEDY)
+    engine.add([4, 5, 6], replace(GREEDY, logprobs=1, max_tokens=4))
+    reports = run(engine)
+    ahead = runner_of(engine).ahead
+    assert len(reports) == 12
+    assert 0 < ahead.num_begun == ahead.num_used < 11  # once the other one has ended
+
+
+def test_a_request_that_joins_shares_the_step_with_what_was_begun(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True)
+    engine.add([1, 2, 3], GREEDY)
+    engine.step()
+    engine.add([7, 8, 9, 10], GREEDY)
+    report = engine.step()
+    assert [chunk.num_tokens for chunk in report.plan.chunks] == [1, 4]
+    assert [len(update.token_ids) for update in report.updates] == [1, 1]
+    assert runner_of(engine).ahead.num_used == 1
+
+
+def test_activations_are_shown_of_tokens_that_were_begun_early_too(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True)
+    early = engine.add([1, 2, 3], GREEDY)
+    engine.step()
+    engine.step()
+    with engine.hooks.capture("layers.0.resid_post") as capture:
+        late = engine.add([4, 5, 6], replace(GREEDY, max_tokens=3))
+        run(engine)
+    assert capture[late.id]["layers.0.resid_post"].shape[0] == 5
+    patient = engine_like(tiny, asynchronous=False)
+    alone = patient.add([1, 2, 3], GREEDY)
+    run(patient)
+    assert early.output_token_ids == alone.output_token_ids
+
+
+def test_explanations_can_be_asked_for_at_any_step(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True)
+    request = engine.add([1, 2, 3], GREEDY)
+    engine.step()
+    engine.step()
+    engine.record.level = "explain"
+    engine.step()
+    assert engine.record.tokens.entropy_nats.notna().tolist() == [False, False, True]
+    engine.record.level = "tokens"
+    run(engine)
+    assert request.num_output_tokens == 12
+
+
+def test_the_past_can_be_gone_back_to_while_something_is_in_flight(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=True, num_blocks=40, block_size=4, max_model_len=64)
+    requests = [
+        engine.add([index + 1] * 7, replace(GREEDY, temperature=1.0, seed=index, max_tokens=9))
+        for index in range(3)
+    ]
+    for _ in range(6):
+        engine.step()
+    assert runner_of(engine).ahead.is_flying
+    engine.rewind(3)
+    assert [request.num_output_tokens for request in requests] == [3, 3, 3]
+    run(engine)
+    patient = engine_like(tiny, asynchronous=False, num_blocks=40, block_size=4, max_model_len=64)
+    expected = [
+        patient.add([index + 1] * 7, replace(GREEDY, temperature=1.0, seed=index, max_tokens=9))
+        for index in range(3)
+    ]
+    run(patient)
+    assert outcome(requests) == outcome(expected)
+
+
+def test_grammars_and_stop_strings_come_out_as_they_do_without(demo: LLM):
+    answers = []
+    for asynchronous in (False, True):
+        engine = engine_like(demo, asynchronous=asynchronous, capture=EagerReplay)
+        requests = [
+            engine.add("Once upon a time", SamplingParams(temperature=1.0, seed=1, max_tokens=30)),
+            engine.add(
+                "The answer is", SamplingParams(temperature=0, max_tokens=30, stop=["e", "a"])
+            ),
+            engine.add(
+                "Give me JSON:",
+                SamplingParams(
+                    temperature=0.8,
+                    seed=4,
+                    max_tokens=12,
+                    structured_outputs={"choice": ["alpha", "beta", "gamma"]},
+                ),
+            ),
+        ]
+        run(engine)
+        texts = [request.text.text for request in requests if request.text is not None]
+        answers.append((texts, outcome(requests)))
+    assert answers[0] == answers[1]
+    assert requests[1].stop_reason in ("e", "a")
+
+
+def test_what_was_begun_for_a_step_that_broke_is_used_by_nobody(
+    tiny: LLM, monkeypatch: pytest.MonkeyPatch
+):
+    engine = engine_like(tiny, asynchronous=True)
+    request = engine.add([1, 2, 3], GREEDY)
+    engine.step()
+    runner = runner_of(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.storage, "copy_blocks", _breaks)
+        engine.step()
+    assert isinstance(request.error, RuntimeError)
+    again = engine.add([1, 2, 3], GREEDY)
+    run(engine)
+    patient = engine_like(tiny, asynchronous=False)
+    alone = patient.add([1, 2, 3], GREEDY)
+    run(patient)
+    assert again.output_token_ids == alone.output_token_ids
+    assert runner.ahead.num_begun == runner.ahead.num_used + 1
+
+
+def _breaks(*_: Any) -> None:
+    raise RuntimeError("the device is gone")

@@ -53,7 +53,8 @@ def foreseen_chunks(
             longest = min(request.num_prompt_tokens + request.max_tokens, max_model_len)
             if len(tokens) + 1 >= longest:  # the token that it samples now is its last
                 continue
-            end, token_ids = start + 1, (UNKNOWN_TOKEN,)
+            end = start + 1
+            token_ids: tuple[int, ...] = (UNKNOWN_TOKEN,)
         else:
             end = min(len(tokens), start + budget)
             token_ids = tuple(tokens[start:end])

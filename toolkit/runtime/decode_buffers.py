@@ -22,7 +22,8 @@ from toolkit.runtime.rows import SingleTokens
 __all__ = ["DecodeBuffers", "bucket_sizes"]
 
 _STEP = 8
-_NO_TOKENS = SingleTokens(*[np.zeros(0, dtype=np.int64)] * 3, np.zeros((0, 1), dtype=np.int32))
+_NOTHING: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+_NO_TOKENS = SingleTokens(_NOTHING, _NOTHING, _NOTHING, np.zeros((0, 1), dtype=np.int32))
 
 
 def bucket_sizes(max_num_seqs: int) -> tuple[int, ...]:
@@ -98,7 +99,7 @@ class DecodeBuffers:
         count = len(tokens.positions)
         num_spare = size - count
         spare_slots, spare_blocks = self._spare_slots[:num_spare], self._spare_blocks[:num_spare]
-        nothing = np.zeros(num_spare, dtype=np.int64)
+        nothing: NDArray[np.int64] = np.zeros(num_spare, dtype=np.int64)
         self._write(self._positions, np.concatenate((tokens.positions, nothing)))
         self._write(self._slots, np.concatenate((tokens.slots, spare_slots)))
         contexts = np.concatenate((tokens.positions, nothing)).astype(np.int32) + 1

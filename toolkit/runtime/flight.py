@@ -34,7 +34,7 @@ class _Passenger:
 
 
 class Flight:
-    """Chunks that were launched, and the tokens that are drawn from them."""
+    """Chunks of one step that were launched, and the tokens that are drawn from them."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Flight:
         missed_graph: bool,
     ) -> None:
         self.missed_graph = missed_graph
+        self._step = plan.step
         self._drawn = drawn
         self._passengers: dict[str, _Passenger] = {}
         num_drawn = 0
@@ -56,7 +57,12 @@ class Flight:
             self._passengers[chunk.request_id] = passenger
 
     def covered(self, plan: StepPlan, requests: Mapping[str, Request]) -> set[str]:
-        """Return the requests of whose chunk in a plan this computed exactly the same."""
+        """Return the requests of whose chunk in a plan this computed exactly the same.
+
+        None in the plan of another step: what was begun for one that broke off is nobody's.
+        """
+        if plan.step != self._step:
+            return set()
         copied = {copy.request_id for copy in plan.copies}
         return {
             chunk.request_id
