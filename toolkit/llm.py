@@ -25,7 +25,13 @@ from toolkit.engine.completion import Completion
 from toolkit.engine.streams import AsyncStream, Stream
 from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
 from toolkit.kernels import Ops, select_ops
-from toolkit.models import Decoder, load_generation_defaults, open_model
+from toolkit.models import (
+    Decoder,
+    DecoderSpec,
+    TransformersSpec,
+    load_generation_defaults,
+    open_model,
+)
 from toolkit.record import Record
 from toolkit.registry import Holding, register
 from toolkit.request import (
@@ -87,7 +93,8 @@ class LLM:
         chat_template: A Jinja template in place of the model's.
         quantization: "int8" or "int4" quantises the linear maps' weights at load, the head's too.
         batch_invariant: A request gets the same logits bit for bit whatever its batch, its chunks
-            and its cache hits; costs some speed.
+            and its cache hits; costs some speed. On a CPU by the C++ ops, on a GPU by Triton's, and
+            there for the model families alone, not for models in transformers' own code.
         kernels: "auto", "reference" (plain PyTorch), "cpu" (C++) or "triton": on a GPU, or on a
             CPU under Triton's interpreter if TRITON_INTERPRET=1 is set.
         num_threads: CPU threads of this process, other engines' too; torch's choice by default.
@@ -141,6 +148,8 @@ class LLM:
             revision=revision,
             trust_remote_code=trust_remote_code,
         )
+        if batch_invariant:
+            _refuse_variant(source.spec, ops)
         self._plan = plan_memory(
             source.spec,
             weight_bytes=source.weight_bytes,
@@ -677,6 +686,15 @@ def _set_num_threads(count: int) -> None:
 def _refuse_unavailable(tensor_parallel: int) -> None:
     if tensor_parallel != 1:
         raise InvalidConfig(f"tensor_parallel={tensor_parallel} is not available in this version")
+
+
+def _refuse_variant(spec: DecoderSpec | TransformersSpec, ops: Ops) -> None:
+    """Raise InvalidConfig for a model whose bits on a GPU follow the batch."""
+    if ops.name == "triton" and not isinstance(spec, DecoderSpec):
+        raise InvalidConfig(
+            f"batch_invariant=True: {spec.family} runs in transformers' own code, whose bits on a "
+            "GPU depend on the batch; take a model of the toolkit's families, or device='cpu'"
+        )
 
 
 def _ops(

@@ -5,6 +5,11 @@ that a plain sum reaches here. Prompts are bound by products: the causal half's 
 second, beside PyTorch's own attention over contiguous keys. Either way a contiguous cache (a
 request is one block) shows what paging costs, and a mixed batch what it gains over its parts.
 Calls are replayed from a CUDA graph, over several caches in turn as a model's layers do.
+
+    python kernels/bench/attention_triton.py [single] [prompts] [mixed] [--dry-run]
+
+Writes results/attention_PART.json for each part. ``--dry-run`` takes small shapes, on a CPU under
+TRITON_INTERPRET=1 too: to see that the script works; its figures say nothing.
 """
 
 from __future__ import annotations
@@ -12,23 +17,22 @@ from __future__ import annotations
 import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
 
 import argparse
-import statistics
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from common import save
+from common import bench_device, save
 from torch import Tensor
 from torch.nn import functional
 
+from toolkit.cli.bench.device_timing import seconds_per_call
+from toolkit.cli.bench.limits import read_rate
 from toolkit.kernels.triton.attention import paged_attention
 
 BLOCK_SIZE = 16
 DTYPE = torch.bfloat16
 # All caches of a graph together: far past the second-level cache (50 MB on an H100).
 MEMORY_BYTES = 4 << 30
-REPEATS = 20
 
 
 class Shape(NamedTuple):
@@ -66,6 +70,7 @@ PROMPTS = [
     Shape(8, 1024, *QWEN3_8B),
     Shape(1, 4096, *QWEN3_06B),
 ]
+DRY_SINGLE, DRY_PROMPTS = [Shape(2, 40, 4, 2, 16)], [Shape(1, 32, 4, 2, 16)]
 MIXED = [(Shape(64, 4096, *QWEN3_8B), Shape(1, 2048, *QWEN3_8B))]
 
 
@@ -116,41 +121,12 @@ def attend(inputs: Inputs) -> Tensor:
     return paged_attention(*inputs, scale=inputs.query.shape[-1] ** -0.5)
 
 
-def seconds_per_call(calls: list[Callable[[], object]]) -> float:
-    """Replay the calls from one graph; return the median time of one."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):  # kernels are compiled outside the capture
-        calls[0]()
-    side.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    graph.replay()
-    times = []
-    for _ in range(REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3 / len(calls))
-    return statistics.median(times)
-
-
 def measure_op(shape: Shape, num_queries: int, block_size: int) -> float:
     """Return the op's seconds."""
-    copies = max(1, min(32, MEMORY_BYTES // shape.kv_bytes)) if num_queries == 1 else 2
+    most = 32 if bench_device().type == "cuda" else 1
+    copies = max(1, min(most, MEMORY_BYTES // shape.kv_bytes)) if num_queries == 1 else 2
     inputs = [make_inputs(shape, num_queries, block_size) for _ in range(copies)]
-    return seconds_per_call([partial(attend, tensors) for tensors in inputs])
-
-
-def read_bytes_per_s() -> float:
-    """Return the best rate at which a sum, of all or by rows, reads memory."""
-    numbers = torch.ones(MEMORY_BYTES // 4, dtype=torch.float32)
-    by_row = numbers.view(-1, 1 << 16)
-    ways: list[Callable[[], object]] = [numbers.sum, partial(by_row.sum, 1)]
-    return MEMORY_BYTES / min(seconds_per_call([way]) for way in ways)
+    return seconds_per_call([partial(attend, tensors) for tensors in inputs], bench_device())
 
 
 def measure_single(shape: Shape, bandwidth: float) -> dict[str, Any]:
@@ -178,7 +154,7 @@ def measure_prompt(shape: Shape) -> dict[str, Any]:
     torch_attention = partial(
         functional.scaled_dot_product_attention, query, keys, keys, is_causal=True, enable_gqa=True
     )
-    theirs = seconds_per_call([torch_attention, torch_attention])
+    theirs = seconds_per_call([torch_attention, torch_attention], bench_device())
     return {
         **shape._asdict(),
         "us": round(paged * 1e6, 1),
@@ -191,8 +167,9 @@ def measure_prompt(shape: Shape) -> dict[str, Any]:
 def measure_mixed(single: Shape, prompt: Shape) -> dict[str, Any]:
     """Return the time of a batch of both over the sum of their times."""
     parts = make_inputs(single, 1, BLOCK_SIZE), make_inputs(prompt, prompt.context, BLOCK_SIZE)
-    separate = [seconds_per_call([partial(attend, part)] * 2) for part in parts]
-    together = seconds_per_call([partial(attend, join(*parts))] * 2)
+    device = bench_device()
+    separate = [seconds_per_call([partial(attend, part)] * 2, device) for part in parts]
+    together = seconds_per_call([partial(attend, join(*parts))] * 2, device)
     return {
         "single": single._asdict(),
         "prompt": prompt._asdict(),
@@ -201,23 +178,43 @@ def measure_mixed(single: Shape, prompt: Shape) -> dict[str, Any]:
     }
 
 
+def measure_singles(is_dry: bool) -> dict[str, Any]:
+    """Measure single tokens against the read bandwidth."""
+    bandwidth = read_rate(1 << 20 if is_dry else None, device=bench_device())
+    shapes = DRY_SINGLE if is_dry else SINGLE
+    rows = [measure_single(shape, bandwidth) for shape in shapes]
+    return {"read_gb_per_s": round(bandwidth / 1e9, 1), "rows": rows}
+
+
+def measure_prompts(is_dry: bool) -> dict[str, Any]:
+    """Measure prompts."""
+    return {"rows": [measure_prompt(shape) for shape in (DRY_PROMPTS if is_dry else PROMPTS)]}
+
+
+def measure_mixes(is_dry: bool) -> dict[str, Any]:
+    """Measure mixed batches."""
+    mixes = list(zip(DRY_SINGLE, DRY_PROMPTS, strict=True)) if is_dry else MIXED
+    return {"rows": [measure_mixed(*shapes) for shapes in mixes]}
+
+
+PARTS = {"single": measure_singles, "prompts": measure_prompts, "mixed": measure_mixes}
+
+
 def main() -> None:
-    """Measure all shapes and write results/attention_triton.json."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    if not torch.cuda.is_available():
+    """Measure the parts asked for, or all, and write their results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}: all by default")
+    parser.add_argument("--dry-run", action="store_true")
+    arguments = parser.parse_args()
+    device = bench_device()
+    if device.type != "cuda" and not arguments.dry_run:
         print("attention_triton needs a CUDA device, and there is none here: nothing is measured")
         return
     torch.manual_seed(0)
-    torch.set_default_device("cuda")
-    bandwidth = read_bytes_per_s()
-    results = {
-        "gpu": torch.cuda.get_device_name(),
-        "read_gb_per_s": round(bandwidth / 1e9),
-        "single_tokens": [measure_single(shape, bandwidth) for shape in SINGLE],
-        "prompts": [measure_prompt(shape) for shape in PROMPTS],
-        "mixed": [measure_mixed(*shapes) for shapes in MIXED],
-    }
-    save("attention_triton", results)
+    torch.set_default_device(device)
+    for part in arguments.parts or PARTS:
+        results = PARTS[part](arguments.dry_run)
+        save(f"attention_{part}", {"is_dry_run": arguments.dry_run, **results})
 
 
 if __name__ == "__main__":

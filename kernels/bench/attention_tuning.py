@@ -1,6 +1,8 @@
 """Try tile shapes of paged attention in Triton on a CUDA device and print the fastest.
 
-What it prints is for kernels/ops/triton/_tuning.py: a person reads it there, no run does.
+What it prints is for kernels/ops/triton/_tuning.py: a person reads it there, no run does. Results
+are written after every shape, so that what is done is not lost. ``--dry-run`` takes a small shape,
+on a CPU under TRITON_INTERPRET=1 too: its figures say nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from unittest import mock
 
 import torch
 import triton
-from attention_triton import BLOCK_SIZE, DTYPE, Shape, measure_op
-from common import save
+from attention_triton import BLOCK_SIZE, DRY_PROMPTS, DRY_SINGLE, DTYPE, Shape, measure_op
+from common import bench_device, save
 
 from toolkit.kernels.triton import attention, attention_splits
 from toolkit.kernels.triton._tuning import SPLIT_SIZE, Tiles, chunk_tiles, split_tiles
@@ -84,18 +86,22 @@ def try_single(shape: Shape) -> Row:
 
 def main() -> None:
     """Try all shapes and write results/attention_tuning.json."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    if not torch.cuda.is_available():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true")
+    is_dry = parser.parse_args().dry_run
+    device = bench_device()
+    if device.type != "cuda" and not is_dry:
         print("attention_tuning needs a CUDA device, and there is none here: nothing is tried")
         return
     torch.manual_seed(0)
-    torch.set_default_device("cuda")
-    results = {
-        "gpu": torch.cuda.get_device_name(),
-        "prompts": [try_prompt(shape) for shape in PROMPTS],
-        "single_tokens": [try_single(shape) for shape in SINGLE],
-    }
-    save("attention_tuning", results)
+    torch.set_default_device(device)
+    results: Row = {"is_dry_run": is_dry, "single_tokens": [], "prompts": []}
+    for shape in DRY_SINGLE if is_dry else SINGLE:
+        results["single_tokens"].append(try_single(shape))
+        save("attention_tuning", results)
+    for shape in DRY_PROMPTS if is_dry else PROMPTS:
+        results["prompts"].append(try_prompt(shape))
+        save("attention_tuning", results)
 
 
 if __name__ == "__main__":

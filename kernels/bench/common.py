@@ -8,6 +8,7 @@ from __future__ import annotations
 import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle threads wait
 
 import json
+import os
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,18 +19,42 @@ import transformers
 from toolkit.cli.bench.environment import environment
 from toolkit.cli.bench.metrics import spread
 
-__all__ = ["RESULTS", "environment", "mixed_workload", "save", "spread", "write_random_llama"]
+__all__ = [
+    "RESULTS",
+    "bench_device",
+    "environment",
+    "mixed_workload",
+    "save",
+    "spread",
+    "write_random",
+    "write_random_llama",
+]
 
-RESULTS = Path(__file__).parent / "results"
+# $OUT is where a session on a borrowed machine collects what it measured.
+RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
 VOCAB_SIZE = 32_000
 
 
 def save(name: str, results: dict[str, Any]) -> None:
     """Write results/NAME.json with the environment beside the figures, and print it."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"environment": environment(), **results}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
+
+
+def bench_device() -> torch.device:
+    """Return the CUDA device, or the CPU where there is none: for trying a script out there."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def write_random(folder: Path, config: transformers.PreTrainedConfig) -> Path:
+    """Write a causal language model of random parameters in bf16, drawn on the bench's device."""
+    torch.manual_seed(0)
+    with bench_device():
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    return folder
 
 
 def write_random_llama(folder: Path) -> Path:

@@ -3,9 +3,10 @@
     python kernels/bench/twin_accuracy.py [--size paper] [--seeds 3] [--model FOLDER]
 
 Experiment `can_you_trust_the_simulator` of the catalogue, once per seed: a cost model is fitted to
-a load whose rate rises; then it predicts loads with other lengths and another policy at 70 % and
+loads whose rate rises; then it predicts loads with other lengths and another policy at 70 % and
 85 % of capacity, and the recorded durations have to give the identical schedule. Goals: mean TTFT,
-TPOT, E2E and throughput within 9 %, P90 within 15 %, identity 100 %. Run it on a quiet machine.
+TPOT, E2E and throughput within 9 %, P90 within 15 %, identity 100 %. Run it on a quiet machine, and
+look at the drift: how far apart fits before, between and after the predicted loads are.
 Writes results/twin_accuracy.json.
 """
 
@@ -32,6 +33,7 @@ def measure(size: str, seed: int, model: str | None) -> dict[str, Any]:
         "seed": seed,
         "percent": dict(result.measured),
         "worst": dict(result.reasons),
+        "drift": result.data["drift"].round(5).to_dict("records"),
         "coefficients": result.data["coefficients"].set_index("term")["coefficient"].to_dict(),
         "errors": errors.to_dict("records"),
     }

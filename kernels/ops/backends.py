@@ -79,6 +79,7 @@ _CHOICES = {
     "cpu": ("auto", "reference", "cpu", "triton"),
     "cuda": ("auto", "reference", "triton"),
 }
+_INVARIANT = {"cpu": "cpu", "cuda": "triton"}  # what "auto" means in batch-invariant mode
 
 
 def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:
@@ -92,7 +93,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
     reference ops with oneDNN's linear maps.
 
     ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
-    chunks and its cache hits; only "cpu" has them.
+    chunks and its cache hits; "cpu" and "triton" have them, and "auto" picks the device's. (Under
+    its interpreter Triton multiplies with NumPy, which promises no bits.)
 
     Raises ValueError for what is not here, saying what there is.
     """
@@ -102,12 +104,15 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
             f"no {choice!r} kernels for device {str(device)!r} here; choose one of: "
             + ", ".join(map(repr, names))
         )
-    if choice == "auto" and batch_invariant and device.type == "cpu":
-        choice = "cpu"
-    if batch_invariant and choice != "cpu":
-        raise ValueError(f"batch_invariant=True needs kernels='cpu', not {choice!r}, on {device}")
+    if batch_invariant and choice == "auto":
+        choice = _INVARIANT.get(device.type, choice)
+    if batch_invariant and choice not in _INVARIANT.values():
+        needed = _INVARIANT.get(device.type, "cpu")
+        raise ValueError(
+            f"batch_invariant=True needs kernels={needed!r}, not {choice!r}, on {device}"
+        )
     if choice == "triton":
-        return _triton_ops(device)
+        return _triton_ops(device, batch_invariant=batch_invariant)
     if choice == "reference" or device.type != "cpu":
         return _REFERENCE
     level = machine_level()
@@ -128,7 +133,7 @@ def _cpu_ops(level: Level, path: Path, *, batch_invariant: bool = False) -> Ops:
     return replace(_REFERENCE, name="cpu", level=level.name, **bound)
 
 
-def _triton_ops(device: torch.device) -> Ops:
+def _triton_ops(device: torch.device, *, batch_invariant: bool) -> Ops:
     try:
         from toolkit.kernels import triton
     except ModuleNotFoundError as error:
@@ -140,4 +145,4 @@ def _triton_ops(device: torch.device) -> Ops:
             "kernels='triton' runs on a CPU only under Triton's interpreter; "
             "set TRITON_INTERPRET=1 before Python starts, or choose another"
         )
-    return replace(_REFERENCE, name="triton", **triton.bind())
+    return replace(_REFERENCE, name="triton", **triton.bind(batch_invariant=batch_invariant))

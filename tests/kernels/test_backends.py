@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
 from tests.kernels.numerics import CPU
 from toolkit.kernels import reference, select_ops
+from toolkit.kernels.triton.linear import linear as triton_linear
 
 CUDA = torch.device("cuda")
 
@@ -26,6 +28,11 @@ def run(code: str) -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+def unwrapped(op: Any) -> Any:
+    """Return an op without what picks its device, where there are several."""
+    return getattr(op, "__wrapped__", op)
 
 
 def test_triton_replaces_the_ops_that_it_has():
@@ -46,10 +53,16 @@ def test_a_cuda_device_can_have_triton():
         select_ops("cpu", CUDA)
 
 
-def test_batch_invariance_is_refused_to_triton():
-    for choice, device in (("triton", CPU), ("auto", CUDA), ("triton", CUDA)):
-        with pytest.raises(ValueError, match="batch_invariant=True needs kernels='cpu'"):
-            select_ops(choice, device, batch_invariant=True)
+def test_batch_invariance_is_the_compiled_ops_of_the_device():
+    for choice in ("auto", "triton"):
+        ops = select_ops(choice, CUDA, batch_invariant=True)
+        assert ops.name == "triton"
+        linear, attention = (unwrapped(op) for op in (ops.linear, ops.paged_attention))
+        assert linear is triton_linear
+        assert attention.keywords == {"batch_invariant": True}
+    for device, needed in ((CPU, "cpu"), (CUDA, "triton")):
+        with pytest.raises(ValueError, match=f"batch_invariant=True needs kernels='{needed}'"):
+            select_ops("reference", device, batch_invariant=True)
 
 
 @pytest.mark.slow

@@ -33,6 +33,13 @@ def test_a_cost_of_the_fitted_form_is_found_exactly():
     assert sum(fitted.shares) == pytest.approx(1)
 
 
+def test_several_runs_are_fitted_as_one():
+    records = [loaded(TRUTH), loaded(TRUTH, seed=1)]
+    fitted = fit(records)
+    assert fitted.num_steps == sum(fit(each).num_steps for each in records)
+    assert fitted.coefficients == pytest.approx(TRUTH.coefficients, rel=1e-6)
+
+
 def test_durations_that_scatter_are_met_on_average():
     """Least squares on errors in parts of the measured time would come out 15 % low here."""
     rng = np.random.default_rng(0)

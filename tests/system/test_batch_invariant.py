@@ -23,8 +23,11 @@ NUM_REQUESTS = 12
 NUM_TOKENS = 6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled() -> None:
+def skip_unless_there(device: torch.device, dtype: torch.dtype) -> None:
+    if native_dtype(dtype, device) is not dtype:
+        pytest.skip(f"this device does not compute in {dtype}")
+    if device.type == "cuda":
+        return
     try:
         compile_library(machine_level())
     except CompileError as error:
@@ -89,17 +92,17 @@ class Recorded:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_logits_are_the_same_bits_in_every_batch(folder: Path, dtype: str):
-    wanted = getattr(torch, dtype)
-    if native_dtype(wanted, torch.device("cpu")) is not wanted:
-        pytest.skip(f"this processor does not compute in {dtype}")
+def test_logits_are_the_same_bits_in_every_batch(folder: Path, dtype: str, device: str):
+    skip_unless_there(torch.device(device), getattr(torch, dtype))
     asked = requests()
     params = SamplingParams(temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True)
     rng = Random(2)
     with LLM(
         str(folder),
         dtype=dtype,
+        device=device,
         tokenizer=False,
         batch_invariant=True,
         block_size=8,
@@ -135,7 +138,8 @@ def test_logits_are_the_same_bits_in_every_batch(folder: Path, dtype: str):
 def test_without_the_mode_some_bits_differ(folder: Path):
     asked = requests()
     params = SamplingParams(temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True)
-    with LLM(str(folder), dtype="float32", tokenizer=False, kernels="reference") as llm:
+    plain = {"dtype": "float32", "device": "cpu", "kernels": "reference"}
+    with LLM(str(folder), tokenizer=False, **plain) as llm:
         recorded = Recorded(llm)
         for prompt in asked:
             llm.generate(prompt, params, progress=False)
@@ -147,4 +151,4 @@ def test_without_the_mode_some_bits_differ(folder: Path):
 
 def test_the_mode_is_refused_where_it_does_not_exist():
     with pytest.raises(InvalidConfig, match=r"batch_invariant=True needs kernels='cpu'"):
-        LLM(batch_invariant=True, kernels="reference")
+        LLM(batch_invariant=True, kernels="reference", device="cpu")

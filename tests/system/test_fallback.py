@@ -99,3 +99,10 @@ def test_sampling_by_seed_is_the_same_in_any_batch(tmp_path: Path) -> None:
         alone = llm.generate([PROMPTS[2]], params)[0].outputs[0].token_ids
         among = llm.generate(PROMPTS, params, progress=False)[2].outputs[0].token_ids
     assert alone == among
+
+
+@pytest.mark.slow
+def test_the_batch_invariant_mode_is_refused_where_it_would_not_hold(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, olmo(128))
+    with pytest.raises(InvalidConfig, match="transformers' own code"):
+        open_llm(folder, kernels="triton", batch_invariant=True, device="cpu")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from toolkit.errors import InvalidConfig
 from toolkit.kernels.memory import untouched_zeros
+from toolkit.kernels.transfers import to_device
 
 __all__ = ["KVLayout", "KVStorage"]
 
@@ -105,8 +106,8 @@ class KVStorage:
         """Copy whole blocks in every layer; all are read before any is written."""
         if not source_ids:
             return
-        source = torch.tensor(source_ids, dtype=torch.int64, device=self.device)
-        target = torch.tensor(target_ids, dtype=torch.int64, device=self.device)
+        source = to_device(torch.tensor(source_ids, dtype=torch.int64), self.device)
+        target = to_device(torch.tensor(target_ids, dtype=torch.int64), self.device)
         for keys, values in self.layers:
             keys[target] = keys[source]
             values[target] = values[source]

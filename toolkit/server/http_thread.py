@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from toolkit.errors import ToolkitError
-from toolkit.server.garbage import old_objects_set_aside
+from toolkit.garbage import old_objects_set_aside
 from toolkit.server.http_protocol import Connection
 from toolkit.server.listeners import BACKLOG
 from toolkit.server.logs import LogTail

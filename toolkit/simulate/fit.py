@@ -15,6 +15,7 @@ sampling, sending and gaps of the host are in it, and a simulation needs no othe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -94,13 +95,16 @@ class FittedCost:
         return f"<p>{first}</p>{self.table.to_html()}"
 
 
-def fit(record: Record, *, start_step: int = 0, end_step: int | None = None) -> FittedCost:
-    """Fit a cost model to the steps [start_step, end_step) of a recorded run.
+def fit(
+    record: Record | Sequence[Record], *, start_step: int = 0, end_step: int | None = None
+) -> FittedCost:
+    """Fit a cost model to the steps [start_step, end_step) of a recorded run, or of several.
 
     Raises:
-        RecordError: the record has no chunks (its level is "requests"), or too few steps.
+        RecordError: a record has no chunks (its level is "requests"), or there are too few steps.
     """
-    table = _features(record)
+    records = [record] if isinstance(record, Record) else list(record)
+    table = pd.concat([_features(each) for each in records], ignore_index=True)
     steps = table["step_number"]
     table = table[(steps >= start_step) & (steps < (np.inf if end_step is None else end_step))]
     if len(table) < MIN_STEPS:
@@ -116,7 +120,7 @@ def fit(record: Record, *, start_step: int = 0, end_step: int | None = None) -> 
         coefficients=tuple(coefficients.tolist()),
         num_steps=len(table),
         held_out_error=_cross_validate(features, seconds),
-        origin=f"fitted to {_name(record)}",
+        origin=f"fitted to {_name(records[0])}",
         shares=tuple((parts / parts.sum()).tolist()),
     )
 

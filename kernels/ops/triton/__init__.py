@@ -5,16 +5,20 @@ the device, so that CUDA graphs can capture them.
 """
 
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from toolkit.kernels.triton.activations import gelu_mul, silu_mul
 from toolkit.kernels.triton.attention import paged_attention
 from toolkit.kernels.triton.cutoffs import cut_unlikely
 from toolkit.kernels.triton.grouped_linear import grouped_linear
 from toolkit.kernels.triton.layer_norm import add_layer_norm, layer_norm
+from toolkit.kernels.triton.linear import linear
 from toolkit.kernels.triton.rms_norm import add_rms_norm, rms_norm
 from toolkit.kernels.triton.rotary import rotary, rotary_write_kv
 from toolkit.kernels.triton.rounding import INTERPRETED
@@ -41,9 +45,29 @@ _OPS = (
 )
 
 
-def bind() -> dict[str, Callable[..., Any]]:
-    """Return the ops that there are in Triton by name."""
-    return {op.__name__: op for op in _OPS}
+def bind(*, batch_invariant: bool = False) -> dict[str, Callable[..., Any]]:
+    """Return the ops that there are in Triton by name.
+
+    Linear maps are torch's, which are faster, unless a row is to get the same bits in every batch.
+    """
+    ops: dict[str, Callable[..., Any]] = {op.__name__: op for op in _OPS}
+    if batch_invariant:
+        ops["linear"] = linear
+        ops["paged_attention"] = partial(paged_attention, batch_invariant=True)
+    if torch.cuda.device_count() > 1:
+        ops = {name: _on_its_device(op) for name, op in ops.items()}
+    return ops
+
+
+def _on_its_device(op: Callable[..., Any]) -> Callable[..., Any]:
+    """Let an op launch where its first tensor lies: Triton launches on the current device."""
+
+    @wraps(op)
+    def launch(first: Tensor, *others: Any, **options: Any) -> Any:
+        with torch.cuda.device_of(first):
+            return op(first, *others, **options)
+
+    return launch
 
 
 def is_interpreted() -> bool:

@@ -1,12 +1,17 @@
 """Drop unlikely tokens by one threshold per row, which is searched for, not sorted for.
 
-A row's threshold lies between two logits that close in on each other: each pass over the row counts
-the tokens, or sums the probabilities, above three places between the two, which leaves a quarter.
-Places are the bits of a float32 read as an integer, in the floats' order, so that 16 passes find
-any threshold exactly; most searches end sooner, when what is still open is a single token.
+A row's threshold lies between two logits that close in on each other. Each pass over the row has
+programs for its pieces: they count the tokens, or add up the probabilities, at or above 15 places
+between the two, and so leave a sixteenth. Places are the bits of a float32 read as an integer, in
+the floats' order, so that 8 passes find any threshold exactly.
+
+What programs add up together are whole numbers, probabilities too: their sum is the same in any
+order, and a row keeps the same tokens in every batch.
 
 Request path 8/8: from sampling.chain.
 """
+
+from __future__ import annotations
 
 import torch
 import triton
@@ -17,9 +22,19 @@ from toolkit.kernels import reference_sampling
 
 __all__ = ["cut_unlikely"]
 
-# One program has a row to itself: four numbers a thread at a time.
-_BLOCK = 4096
-_NUM_WARPS = 32
+_BLOCK = 4096  # of a row, for one program
+_NUM_WARPS = 8
+_NUM_PASSES = tl.constexpr(8)  # each leaves 1 / 16 of 2^32 places
+_PARTS = tl.constexpr(16)
+# A probability's unit, of the largest one: 2^18 tokens of 2^40 units stay below 2^63, and what is
+# cut off of 2^18 tokens is less than float32's rounding of one.
+_UNITS = tl.constexpr(2.0**40)
+_LOWEST_PLACE = tl.constexpr(-(1 << 31))
+# A row's scratch: the places of its largest and smallest logit, each counted up from 0, then for
+# top-k and for top-p the interval before each pass and the tallies of it.
+_INTERVALS = tl.constexpr(2)
+_SEARCH = tl.constexpr(2 * 8 + 16 * 8)
+_SCRATCH = tl.constexpr(2 + 2 * (2 * 8 + 16 * 8))
 
 
 @triton.jit
@@ -30,103 +45,157 @@ def _place(x):
 
 
 @triton.jit
-def _tally(
-    row_ptr,
-    vocab_size,
-    first,
-    second,
-    third,
-    largest,
-    SUMS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Count the tokens at or above three places; with SUMS, add up exp(logit - largest) too."""
-    columns = tl.arange(0, BLOCK)
-    first_count = tl.full((BLOCK,), 0, tl.int32)
-    second_count, third_count = first_count, first_count
-    first_sum = tl.full((BLOCK,), 0.0, tl.float32)
-    second_sum, third_sum = first_sum, first_sum
-    for start in range(0, vocab_size, BLOCK):
-        mask = start + columns < vocab_size
-        x = tl.load(row_ptr + start + columns, mask=mask, other=float("-inf"))
-        places = _place(x)
-        reaches_first = mask & (places >= first)
-        reaches_second = mask & (places >= second)
-        reaches_third = mask & (places >= third)
-        first_count += reaches_first.to(tl.int32)
-        second_count += reaches_second.to(tl.int32)
-        third_count += reaches_third.to(tl.int32)
-        if SUMS:
-            weights = tl.exp(x - largest)
-            first_sum += tl.where(reaches_first, weights, 0.0)
-            second_sum += tl.where(reaches_second, weights, 0.0)
-            third_sum += tl.where(reaches_third, weights, 0.0)
+def _logit(place):
+    """Return the float of a place, int64."""
+    bits = place.to(tl.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _piece(logits_ptr, row_stride, vocab_size, BLOCK: tl.constexpr):
+    """Return pointers to this program's logits, and which of them there are."""
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    return logits_ptr + tl.program_id(0).to(tl.int64) * row_stride + columns, columns < vocab_size
+
+
+@triton.jit
+def _bounds(scratch_ptr):
+    """Return the places, int64, of the row's smallest and largest logit, and that one, finite."""
+    high = tl.load(scratch_ptr) + _LOWEST_PLACE
+    low = -1 - tl.load(scratch_ptr + 1) - _LOWEST_PLACE
+    largest = _logit(high)
+    return low, high, tl.where(tl.abs(largest) < float("inf"), largest, 0.0)
+
+
+@triton.jit
+def _cut_place(low, high, part):
+    return low + (high - low) * part // _PARTS
+
+
+@triton.jit
+def _narrowed(search_ptr, number, target):
+    """Return the interval that pass ``number`` leaves: its low end reaches the target."""
+    low = tl.load(search_ptr + 2 * number)
+    high = tl.load(search_ptr + 2 * number + 1)
+    parts = tl.arange(0, _PARTS)  # 0 is low itself, which has not been tallied
+    tallies = tl.load(search_ptr + 2 * _NUM_PASSES + _PARTS * number + parts)
+    num_in = tl.sum(((parts > 0) & (tallies.to(tl.float64) >= target)).to(tl.int64), axis=0)
+    is_open = high - low > 1
+    new_high = tl.where(num_in == _PARTS - 1, high, _cut_place(low, high, num_in + 1))
     return (
-        tl.sum(first_count, axis=0),
-        tl.sum(second_count, axis=0),
-        tl.sum(third_count, axis=0),
-        tl.sum(first_sum.to(tl.float64), axis=0),
-        tl.sum(second_sum.to(tl.float64), axis=0),
-        tl.sum(third_sum.to(tl.float64), axis=0),
+        tl.where(is_open, _cut_place(low, high, num_in), low),
+        tl.where(is_open, new_high, high),
     )
 
 
 @triton.jit
-def _search(
-    row_ptr,
-    vocab_size,
-    low,
-    high,
-    target,
-    largest,
-    SUMS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Return a place that the tokens which reach ``target`` are at or above, and no other is.
-
-    They are the fewest most likely ones, ties included, whose number (or sum, with SUMS) is at
-    least the target. Those at or above ``low`` reach it, those at or above ``high`` do not.
-    """
-    # What is at or above low and high; the low one is an upper bound until it has been counted.
-    low_count, high_count = vocab_size, 0
-    while (high - low > 1) & (low_count > (high_count + 1 if SUMS else target)):
-        width = high - low
-        first, second, third = low + width // 4, low + width // 2, low + 3 * width // 4
-        first_count, second_count, third_count, first_sum, second_sum, third_sum = _tally(
-            row_ptr,
-            vocab_size,
-            first.to(tl.int32),
-            second.to(tl.int32),
-            third.to(tl.int32),
-            largest,
-            SUMS,
-            BLOCK,
-        )
-        if SUMS:
-            in_first, in_second = first_sum >= target, second_sum >= target
-            in_third = third_sum >= target
-        else:
-            in_first, in_second = first_count >= target, second_count >= target
-            in_third = third_count >= target
-        high_count = tl.where(
-            in_third,
-            high_count,
-            tl.where(in_second, third_count, tl.where(in_first, second_count, first_count)),
-        )
-        low_count = tl.where(
-            in_third,
-            third_count,
-            tl.where(in_second, second_count, tl.where(in_first, first_count, low_count)),
-        )
-        new_high = tl.where(in_second, third, tl.where(in_first, second, first))
-        new_low = tl.where(in_second, second, tl.where(in_first, first, low))
-        high, low = tl.where(in_third, high, new_high), tl.where(in_third, third, new_low)
-    return low
+def _after_top_k(scratch_ptr, top_k_ptr, vocab_size):
+    """Return the place, int64, of the row's k-th largest logit, or of its smallest."""
+    low, _, _ = _bounds(scratch_ptr)
+    top_k = tl.load(top_k_ptr + tl.program_id(0))
+    found, _ = _narrowed(scratch_ptr + _INTERVALS, _NUM_PASSES - 1, top_k.to(tl.float64))
+    return tl.where(top_k < vocab_size, found, low)
 
 
 @triton.jit
-def _cut_unlikely_kernel(
+def _target(scratch_ptr, top_p):
+    """Return how much probability is to be kept: a share of what the first pass of top-p found."""
+    total = tl.load(scratch_ptr + _INTERVALS + _SEARCH + 2 * _NUM_PASSES)
+    return top_p.to(tl.float64) * total.to(tl.float64)
+
+
+@triton.jit
+def _bounds_kernel(logits_ptr, scratch_ptr, vocab_size, row_stride, BLOCK: tl.constexpr):
+    """Find the row's largest and smallest logit; grid (rows, pieces), as of all kernels here."""
+    scratch_ptr += tl.program_id(0).to(tl.int64) * _SCRATCH
+    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
+    places = _place(tl.load(ptrs, mask=here, other=float("-inf"))).to(tl.int64)
+    most = tl.max(tl.where(here, places, _LOWEST_PLACE), axis=0)
+    least = tl.min(tl.where(here, places, -1 - _LOWEST_PLACE), axis=0)
+    # Both counted up from 0, which the scratch is filled with.
+    tl.atomic_max(scratch_ptr, most - _LOWEST_PLACE)
+    tl.atomic_max(scratch_ptr + 1, -1 - least - _LOWEST_PLACE)
+
+
+@triton.jit(do_not_specialize=["number"])
+def _top_k_kernel(
+    logits_ptr, scratch_ptr, top_k_ptr, vocab_size, row_stride, number, BLOCK: tl.constexpr
+):
+    """Count the tokens at or above the places of a pass."""
+    scratch_ptr += tl.program_id(0).to(tl.int64) * _SCRATCH
+    top_k = tl.load(top_k_ptr + tl.program_id(0))
+    if top_k >= vocab_size:
+        return
+    search_ptr = scratch_ptr + _INTERVALS
+    if number == 0:
+        low, high, _ = _bounds(scratch_ptr)
+        high += 1
+    else:
+        low, high = _narrowed(search_ptr, number - 1, top_k.to(tl.float64))
+    if tl.program_id(1) == 0:
+        tl.store(search_ptr + 2 * number, low)
+        tl.store(search_ptr + 2 * number + 1, high)
+    if high - low <= 1:
+        return
+    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
+    places = _place(tl.load(ptrs, mask=here, other=float("-inf"))).to(tl.int64)
+    tallies_ptr = search_ptr + 2 * _NUM_PASSES + _PARTS * number
+    for part in tl.static_range(1, _PARTS):
+        reaches = here & (places >= _cut_place(low, high, part))
+        count = tl.sum(reaches.to(tl.int32), axis=0)
+        tl.atomic_add(tallies_ptr + part, count.to(tl.int64), sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["number"])
+def _top_p_kernel(
     logits_ptr,
+    scratch_ptr,
+    top_k_ptr,
+    top_p_ptr,
+    vocab_size,
+    row_stride,
+    number,
+    BLOCK: tl.constexpr,
+):
+    """Add up the probabilities at or above the places of a pass; the first adds up all, too."""
+    scratch_ptr += tl.program_id(0).to(tl.int64) * _SCRATCH
+    top_p = tl.load(top_p_ptr + tl.program_id(0))
+    if top_p >= 1.0:
+        return
+    search_ptr = scratch_ptr + _INTERVALS + _SEARCH
+    _, high, largest = _bounds(scratch_ptr)
+    bottom = _after_top_k(scratch_ptr, top_k_ptr, vocab_size)
+    if number == 0:
+        # All tokens below this one together have less than 1 - p.
+        margin = tl.log(vocab_size / (1.0 - top_p)) + 1.0
+        low, high = tl.maximum(bottom, _place(largest - margin).to(tl.int64)), high + 1
+    else:
+        low, high = _narrowed(search_ptr, number - 1, _target(scratch_ptr, top_p))
+    if tl.program_id(1) == 0:
+        tl.store(search_ptr + 2 * number, low)
+        tl.store(search_ptr + 2 * number + 1, high)
+    if (number > 0) & (high - low <= 1):
+        return
+    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
+    x = tl.load(ptrs, mask=here, other=float("-inf"))
+    places = _place(x).to(tl.int64)
+    shares = tl.exp(tl.minimum(tl.where(x == x, x, float("-inf")) - largest, 0.0))
+    units = tl.where(here, shares * _UNITS, 0.0).to(tl.int64)
+    tallies_ptr = search_ptr + 2 * _NUM_PASSES + _PARTS * number
+    if number == 0:
+        kept = tl.sum(tl.where(places >= bottom, units, 0), axis=0)
+        tl.atomic_add(tallies_ptr, kept, sem="relaxed")
+    for part in tl.static_range(1, _PARTS):
+        reaches = places >= _cut_place(low, high, part)
+        tl.atomic_add(
+            tallies_ptr + part, tl.sum(tl.where(reaches, units, 0), axis=0), sem="relaxed"
+        )
+
+
+@triton.jit
+def _cut_kernel(
+    logits_ptr,
+    scratch_ptr,
     top_k_ptr,
     top_p_ptr,
     min_p_ptr,
@@ -137,45 +206,22 @@ def _cut_unlikely_kernel(
     BLOCK: tl.constexpr,
 ):
     """Set what is below the row's threshold to -inf."""
-    row = tl.program_id(0).to(tl.int64)
-    row_ptr = logits_ptr + row * row_stride
-    columns = tl.arange(0, BLOCK)
-    most = tl.full((BLOCK,), float("-inf"), tl.float32)
-    least = tl.full((BLOCK,), float("inf"), tl.float32)
-    for start in range(0, vocab_size, BLOCK):
-        mask = start + columns < vocab_size
-        x = tl.load(row_ptr + start + columns, mask=mask, other=float("-inf"))
-        most = tl.maximum(most, x)
-        least = tl.minimum(least, tl.where(mask, x, float("inf")))
-    largest, smallest = tl.max(most, axis=0), tl.min(least, axis=0)
-    low, high = _place(smallest).to(tl.int64), _place(largest).to(tl.int64) + 1
-    largest = tl.where(largest > float("-inf"), largest, 0.0)  # a row without any has failed
-
-    top_k = tl.load(top_k_ptr + row)
-    if top_k < vocab_size:
-        low = _search(row_ptr, vocab_size, low, high, top_k, largest, False, BLOCK)
+    scratch_ptr += tl.program_id(0).to(tl.int64) * _SCRATCH
+    _, _, largest = _bounds(scratch_ptr)
+    low = _after_top_k(scratch_ptr, top_k_ptr, vocab_size)
     if HAS_TOP_P:
-        top_p = tl.load(top_p_ptr + row)
-        if top_p < 1.0:
-            # All tokens below this one together have less than 1 - p.
-            margin = tl.log(vocab_size / (1.0 - top_p)) + 1.0
-            bottom = low.to(tl.int32)
-            _, _, _, total, _, _ = _tally(
-                row_ptr, vocab_size, bottom, bottom, bottom, largest, True, BLOCK
-            )
-            target = top_p.to(tl.float64) * total
-            low = tl.maximum(low, _place(largest - margin).to(tl.int64))
-            low = _search(row_ptr, vocab_size, low, high, target, largest, True, BLOCK)
+        top_p = tl.load(top_p_ptr + tl.program_id(0))
+        search_ptr = scratch_ptr + _INTERVALS + _SEARCH
+        found, _ = _narrowed(search_ptr, _NUM_PASSES - 1, _target(scratch_ptr, top_p))
+        low = tl.where(top_p < 1.0, found, low)
     floor = float("-inf")
     if HAS_MIN_P:
-        min_p = tl.load(min_p_ptr + row)
+        min_p = tl.load(min_p_ptr + tl.program_id(0))
         floor = tl.where(min_p > 0.0, largest + tl.log(tl.where(min_p > 0.0, min_p, 1.0)), floor)
-    place = low.to(tl.int32)
-    for start in range(0, vocab_size, BLOCK):
-        mask = start + columns < vocab_size
-        x = tl.load(row_ptr + start + columns, mask=mask, other=float("-inf"))
-        is_cut = mask & ((_place(x) < place) | (x < floor))
-        tl.store(row_ptr + start + columns, float("-inf"), mask=is_cut)
+    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
+    x = tl.load(ptrs, mask=here, other=float("-inf"))
+    is_cut = here & ((_place(x).to(tl.int64) < low) | (x < floor))
+    tl.store(ptrs, tl.full((BLOCK,), float("-inf"), tl.float32), mask=is_cut)
 
 
 def cut_unlikely(
@@ -198,17 +244,29 @@ def cut_unlikely(
     if logits.stride(1) != 1:
         logits = logits.contiguous()
     num_rows, vocab_size = logits.shape
-    if num_rows > 0:
-        _cut_unlikely_kernel[(num_rows,)](
-            logits,
-            top_k.contiguous(),
-            None if top_p is None else top_p.contiguous(),
-            None if min_p is None else min_p.contiguous(),
-            vocab_size,
-            logits.stride(0),
-            HAS_TOP_P=top_p is not None,
-            HAS_MIN_P=min_p is not None,
-            BLOCK=_BLOCK,
-            num_warps=_NUM_WARPS,
-        )
+    if num_rows == 0:
+        return logits
+    grid = (num_rows, triton.cdiv(vocab_size, _BLOCK))
+    scratch = torch.zeros(num_rows, _SCRATCH.value, dtype=torch.int64, device=logits.device)
+    top_k = top_k.contiguous()
+    top_p = None if top_p is None else top_p.contiguous()
+    sizes = (vocab_size, logits.stride(0))
+    options = {"BLOCK": _BLOCK, "num_warps": _NUM_WARPS}
+    _bounds_kernel[grid](logits, scratch, *sizes, **options)
+    for number in range(_NUM_PASSES.value):
+        _top_k_kernel[grid](logits, scratch, top_k, *sizes, number, **options)
+    for number in range(_NUM_PASSES.value if top_p is not None else 0):
+        where = (logits, scratch, top_k, top_p)
+        _top_p_kernel[grid](*where, *sizes, number, **options)
+    _cut_kernel[grid](
+        logits,
+        scratch,
+        top_k,
+        top_p,
+        None if min_p is None else min_p.contiguous(),
+        *sizes,
+        HAS_TOP_P=top_p is not None,
+        HAS_MIN_P=min_p is not None,
+        **options,
+    )
     return logits

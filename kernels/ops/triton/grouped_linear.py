@@ -8,32 +8,35 @@ arXiv:2211.15841.
 Request path 7/8: from models.mlp.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from toolkit.kernels import reference
-from toolkit.kernels.triton.rounding import dot, narrow
+from toolkit.kernels.triton.linear_tiles import (
+    FLOAT_TILE,
+    ODD_TILE,
+    LinearTile,
+    add_products,
+    aligned_rows,
+    is_odd,
+)
+from toolkit.kernels.triton.rounding import narrow
 from toolkit.kernels.triton.rows import DTYPES
 
 __all__ = ["grouped_linear"]
 
 
-class _Tile(NamedTuple):
-    rows: int
-    columns: int
-    inner: int
-    num_warps: int
-    num_stages: int
+# One tile for every number of rows: where groups begin is not known when the tile is chosen. With
+# few rows the weights' bytes are what counts, and these are the same for any tile.
+_HALF_TILE = LinearTile(rows=64, columns=128, inner=64, num_warps=4, num_stages=4)
 
 
-# One tile for every number of rows: a row gets the same bits in every batch. With few rows the
-# weights' bytes are what counts, and these are the same for any tile. float32 has no tensor cores.
-_HALF_TILE = _Tile(rows=64, columns=128, inner=64, num_warps=4, num_stages=4)
-_FLOAT_TILE = _Tile(rows=32, columns=64, inner=32, num_warps=4, num_stages=3)
+def _tile(in_features: int, dtype: torch.dtype) -> LinearTile:
+    if dtype is torch.float32:
+        return FLOAT_TILE
+    return ODD_TILE if is_odd(in_features) else _HALF_TILE
 
 
 @triton.jit
@@ -48,6 +51,7 @@ def _grouped_linear_kernel(
     in_features,
     x_stride,
     HAS_BIAS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     GROUPS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -73,18 +77,18 @@ def _grouped_linear_kernel(
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inner = tl.arange(0, INNER)
     group = group.to(tl.int64)
-    x_ptrs = x_ptr + rows[:, None] * x_stride + inner[None, :]
     weight_ptr += group * out_features * in_features
-    weight_ptrs = weight_ptr + columns[None, :].to(tl.int64) * in_features + inner[:, None]
     is_row, is_column = rows < end, columns < out_features
-    total = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
-    for start in range(0, in_features, INNER):
-        is_inner = start + inner < in_features
-        x = tl.load(x_ptrs + start, mask=is_row[:, None] & is_inner[None, :], other=0.0)
-        weight = tl.load(
-            weight_ptrs + start, mask=is_inner[:, None] & is_column[None, :], other=0.0
-        )
-        total = dot(x, weight, total)
+    total = add_products(
+        tl.full((ROWS, COLUMNS), 0.0, tl.float32),
+        x_ptr + rows[:, None] * x_stride + inner[None, :],
+        weight_ptr + columns[None, :].to(tl.int64) * in_features + inner[:, None],
+        is_row,
+        is_column,
+        in_features,
+        INNER,
+        IS_WHOLE,
+    )
     if HAS_BIAS:
         bias = tl.load(bias_ptr + group * out_features + columns, mask=is_column, other=0.0)
         total += bias.to(tl.float32)[None, :]
@@ -101,9 +105,8 @@ def grouped_linear(x: Tensor, weight: Tensor, starts: Tensor, bias: Tensor | Non
     out = x.new_empty(len(x), out_features)
     if out.numel() == 0:
         return out
-    if x.stride(1) != 1:
-        x = x.contiguous()
-    tile = _FLOAT_TILE if x.dtype is torch.float32 else _HALF_TILE
+    x = aligned_rows(x)
+    tile = _tile(in_features, x.dtype)
     # A group begins a tile of its own, and ends one that may not be full.
     most_tiles = min(len(x), len(x) // tile.rows + num_groups)
     _grouped_linear_kernel[(most_tiles, triton.cdiv(out_features, tile.columns))](
@@ -117,11 +120,8 @@ def grouped_linear(x: Tensor, weight: Tensor, starts: Tensor, bias: Tensor | Non
         in_features,
         x.stride(0),
         HAS_BIAS=bias is not None,
+        IS_WHOLE=in_features % tile.inner == 0,
         GROUPS=triton.next_power_of_2(num_groups),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        INNER=tile.inner,
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
+        **tile.options(),
     )
     return out

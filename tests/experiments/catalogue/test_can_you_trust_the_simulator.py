@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def result():
     with pytest.MonkeyPatch.context() as patch, LLM(max_num_seqs=8) as llm:
-        patch.setitem(experiment._SECONDS, "quick", 0.5)
+        patch.setitem(experiment._FIT_SECONDS, "quick", 0.5)
+        patch.setitem(experiment._CHECK_SECONDS, "quick", 0.5)
         yield experiment.run(progress=False, llm=llm)
 
 
@@ -41,6 +42,13 @@ def test_every_claim_is_measured_and_says_what_was_worst(result):
         "requests_per_s",
         "output_tokens_per_s",
     }
+
+
+def test_fits_before_between_and_after_tell_whether_the_machine_kept_its_speed(result):
+    drift = result.data["drift"]
+    assert len(drift) == 3 * len(experiment.SHARES)
+    assert (drift.groupby("share")["slower"].min() == 0).all()
+    assert f"{drift['slower'].max():.1%}" in result.reasons["vidur-mean-error"]
 
 
 def test_the_figure_carries_what_it_draws(result):

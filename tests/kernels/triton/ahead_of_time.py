@@ -7,77 +7,24 @@ name, the bytes that a thread spills, its registers, whether it uses the tensor 
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime.jit import JITFunction
+from torch import Tensor
 
 from toolkit.kernels.triton import bind
+from toolkit.kernels.triton.ahead_of_time import compiled, resources
+from toolkit.kernels.triton.linear import linear
+
+# Rows of each tile that linear_tiles.py has, and widths that can be copied quickly and cannot.
+NUM_ROWS = (16, 256, 2048)
+WIDTHS = (2048, 2056, 1000, 71)
 
 
-class H100:
-    """A driver of Triton's that can only say what it is."""
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
-def compiled(calls: Callable[[], None]) -> list[Any]:
-    """Collect the kernels that the calls would launch, compiled."""
-    kernels: dict[str, Any] = {}
-    run = JITFunction.run
-
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        kernel = run(self, *args, grid=grid, warmup=True, **options)
-        kernels[kernel.hash] = kernel
-
-    JITFunction.run = compile_only
-    triton.runtime.driver.set_active(H100())
-    try:
-        calls()
-    finally:
-        JITFunction.run = run
-    return list(kernels.values())
-
-
-def facts(kernel: Any) -> dict[str, Any]:
-    """Read a kernel's resources out of its machine code."""
-    tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        done = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
-        )
-    usage = dict(
-        word.split(":") for word in done.stdout.split() if word.count(":") == 1 and word[-1] != ":"
-    )
-    waits = re.findall(r"cp\.async\.wait_group\s+(\d+)", kernel.asm["ptx"])
-    return {
-        "name": kernel.metadata.name,
-        "spilled_bytes": int(usage["LOCAL"]) + int(usage["STACK"]),
-        "registers": int(usage["REG"]),
-        "shared_bytes": kernel.metadata.shared,
-        "num_warps": kernel.metadata.num_warps,
-        "uses_tensor_cores": "mma" in kernel.asm["ptx"],
-        "uses_warp_groups": "wgmma" in kernel.asm["ptx"],  # Hopper's own way to use them
-        # The most groups of copies to shared memory that a wait leaves on their way.
-        "copies_in_flight": max(map(int, waits), default=0),
-    }
+def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def calls() -> None:
@@ -117,12 +64,16 @@ def _call_row_ops(ops: dict[str, Callable[..., Any]], dtype: torch.dtype) -> Non
     for turn in (angles, half_turned):
         where = turn, turn, cache, cache, slots
         ops["rotary_write_kv"](query, key, value, *where, head_norms=(norm, norm, 1e-6))
-    experts = torch.empty(128, 1536, 2048, dtype=dtype)
-    starts = torch.empty(129, dtype=torch.int64)
-    ops["grouped_linear"](torch.empty(64, 2048, dtype=dtype), experts, starts)
-    bias = torch.empty(128, 1536, dtype=dtype)
-    ops["grouped_linear"](torch.empty(64, 2048, dtype=dtype), experts, starts, bias)
+    starts, bias = _empty(129, dtype=torch.int64), _empty(128, 1536, dtype=dtype)
+    for width in WIDTHS:
+        rows, experts = _empty(64, width, dtype=dtype), _empty(128, 1536, width, dtype=dtype)
+        ops["grouped_linear"](rows, experts, starts)
+        ops["grouped_linear"](rows, experts, starts, bias)
+        for num_rows in NUM_ROWS:
+            rows = _empty(num_rows, width, dtype=dtype)
+            linear(rows, experts[0], bias[0])
+            linear(rows, experts[0])
 
 
 if __name__ == "__main__":
-    json.dump([facts(kernel) for kernel in compiled(calls)], sys.stdout)
+    json.dump([resources(kernel) for kernel in compiled(calls)], sys.stdout)

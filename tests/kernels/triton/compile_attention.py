@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tests.kernels.triton.ahead_of_time import compiled, facts
+from toolkit.kernels.triton.ahead_of_time import compiled, resources
 from toolkit.kernels.triton.attention import paged_attention
 
 
@@ -70,5 +70,5 @@ def attend(case: Case) -> None:
 if __name__ == "__main__":
     for name, case in CASES.items():
         for kernel in compiled(partial(attend, case)):
-            json.dump({"case": name, **facts(kernel)}, sys.stdout)
+            json.dump({"case": name, **resources(kernel)}, sys.stdout)
             sys.stdout.write("\n")

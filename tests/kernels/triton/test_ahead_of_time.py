@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,25 +20,46 @@ KERNELS = {
     "_gate_mul_kernel",
     "_move_heads_kernel",
     "_grouped_linear_kernel",
+    "_linear_kernel",
     "_race_kernel",
     "_argmax_kernel",
     "_merge_kernel",
-    "_cut_unlikely_kernel",
+    "_bounds_kernel",
+    "_top_k_kernel",
+    "_top_p_kernel",
+    "_cut_kernel",
 }
 
+LINEARS = {"_grouped_linear_kernel", "_linear_kernel"}
 
-@pytest.mark.slow
-def test_every_kernel_compiles_for_an_h100_without_spills(tmp_path: Path):
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    cache = str(tmp_path_factory.mktemp("compiled"))
+    environment = {**os.environ, "TRITON_CACHE_DIR": cache}
     environment.pop("TRITON_INTERPRET", None)
     script = Path(ahead_of_time.__file__)
     done = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    kernels = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_an_h100_without_spills(kernels: list[dict[str, Any]]):
     assert {kernel["name"] for kernel in kernels} == KERNELS
     assert [kernel for kernel in kernels if kernel["spilled_bytes"]] == []
-    products = [kernel for kernel in kernels if kernel["name"] == "_grouped_linear_kernel"]
-    # Once for bfloat16 and once for float32, each with and without a bias.
-    assert sorted(kernel["uses_tensor_cores"] for kernel in products) == [False, False, True, True]
+
+
+@pytest.mark.slow
+def test_half_precision_is_multiplied_by_hoppers_own_instructions(kernels: list[dict[str, Any]]):
+    """Of one depth, four to a step of 64 inputs, whatever the tile: a row's sum has one order."""
+    products = [kernel for kernel in kernels if kernel["name"] in LINEARS]
+    half = [kernel["products"] for kernel in products if kernel["products"]]
+    assert len(half) > len(LINEARS)
+    assert len(half) < len(products)  # float32 is multiplied without tensor cores
+    for instructions in half:
+        ((name, count),) = instructions.items()
+        assert re.fullmatch(r"wgmma\.m64n\d+k16", name)
+        assert count == 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -50,11 +50,36 @@ def calls(device: torch.device) -> dict[str, Callable[[], Any]]:
     }
 
 
+def tensors(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [result] if isinstance(result, Tensor) else result
+
+
 NAMES = sorted(calls(torch.device("cpu")))
 
 
 def test_every_op_has_a_call():
     assert sorted(set(bind()) - {"paged_attention"}) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_op_computes_the_same_where_there_are_several_devices(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+):
+    """The ops then take the device of their tensors; which that is, a GPU test says."""
+    expected = calls(device)[name]()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert hasattr(bind()[name], "__wrapped__")
+    torch.testing.assert_close(calls(device)[name](), expected, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_op_launches_where_its_tensors_lie(name: str):
+    first, second = (calls(torch.device("cuda", index))[name]() for index in range(2))
+    for here, there in zip(tensors(first), tensors(second), strict=True):
+        assert there.device.index == 1
+        torch.testing.assert_close(there.cpu(), here.cpu(), rtol=0, atol=0)
 
 
 @pytest.mark.gpu

@@ -1,6 +1,6 @@
 """Top-k, top-p and min-p in Triton: the sets that the torch version keeps.
 
-A search takes many passes, and the interpreter its time: rows are few here.
+A search takes many passes, and the interpreter its time: rows are few here, and of few programs.
 """
 
 from __future__ import annotations
@@ -120,3 +120,14 @@ def test_rows_may_lie_apart_and_none_are_cut(device: torch.device):
     assert torch.equal(cut(logits, how, device), reference_sampling.cut_unlikely(logits, **how))
     nothing = torch.zeros(0, 9)
     assert cut(nothing, settings(nothing, top_k=(3,), top_p=(0.9,)), device).shape == (0, 9)
+
+
+def test_a_row_keeps_the_same_tokens_in_every_batch(device: torch.device):
+    """A row is cut by several programs, and what these add up does not depend on their order."""
+    logits = 3 * normal(3, 9000, seed=6)
+    how = {"top_k": (0, 400, 0), "top_p": (0.9, 0.95, 0.5), "min_p": (0.0, 0.001, 0.0)}
+    together = cut(logits, settings(logits, **how), device)
+    for row in range(3):
+        one = {name: values[row : row + 1] for name, values in how.items()}
+        alone = cut(logits[row : row + 1], settings(logits[row : row + 1], **one), device)
+        assert torch.equal(alone[0], together[row])

@@ -19,12 +19,14 @@ PARAMS = [
 ]
 
 
-def tokens(folder: Path, kernels: str, device: torch.device) -> list[list[int]]:
+def tokens(
+    folder: Path, kernels: str, device: torch.device, *, batch_invariant: bool = False
+) -> list[list[int]]:
     """Generate from prompts of several lengths; the longest in two chunks."""
     prompts = [[(7 * i + n) % VOCAB_SIZE for i in range(n)] for n in (3, 33, 7)]
     sizes = {"block_size": 4, "max_model_len": 64, "max_num_batched_tokens": 32}
     settings = {"dtype": "float32", "tokenizer": False, "device": str(device), **sizes}
-    with LLM(str(folder), kernels=kernels, **settings) as llm:
+    with LLM(str(folder), kernels=kernels, batch_invariant=batch_invariant, **settings) as llm:
         outputs = llm.generate(prompts, PARAMS, progress=False)
     return [list(output.outputs[0].token_ids) for output in outputs]
 
@@ -34,3 +36,12 @@ def tokens(folder: Path, kernels: str, device: torch.device) -> list[list[int]]:
 def test_tokens_are_the_references(name: str, tmp_path: Path, device: torch.device):
     folder = write_checkpoint(tmp_path, CONFIGS[name])
     assert tokens(folder, "triton", device) == tokens(folder, "reference", device)
+
+
+@pytest.mark.slow
+def test_tokens_of_the_batch_invariant_mode_are_the_references(
+    tmp_path: Path, device: torch.device
+):
+    folder = write_checkpoint(tmp_path, CONFIGS["qwen3_moe"])
+    invariant = tokens(folder, "triton", device, batch_invariant=True)
+    assert invariant == tokens(folder, "reference", device)

@@ -17,7 +17,8 @@ __all__ = ["MACHINE_FIELDS", "environment"]
 # Two runs are compared only where these agree. The versions of the toolkit may differ, since that
 # is what one compares, and so may the date; the load is a remark.
 MACHINE_FIELDS = (
-    "cpu cores simd cpu_ops_level threads omp_wait_policy gomp_spincount python torch transformers"
+    "cpu cores simd cpu_ops_level threads omp_wait_policy gomp_spincount gpu python torch"
+    " transformers"
 ).split()
 
 
@@ -33,9 +34,11 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads() if torch else None,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "gomp_spincount": os.environ.get("GOMP_SPINCOUNT"),
+        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         "load_average_1_min": _load_average(),
         "python": platform.python_version(),
         "torch": _version("torch"),
+        "triton": _version("triton"),
         "transformers": _version("transformers"),
         "toolkit": __version__,
     }

@@ -38,7 +38,7 @@ class Case:
 
 
 class Draw:
-    """Random tensors of one dtype, the same for every implementation."""
+    """Random tensors of one dtype on the default device, the same for every implementation."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -46,8 +46,8 @@ class Draw:
 
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Return standard normal numbers."""
-        values = torch.randn(shape, generator=self._generator)
-        return values.to(dtype or self.dtype)
+        values = torch.randn(shape, generator=self._generator, device="cpu")
+        return values.to(torch.get_default_device(), dtype or self.dtype)
 
     def qkv(self, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return query, key and value as the model has them: views of one matrix."""

@@ -6,13 +6,13 @@ machine has less than its processor's, and differently from hour to hour.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from toolkit.cli.bench.device_timing import seconds_per_call
 
 __all__ = [
     "MachineLimits",
@@ -23,17 +23,18 @@ __all__ = [
     "read_rate",
 ]
 
-_NUM_RUNS = 7
+_CPU = torch.device("cpu")
 _MIN_BUFFER = 256 << 20
 _MAX_BUFFER = 1 << 30
 _ROW = 4096  # numbers in a row of the buffer: long enough for a reader to reach full speed
 # Products of these sizes reach the peak of small and of large machines alike.
-_GEMM_SIZES = (1024, 2048)
+_GEMM_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+_CUDA_BUFFER = 4 << 30  # far past the second-level cache: 50 MB on an H100
 
 
 @dataclass(frozen=True, slots=True)
 class MachineLimits:
-    """The machine's limits with ``num_threads`` threads; rates per second.
+    """The limits of a device, the CPU's with ``num_threads`` threads; rates per second.
 
     >>> limits = MachineLimits(num_threads=2, dtype="bfloat16", read=20e9, gemm=400e9)
     >>> limits.least_s(num_bytes=1e9, flops=1e9)
@@ -50,41 +51,49 @@ class MachineLimits:
         return max(num_bytes / self.read, flops / self.gemm)
 
 
-def measure_limits(dtype: torch.dtype) -> MachineLimits:
-    """Measure both limits with torch's threads: some seconds, and up to 1 GiB for a moment."""
+def measure_limits(dtype: torch.dtype, device: torch.device = _CPU) -> MachineLimits:
+    """Measure both limits with torch's threads: some seconds, and some memory for a moment.
+
+    That is up to 1 GiB on a CPU, and 4 GiB on another device.
+    """
     return MachineLimits(
         num_threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
-        read=read_rate(),
-        gemm=gemm_rate(dtype),
+        read=read_rate(device=device),
+        gemm=gemm_rate(dtype, device=device),
     )
 
 
-def read_rate(num_bytes: int | None = None) -> float:
-    """Return bytes/s at which all threads read a buffer: of the quickest of three readers.
+def read_rate(num_bytes: int | None = None, *, device: torch.device = _CPU) -> float:
+    """Return bytes/s at which a device reads a buffer: of the quickest of four readers.
 
-    The buffer has ``beyond_cache_bytes()`` where none is given. Which reader is the quickest
-    depends on the processor, so the limit is the best of a sum, a dot product and a matrix-vector
-    product.
+    The buffer is larger than any cache where no size is given. Which reader is the quickest depends
+    on the processor, so the limit is the best of a sum, a sum by rows, a dot product and a
+    matrix-vector product.
     """
-    size = num_bytes or beyond_cache_bytes()
-    rows = torch.ones(max(size // (4 * _ROW), 1), _ROW)  # ones: zeros may share one page
+    size = num_bytes or (_CUDA_BUFFER if device.type == "cuda" else beyond_cache_bytes())
+    # Ones: zeros may share one page.
+    rows = torch.ones(max(size // (4 * _ROW), 1), _ROW, device=device)
     flat = rows.view(-1)
     half = flat.numel() // 2
     readers: tuple[Callable[[], object], ...] = (
         flat.sum,
+        lambda: rows.sum(1),
         lambda: torch.dot(flat[:half], flat[half : 2 * half]),
         lambda: torch.mv(rows, rows[0]),
     )
-    return rows.numel() * 4 / min(_median_s(reader) for reader in readers)
+    return rows.numel() * 4 / min(seconds_per_call([reader], device) for reader in readers)
 
 
-def gemm_rate(dtype: torch.dtype, sizes: tuple[int, ...] = _GEMM_SIZES) -> float:
+def gemm_rate(
+    dtype: torch.dtype, sizes: tuple[int, ...] | None = None, *, device: torch.device = _CPU
+) -> float:
     """Return operations/s of the quickest square matrix product, 2 n^3 for size n."""
     rates = []
-    for size in sizes:
-        a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-        rates.append(2 * size**3 / _median_s(lambda a=a, b=b: a @ b.T))  # type: ignore[misc]
+    for size in sizes or _GEMM_SIZES[device.type]:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = seconds_per_call([lambda a=a, b=b: a @ b.T], device)  # type: ignore[misc]
+        rates.append(2 * size**3 / seconds)
     return max(rates)
 
 
@@ -101,13 +110,3 @@ def last_level_cache_bytes() -> int:
         unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
         sizes.append(int(text.rstrip("KM")) * unit)
     return max(sizes)
-
-
-def _median_s(run: Callable[[], object]) -> float:
-    run()
-    seconds = []
-    for _ in range(_NUM_RUNS):
-        start_s = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start_s)
-    return statistics.median(seconds)

@@ -18,6 +18,7 @@ from toolkit.experiments.runs.recorded import NO_TOKENS, Refusal, run_of_record,
 from toolkit.experiments.runs.results import Run
 from toolkit.experiments.runs.saturation import MAX_LAG_S, Saturation
 from toolkit.experiments.runs.warmup import warmup_of
+from toolkit.garbage import old_objects_set_aside
 from toolkit.record import Record
 from toolkit.request import SamplingParams
 from toolkit.simulate import Machine, drive, progress_bar
@@ -131,6 +132,7 @@ def run_on_engine(
         with (
             record.during("load") as part,
             progress_bar(len(workload), "Asking", unit="request", progress=progress) as bar,
+            old_objects_set_aside(),
         ):
             asked = ask(
                 engine,

@@ -1,4 +1,4 @@
-"""Python's garbage collector while a server runs; in processes of their own, without a server."""
+"""Python's garbage collector while something is served; in processes of their own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def run(script: str) -> None:
 
 
 @pytest.mark.slow
-def test_old_objects_are_set_aside_until_the_last_server_stops() -> None:
+def test_old_objects_are_set_aside_until_the_last_block_ends() -> None:
     run("""
 import gc
-from toolkit.server.garbage import old_objects_set_aside
+from toolkit.garbage import old_objects_set_aside
 with old_objects_set_aside():
     frozen = gc.get_freeze_count()
     assert frozen > 1000
@@ -33,7 +33,7 @@ assert gc.get_freeze_count() == 0
 def test_new_cycles_are_collected_meanwhile_and_old_ones_afterwards() -> None:
     run("""
 import gc, weakref
-from toolkit.server.garbage import old_objects_set_aside
+from toolkit.garbage import old_objects_set_aside
 
 class Node:
     def __init__(self):

@@ -1,9 +1,10 @@
-"""Keep Python's garbage collector from searching all of torch while answers are written.
+"""Keep Python's garbage collector from searching all of torch while something is served or timed.
 
-A full collection looks at every object of the process: half a million after `import torch`, a tenth
+A full collection looks at every object of the process: half a million after `import torch`, a fifth
 of a second during which no thread runs Python. A call makes enough short-lived objects to start one
-every few hundred calls. Objects that exist when a server starts are set aside until the last one
-stops: they still go when nothing refers to them, but cycles among them are not searched for.
+every few hundred calls. Objects that exist when a server or a measured load starts are set aside
+until the last one ends: they still go when nothing refers to them, but cycles among them are not
+searched for.
 """
 
 from __future__ import annotations

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Measure all that needs a GPU, in one sitting or in several, and print a table at the end.
+#
+#   gpu_session.sh [--dry-run] [STAGE ...]     the stages named, or all that are not done yet
+#   gpu_session.sh --list                      the stages in their order, with the seconds they may take
+#
+# OUT     folder of the results and logs; kernels/bench/results, or a temporary one for a dry run
+# BUDGET  seconds after which no stage runs any more: 1500, just above what all may take together
+# PYTHON  the interpreter: python3
+#
+# Nothing is installed and nothing is downloaded. A dry run takes tiny sizes, on a CPU too, to show
+# that the script works; its figures say nothing.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+python=${PYTHON:-python3}
+budget=${BUDGET:-1500}
+
+# In order of what is worth knowing first; seconds that each may take.
+stages="tests:180 single:100 engine:220 prompts:80 ops:110 ladder:60 invariant:150 large:280 mixed:40
+tuning:140 kernel_tests:120"
+
+dry=
+names=
+for word in "$@"; do
+  case $word in
+    --dry-run) dry=--dry-run ;;
+    --list) echo $stages | tr ' :' '\n ' ; exit 0 ;;
+    *) [[ " $stages " =~ [[:space:]]$word: ]] || { echo "no stage $word; see --list"; exit 2; }
+       names="$names $word" ;;
+  esac
+done
+
+if [ -n "$dry" ]; then
+  OUT=${OUT:-$(mktemp -d)}
+  "$python" -c 'import torch, sys; sys.exit(torch.cuda.is_available())' && export TRITON_INTERPRET=1
+fi
+export OUT=${OUT:-$here/results}
+export PYTHONPATH="$here/from_checkout:$root${PYTHONPATH:+:$PYTHONPATH}"
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+mkdir -p "$OUT/logs" || exit 1
+journal=$OUT/gpu_session.tsv
+touch "$journal"
+cd "$root" || exit 1
+if [ -n "$dry" ]; then device=any; else device=cuda; fi
+"$python" "$here/session_check.py" --device "$device" || exit 1
+
+run_tests() {  # the options: without pytest-asyncio its settings are unknown, and that is no error
+  "$python" -m pytest -q -o strict_config=false -W ignore::pytest.PytestConfigWarning "$@"
+}
+
+run_stage() {
+  case $1 in
+    tests) run_tests -m gpu ${dry:+--collect-only} $(grep -rl 'mark.gpu' tests) ;;
+    kernel_tests) run_tests ${dry:+--collect-only} -m "not slow" tests/kernels/triton ;;
+    single | prompts | mixed) "$python" "$here/attention_triton.py" $dry "$1" ;;
+    ladder | tuning) "$python" "$here/attention_$1.py" $dry ;;
+    ops) run_ops ;;
+    engine) "$python" "$here/offline_engine.py" $dry --model qwen3-0.6b ;;
+    large) "$python" "$here/offline_engine.py" $dry --model qwen3-8b ;;
+    invariant) "$python" "$here/offline_engine.py" $dry --requests 128 \
+      --ways toolkit batch-invariant --name invariant ;;
+  esac
+}
+
+run_ops() {
+  if [ -n "$dry" ]; then
+    "$python" -m toolkit bench kernels --op silu_mul --repeats 1 --output "$OUT/ops.json"
+  else
+    "$python" -m toolkit bench kernels --device cuda --repeats 3 --output "$OUT/ops.json"
+  fi
+}
+export -f run_stage run_tests run_ops
+export here python dry
+
+for entry in $stages; do
+  stage=${entry%%:*}
+  seconds=${entry##*:}
+  if [ -n "$names" ]; then
+    [[ " $names " == *" $stage "* ]] || continue
+  elif grep -q "^$stage	done" "$journal"; then
+    echo "== $stage: done before"
+    continue
+  fi
+  left=$((budget - SECONDS))
+  [ "$left" -lt "$seconds" ] && seconds=$left
+  if [ "$seconds" -lt 20 ]; then
+    echo "== $stage: no time left"
+    printf '%s\tno time left\t0\n' "$stage" >> "$journal"
+    continue
+  fi
+  echo "== $stage: up to $seconds s"
+  began=$SECONDS
+  timeout -k 10 "$seconds" bash -c "run_stage $stage" > "$OUT/logs/$stage.log" 2>&1
+  code=$?
+  case $code in 0) state=done ;; 124 | 137) state='out of time' ;; *) state="failed with code $code" ;; esac
+  [ "$code" -eq 0 ] || tail -n 3 "$OUT/logs/$stage.log"
+  printf '%s\t%s\t%s\n' "$stage" "$state" "$((SECONDS - began))" >> "$journal"
+done
+"$python" "$here/session_table.py"
