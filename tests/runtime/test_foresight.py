@@ -15,7 +15,7 @@ from tests.models.checkpoints import FAMILIES, VOCAB_SIZE, write_checkpoint
 from tests.runtime.pairs import engine_like
 from toolkit import LLM, SamplingParams
 from toolkit.engine import Engine
-from toolkit.engine.events import TokenSampled
+from toolkit.engine.events import Preempted, TokenSampled
 from toolkit.request import Request
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.cuda_graphs import EagerReplay
@@ -290,6 +290,26 @@ def test_the_past_can_be_gone_back_to_while_something_is_in_flight(tiny: LLM):
     ]
     run(patient)
     assert outcome(requests) == outcome(expected)
+
+
+def test_preemption_drops_what_is_in_flight(tiny: LLM):
+    seen = []
+    for asynchronous in (False, True):
+        engine = engine_like(
+            tiny, asynchronous=asynchronous, num_blocks=12, block_size=4, max_model_len=40
+        )
+        preempted: list[Preempted] = []
+        engine.on(Preempted, preempted.append)
+        requests = [
+            engine.add([7] * 9 + [index], SamplingParams(seed=index, max_tokens=25, n=2))
+            for index in range(3)
+        ]
+        run(engine)
+        assert preempted
+        seen.append(outcome(requests))
+    assert seen[0] == seen[1]
+    ahead = runner_of(engine).ahead
+    assert 0 < ahead.num_used <= ahead.num_begun
 
 
 def test_grammars_and_stop_strings_come_out_as_they_do_without(demo: LLM):
