@@ -214,7 +214,7 @@ class LLM:
             grammars=_grammars(self._tokenizer, decoder.spec.vocab_size),
             explains_all=lambda: record.level == "explain",
         )
-        capture = _capture(decoder, ops)
+        capture = _capture(decoder, ops, self.device)
         storage = KVStorage(
             self._plan.layout,
             self._plan.num_blocks,
@@ -730,11 +730,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _capture(decoder: Any, ops: Ops) -> Capture | None:
+def _capture(decoder: Any, ops: Ops, device: torch.device) -> Capture | None:
     """Return what captures steps of single tokens: only Triton's ops never wait for the GPU."""
     is_ours = isinstance(decoder, Decoder)
-    captures = decoder.device.type == "cuda" and ops.name == "triton" and is_ours
-    return CudaCapture(decoder.device) if captures else None
+    captures = device.type == "cuda" and ops.name == "triton" and is_ours
+    return CudaCapture(device) if captures else None
 
 
 def _default_params(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,24 @@ def test_capturing_all_at_once_disturbs_nobody(tiny: LLM):
     assert [r.token_ids for r in requests] == [r.token_ids for r in expected]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_model_that_somebody_hooked_runs_without_graphs(tiny: LLM, asynchronous: bool):
+    engine = engine_like(tiny, asynchronous=asynchronous, capture=EagerReplay)
+    decoder = engine.runner.decoder  # type: ignore[attr-defined]
+    generated(engine, 1, max_tokens=2)
+    calls: list[int] = []
+    handle = decoder.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    try:
+        generated(engine, 1, max_tokens=3)
+    finally:
+        handle.remove()
+    generated(engine, 1, max_tokens=2)
+    assert calls
+    # The prompts are of one token, so each of the other steps had a graph.
+    expected = ["none"] * 2 + ["graph_miss"] * 3 + ["none"] * 2
+    assert engine.record.steps.slow_path.tolist() == expected
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_captured_step_gives_the_tokens_of_one_that_was_not(tiny: LLM, asynchronous: bool):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -16,7 +17,7 @@ from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine
 from toolkit.kernels import Ops, select_ops
 from toolkit.models.decoder import random_decoder
-from toolkit.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec
+from toolkit.models.spec import AttentionSpec, DecoderSpec, MlpSpec, MoeSpec, NormSpec
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.cuda_graphs import EagerReplay
 from toolkit.sampling import Drawn, Sampler
@@ -35,6 +36,13 @@ SPEC = DecoderSpec(
     mlp=MlpSpec(intermediate_size=64, activation="gelu", gated=False),
     tied_embeddings=True,
 )
+MIXTURE = replace(
+    SPEC,
+    family="mixtral",
+    norm=NormSpec(kind="rms", eps=1e-5),
+    moe=MoeSpec(num_experts=4, num_active=2, intermediate_size=32),
+    moe_layers=frozenset((0, 1)),
+)
 _LOOKS = {
     torch.Tensor.tolist,
     torch.Tensor.item,
@@ -46,6 +54,7 @@ _LOOKS = {
     torch.Tensor.__float__,
     torch.Tensor.__index__,
     torch.nonzero,
+    torch.bincount,
 }
 
 
@@ -86,12 +95,12 @@ def _has_mask(index: Any) -> bool:
     return any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in parts)
 
 
-def engine_under(watch: Watch, *, has_graphs: bool) -> Engine:
+def engine_under(watch: Watch, spec: DecoderSpec, *, has_graphs: bool) -> Engine:
     """A model whose ops are the reference's, which do look: what is around them is watched."""
     ops = select_ops("reference", CPU)
     names = [each.name for each in fields(Ops) if callable(getattr(ops, each.name))]
     ops = replace(ops, **{name: watch.unwatched(getattr(ops, name)) for name in names})
-    decoder = random_decoder(SPEC, seed=0, dtype=torch.float32, device=CPU, ops=ops)
+    decoder = random_decoder(spec, seed=0, dtype=torch.float32, device=CPU, ops=ops)
     layout = KVLayout(num_layers=2, num_kv_heads=4, head_dim=8, block_size=4, dtype=torch.float32)
     config = EngineConfig(
         cache=CacheConfig(num_blocks=64, block_size=4),
@@ -108,9 +117,13 @@ def engine_under(watch: Watch, *, has_graphs: bool) -> Engine:
     return Engine(runner, config)
 
 
-def looks(has_graphs: bool, monkeypatch: Any) -> tuple[list[str], Engine]:
+@pytest.mark.parametrize("has_graphs", [False, True])
+@pytest.mark.parametrize("spec", [SPEC, MIXTURE], ids=lambda spec: spec.family)
+def test_steps_are_launched_without_a_look_at_any_value(
+    spec: DecoderSpec, has_graphs: bool, monkeypatch: pytest.MonkeyPatch
+):
     watch = Watch()
-    engine = engine_under(watch, has_graphs=has_graphs)
+    engine = engine_under(watch, spec, has_graphs=has_graphs)
     monkeypatch.setattr(Drawn, "finish", watch.unwatched(Drawn.finish))
     engine.add([1, 2, 3], params(9, temperature=0))
     engine.add([4] * 7, params(6, seed=3, top_k=5, min_tokens=4))
@@ -121,14 +134,8 @@ def looks(has_graphs: bool, monkeypatch: Any) -> tuple[list[str], Engine]:
                 engine.add([6, 7], params(3, temperature=0.5, allowed_token_ids=[1, 2, 3]))
             if engine.scheduler.has_work:
                 engine.step()
-    return watch.looks, engine
-
-
-def test_steps_are_launched_without_a_look_at_any_value(monkeypatch: Any):
-    for has_graphs in (False, True):
-        seen, engine = looks(has_graphs, monkeypatch)
-        assert seen == []
-        assert engine.runner.ahead.num_used > 20  # type: ignore[attr-defined]
+    assert watch.looks == []
+    assert engine.runner.ahead.num_used > 20  # type: ignore[attr-defined]
 
 
 def test_the_watch_sees_who_looks():

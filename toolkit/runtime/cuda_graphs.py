@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from toolkit.engine.plan import StepPlan
 from toolkit.models import FlatBatch
 from toolkit.runtime.decode_buffers import DecodeBuffers
 from toolkit.runtime.rows import SingleTokens
@@ -91,14 +92,22 @@ class DecodeGraphs:
 
     Args:
         forward: Computes the logits [rows, vocab] of a batch of single tokens.
+        is_untouched: Whether the model is still the one that is captured: a graph knows nothing of
+            a hook, or of another module in a layer's place.
         buffers: Where the batches are laid out.
         capture: ``CudaCapture(device)``, or ``EagerReplay``.
     """
 
     def __init__(
-        self, forward: Callable[[FlatBatch], Tensor], buffers: DecodeBuffers, capture: Capture
+        self,
+        forward: Callable[[FlatBatch], Tensor],
+        is_untouched: Callable[[], bool],
+        *,
+        buffers: DecodeBuffers,
+        capture: Capture,
     ) -> None:
         self._forward = forward
+        self._is_untouched = is_untouched
         self._buffers = buffers
         self._capture = capture
         self._graphs: dict[int, StepGraph] = {}
@@ -107,6 +116,14 @@ class DecodeGraphs:
     def captured(self) -> tuple[int, ...]:
         """The sizes of the buckets that have been captured."""
         return tuple(sorted(self._graphs))
+
+    def fit(self, plan: StepPlan) -> bool:
+        """Whether there is a graph for a plan: each chunk is a token that the next follows."""
+        return (
+            plan.num_tokens == len(plan.chunks)
+            and all(chunk.samples for chunk in plan.chunks)
+            and self._is_untouched()
+        )
 
     def logits(self, tokens: SingleTokens, token_ids: Tensor | None = None) -> Tensor:
         """Compute a step; return its logits [requests, vocab], good until the next step.

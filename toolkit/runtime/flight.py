@@ -22,7 +22,7 @@ from toolkit.runtime.cuda_graphs import DecodeGraphs
 from toolkit.runtime.rows import RowTable
 from toolkit.sampling import Drawn, RowState, Sampler
 
-__all__ = ["Flight", "Launcher", "are_single_tokens"]
+__all__ = ["Flight", "Launcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Launcher:
 
         A token that is unknown is the newest that was drawn for its request.
         """
-        uses_graph = self.graphs is not None and are_single_tokens(plan)
+        uses_graph = self.graphs is not None and self.graphs.fit(plan)
         logits = self._replayed(plan) if uses_graph else self._computed(plan)
         rows = [
             RowState(requests[chunk.request_id], chunk.end)
@@ -175,8 +175,3 @@ class Launcher:
 
     def _index(self, numbers: NDArray[np.int64]) -> Tensor:
         return to_device(torch.from_numpy(numbers), self._device)
-
-
-def are_single_tokens(plan: StepPlan) -> bool:
-    """Whether each chunk is one token, from which the next is sampled."""
-    return plan.num_tokens == len(plan.chunks) and all(chunk.samples for chunk in plan.chunks)

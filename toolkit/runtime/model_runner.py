@@ -52,7 +52,8 @@ class ModelRunner:
         max_model_len: Tokens of the longest request.
         token_text: Makes a token's text, for what hooks show.
         capture: Makes the graphs of steps of single tokens, ``CudaCapture(device)`` say; the
-            storage has ``max_num_seqs`` spare slots for them then. None for no graphs.
+            storage has ``max_num_seqs`` spare slots for them then. None for no graphs; a model
+            that runs transformers' own code has none.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class ModelRunner:
         self._rows = RowTable(max_num_seqs, max_blocks, block_size, decoder.device)
         self._capture = capture
         self.graphs: DecodeGraphs | None = None
-        if capture is not None:
+        if capture is not None and isinstance(decoder, Decoder):
             buffers = DecodeBuffers(
                 max_num_seqs=max_num_seqs,
                 max_blocks=max_blocks,
@@ -86,7 +87,9 @@ class ModelRunner:
                 spare_slots=storage.spare_slots,
                 device=decoder.device,
             )
-            self.graphs = DecodeGraphs(self._forward, buffers, capture)
+            self.graphs = DecodeGraphs(
+                self._forward, lambda: decoder.is_untouched, buffers=buffers, capture=capture
+            )
         self._whole = WholeSteps(
             decoder,
             storage,

@@ -17,7 +17,6 @@ from toolkit.engine.plan import PromptScores, SampledToken, StepPlan, StepResult
 from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Request
 from toolkit.runtime.cuda_graphs import DecodeGraphs
-from toolkit.runtime.flight import are_single_tokens
 from toolkit.runtime.hooks import ActiveHooks, HookedStep
 from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.prompt_scores import PromptScorer
@@ -125,7 +124,7 @@ class WholeSteps:
     def _fits_graph(self, plan: StepPlan) -> bool:
         return (
             self._graphs is not None
-            and are_single_tokens(plan)
+            and self._graphs.fit(plan)
             and self.shows_nothing_of(self._owners(plan))
         )
 
