@@ -41,7 +41,7 @@ MIXTURE = replace(
     family="mixtral",
     norm=NormSpec(kind="rms", eps=1e-5),
     moe=MoeSpec(num_experts=4, num_active=2, intermediate_size=32),
-    moe_layers=frozenset((0, 1)),
+    moe_layers=(0, 1),
 )
 _LOOKS = {
     torch.Tensor.tolist,
