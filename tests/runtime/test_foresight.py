@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tests.models.checkpoints import FAMILIES, VOCAB_SIZE, write_checkpoint
 from tests.runtime.pairs import engine_like
-from toolkit import LLM, SamplingParams
+from toolkit import LLM, BeamSearchParams, SamplingParams
 from toolkit.engine import Engine
 from toolkit.engine.events import Preempted, TokenSampled
-from toolkit.request import Request
+from toolkit.request import PoolingParams, Request
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.cuda_graphs import EagerReplay
 
@@ -360,3 +360,19 @@ def test_what_was_begun_for_a_step_that_broke_is_used_by_nobody(
 
 def _breaks(*_: Any) -> None:
     raise RuntimeError("the device is gone")
+
+
+def test_embeddings_and_beams_beside_what_was_begun_are_as_they_are_alone(tiny: LLM):
+    found = []
+    for asynchronous in (False, True):
+        engine = engine_like(tiny, asynchronous=asynchronous)
+        plain = [engine.add([index + 1] * 5, GREEDY) for index in range(2)]
+        for _ in range(3):
+            engine.step()
+        pooled = engine.add([7] * 9, PoolingParams(pooling="mean"))
+        beams = engine.add([8] * 6, BeamSearchParams(beam_width=2, max_tokens=4))
+        run(engine)
+        vector = pooled.embedding_output.outputs.embedding
+        found.append((outcome([*plain, beams]), [round(number, 5) for number in vector]))
+        assert (runner_of(engine).ahead.num_used > 6) == asynchronous
+    assert found[0] == found[1]

@@ -218,7 +218,6 @@ def recorded_config(record: Record, journal: Journal) -> EngineConfig:
         max_model_len=values["max_model_len"],
         max_num_seqs=values["max_num_seqs"],
         max_num_batched_tokens=values["max_num_batched_tokens"],
-        # Runs that were saved before there was such a setting did not look ahead.
         asynchronous=values.get("asynchronous", False),
     )
     return EngineConfig(
