@@ -38,6 +38,7 @@ Row = dict[str, Any]
 BLOCK_SIZE = 16
 NUM_SEQS, NUM_BATCHED_TOKENS = 256, 16_384
 VOCAB = 10_001  # token ids of the prompts, as nano-vllm draws them
+DRY_LIMITS = MachineLimits(num_threads=1, dtype="bfloat16", read=1e10, gemm=1e11)
 HOST_PARTS = ("schedule_s", "prepare_s", "update_s", "host_gap_s")
 
 
@@ -112,7 +113,7 @@ def run_requests(manager: Any, load: Workload) -> int:
     lengths = load.columns.num_output_tokens.tolist()
     for index, length in enumerate(lengths):
         prompt = load.prompt_token_ids(index, VOCAB)
-        manager.add_request(prompt, max_new_tokens=length, eos_token_id=-1)
+        manager.add_request(prompt, max_new_tokens=length)
     num_done = num_tokens = 0
     while num_done < len(lengths):
         result = manager.get_result(timeout=1)
@@ -157,7 +158,7 @@ def main() -> None:
         print("offline_engine needs a CUDA device, and there is none here: nothing is measured")
         return
     load = nano_vllm_workload(3, 50) if is_dry else nano_vllm_workload(arguments.requests)
-    limits = measure_limits(torch.bfloat16, device)
+    limits = DRY_LIMITS if is_dry else measure_limits(torch.bfloat16, device)
     results: Row = {
         "is_dry_run": is_dry,
         "model": "tiny" if is_dry else arguments.model,

@@ -40,7 +40,9 @@ def missing(names: list[str]) -> list[str]:
 def main() -> int:
     """Print what is here; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cuda", "any"), required=True, help="what must be here")
+    parser.add_argument(
+        "--device", choices=("cuda", "any"), required=True, help="what must be here"
+    )
     arguments = parser.parse_args()
     absent = missing([*needed(), *FOR_TESTS])
     if absent:

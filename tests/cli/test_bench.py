@@ -22,6 +22,7 @@ from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, experiments, serve
 from toolkit.cli import app
 from toolkit.cli.bench.compare import compare, differences
+from toolkit.cli.bench.device_timing import seconds_per_call
 from toolkit.cli.bench.kernel_cases import CASES
 from toolkit.cli.bench.kernels import _timings, time_case
 from toolkit.cli.bench.limits import gemm_rate, read_rate
@@ -57,10 +58,10 @@ def result(**changes: object) -> BenchResult:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def test_a_folder_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    done = bench("throughput", "--output", str(tmp_path / "none" / "x.json"))
-    assert done.exit_code == 2
-    assert "there is no folder" in done.output
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    done = bench("throughput", "--model", str(tmp_path / "none"), "--output", str(tmp_path))
+    assert done.exit_code == 1
+    assert "is a folder: give the name of a file in it" in done.output
 
 
 def test_throughput_is_not_measured_on_requests_that_failed(model: str) -> None:
@@ -142,6 +143,7 @@ def test_serve_writes_a_folder_from_which_it_can_be_asked_again(
     server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
+    folder.mkdir()  # one that is there is as good as one that is not
     trace = tmp_path / "trace.csv"
     trace.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -278,6 +280,17 @@ def test_an_op_or_an_implementation_that_is_not_here_is_named() -> None:
         list(_timings(["norm"], None, torch.float32, 1))
     with pytest.raises(InvalidConfig, match="no 'cuda' kernels"):
         list(_timings(None, ["cuda"], torch.float32, 1))
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    assert "neither 'cpu' nor 'cuda'" in bench("kernels", "--device", "tpu").stderr
+    if not torch.cuda.is_available():
+        assert "sees no CUDA device" in bench("kernels", "--device", "cuda").stderr
+
+
+def test_calls_are_timed_one_by_one() -> None:
+    calls = [lambda: time.sleep(0.002)] * 5
+    assert 0.002 <= seconds_per_call(calls, torch.device("cpu")) < 0.2
 
 
 def test_a_run_that_was_disturbed_says_so() -> None:

@@ -103,6 +103,6 @@ def test_sampling_by_seed_is_the_same_in_any_batch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_batch_invariant_mode_is_refused_where_it_would_not_hold(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path, olmo(128))
+    folder = write_checkpoint(tmp_path, olmo())
     with pytest.raises(InvalidConfig, match="transformers' own code"):
         open_llm(folder, kernels="triton", batch_invariant=True, device="cpu")

@@ -7,7 +7,7 @@ attention reads a head's keys of a block in one run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,16 @@ class KVStorage:
         self.num_spare_slots = num_spare_slots
         self.device = device
         self._layers: list[tuple[Tensor, Tensor]] | None = None
+
+    def another(
+        self, num_blocks: int, *, block_size: int | None = None, num_spare_slots: int = 0
+    ) -> KVStorage:
+        """Return an empty storage for the same model."""
+        layout = self._layout_in(block_size)
+        return KVStorage(layout, num_blocks, self.device, num_spare_slots=num_spare_slots)
+
+    def _layout_in(self, block_size: int | None) -> KVLayout:
+        return replace(self.layout, block_size=block_size or self.layout.block_size)
 
     @property
     def layers(self) -> list[tuple[Tensor, Tensor]]:

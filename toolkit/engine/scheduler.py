@@ -24,15 +24,15 @@ from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
 from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
 from toolkit.engine.foresight import foreseen_chunks, look_ahead
-from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
-from toolkit.engine.policy import Policy, ReadOnly, ReadOnlyList, SchedulerView
+from toolkit.engine.policy import NOBODY, Policy, ReadOnly, ReadOnlyList, SchedulerView
 from toolkit.engine.prompt_scores import append_prompt_scores
 from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token, sure_length
 from toolkit.engine.waits import Ledger
 from toolkit.errors import EngineError, InvariantViolation
+from toolkit.interrupts import interrupts_held
 from toolkit.request import FinishReason, Request, SamplingParams, Status
 
 __all__ = ["Decision", "Progress", "Scheduler"]
@@ -52,6 +52,7 @@ class Decision:
     skipped: set[str] = field(default_factory=set)  # running, but no token by rule
     stalled: list[tuple[str, str]] = field(default_factory=list)  # running, no token yet, no chunk
     limited_by: str = "none"
+    is_closed: bool = False  # the policy lets nobody else start
     prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
     num_recomputed_tokens: int = 0
     beam_moves: list[BeamMove] = field(default_factory=list)  # what its results led to
@@ -536,6 +537,8 @@ class Scheduler:
             if cause is not None:
                 passed_over.append(entry)
                 draft.refused.append((request.id, cause))
+                if draft.is_closed:
+                    break
             elif not self._admit(request, entry, draft, view, now_s):
                 # Nobody overtakes: else a long prompt could wait for ever behind short ones.
                 passed_over.append(entry)
@@ -563,9 +566,11 @@ class Scheduler:
             sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
             if sibling_runs and self._fork_source(request, draft) is None:
                 return "sibling"
-        if self._policy.admits(request, view):
+        answer = self._policy.admits(request, view)
+        if answer:
             return None
         if not self._beams.are_idle(self._running):
+            draft.is_closed = answer is NOBODY
             return "policy"
         self._policy.overrule("admit", "let nobody start though nothing runs")
         return None

@@ -37,6 +37,7 @@ from toolkit.sampling import Sampler, check_token_ids
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
     from toolkit.models import TransformersDecoder
+    from toolkit.runtime.tensor_parallel import ShardedDecoder
 
 __all__ = ["ModelRunner"]
 
@@ -54,11 +55,12 @@ class ModelRunner:
         capture: Makes the graphs of steps of single tokens, ``CudaCapture(device)`` say; the
             storage has ``max_num_seqs`` spare slots for them then. None for no graphs; a model
             that runs transformers' own code has none.
+        on_close: Is called when the runner is closed: ends what the decoder owns.
     """
 
     def __init__(
         self,
-        decoder: Decoder | TransformersDecoder,
+        decoder: Decoder | TransformersDecoder | ShardedDecoder,
         storage: KVStorage,
         sampler: Sampler,
         *,
@@ -66,6 +68,7 @@ class ModelRunner:
         max_model_len: int,
         token_text: Callable[[int], str] | None = None,
         capture: Capture | None = None,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         block_size = storage.layout.block_size
         max_blocks = -(-max_model_len // block_size)
@@ -74,6 +77,7 @@ class ModelRunner:
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
         self._token_text = token_text
+        self._on_close = on_close
         self._requests: dict[str, Request] = {}
         self._pooler = Pooler(decoder.width)
         self._rows = RowTable(max_num_seqs, max_blocks, block_size, decoder.device)
@@ -109,6 +113,11 @@ class ModelRunner:
         )
         release_pool()  # of the thread that loaded the model
 
+    @property
+    def failure(self) -> EngineError | None:
+        """Why no step can be computed any more; None while all of the model is there."""
+        return self.decoder.failure
+
     def prepare(self, request: Request) -> None:
         """Refuse what this model does not have, begin to compile a grammar, remember the request.
 
@@ -116,7 +125,10 @@ class ModelRunner:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
                 nothing may be sampled, no answer can have the form that is asked for, an
                 embedding would have more numbers than a state, or a hook does not fit the model.
+            WorkerFailed: a process of the model is gone.
         """
+        if self.failure is not None:
+            raise self.failure
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
             raise InvalidRequest(
@@ -241,13 +253,12 @@ class ModelRunner:
                 f"the run was recorded with max_model_len={wanted}, and this model was loaded for "
                 f"{longest} tokens: make it with LLM(max_model_len={wanted})"
             )
-        layout = replace(self.storage.layout, block_size=config.cache.block_size)
+        cache = config.cache
         return ModelRunner(
             self.decoder,
-            KVStorage(
-                layout,
-                config.cache.num_blocks,
-                self.storage.device,
+            self.storage.another(
+                cache.num_blocks,
+                block_size=cache.block_size,
                 num_spare_slots=0 if self._capture is None else config.scheduler.max_num_seqs,
             ),
             self.sampler.detached(explains_all),
@@ -276,3 +287,5 @@ class ModelRunner:
         self.storage.free()
         self.sampler.close()
         del self.decoder, self._whole, self.ahead
+        if self._on_close is not None:
+            self._on_close()

@@ -348,9 +348,10 @@ class PagedCache:
         return BlockCopy(request.id, block_id, target_id)
 
     def _name_full_blocks(self, request: Request, table: BlockTable, end: int) -> None:
-        for index in range(table.num_named, end // self.block_size):
-            self.pool.set_name(table.block_ids[index], self._hash(request, index))
-        table.num_named = end // self.block_size
+        filled = slice(table.num_named, end // self.block_size)
+        self._hash(request, filled.stop - 1)  # and with it those before
+        self.pool.set_names(table.block_ids[filled], request.block_hashes[filled])
+        table.num_named = filled.stop
 
     def _hash(self, request: Request, index: int) -> bytes:
         """Return the hash of the request's full block ``index``, computed once per request."""
