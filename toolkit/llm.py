@@ -44,6 +44,7 @@ from toolkit.request import (
     SamplingParams,
 )
 from toolkit.runtime import Explainer, ModelRunner
+from toolkit.runtime.cuda_graphs import CudaCapture
 from toolkit.runtime.fingerprint import fingerprint
 from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.memory import MemoryPlan, plan_memory
@@ -193,6 +194,7 @@ class LLM:
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens
                 or _DEFAULT_STEP_TOKENS.get(self.device.type, 512),
+                asynchronous=_never_waits(source, ops, self.device, self._plan.num_processes),
             ),
             policy=policy,
             seed=seed,
@@ -247,12 +249,14 @@ class LLM:
     ) -> None:
         """Put the parts together around the model."""
         layout, num_blocks = self._plan.layout, self._plan.num_blocks
+        capture = CudaCapture(self.device) if engine_config.scheduler.asynchronous else None
         if isinstance(decoder, ShardedDecoder):
             description["model_fingerprint"] = decoder.fingerprint
             storage: KVStorage = decoder.storage(layout, num_blocks)
         else:
             description["model_fingerprint"] = fingerprint(decoder)
-            storage = KVStorage(layout, num_blocks, self.device)
+            num_spare_slots = 0 if capture is None else engine_config.scheduler.max_num_seqs
+            storage = KVStorage(layout, num_blocks, self.device, num_spare_slots=num_spare_slots)
         token_text = self._tokenizer.token_text if self._tokenizer is not None else None
         record = Record(token_text=token_text, describe=description.copy)
         sampler = Sampler(
@@ -270,6 +274,7 @@ class LLM:
             max_num_seqs=engine_config.scheduler.max_num_seqs,
             max_model_len=self._plan.max_model_len,
             token_text=token_text,
+            capture=capture,
             on_close=decoder.close if isinstance(decoder, ShardedDecoder) else None,
         )
         self.engine = Engine(
@@ -771,6 +776,16 @@ def _device(name: str) -> torch.device:
             "use device='cpu' or 'auto'"
         )
     return device
+
+
+def _never_waits(source: ModelSource, ops: Ops, device: torch.device, num_processes: int) -> bool:
+    """Whether steps can be launched ahead and captured: where nothing looks at a tensor meanwhile.
+
+    A CPU computes while Python waits for it; the reference's ops look at tensors, transformers' own
+    code may, and several processes wait for one another.
+    """
+    is_ours = isinstance(source.spec, DecoderSpec) and num_processes == 1
+    return device.type == "cuda" and ops.name == "triton" and is_ours
 
 
 def _default_params(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,6 +149,11 @@ class Decoder(Part):
         return None if parts is None else self.ops.fuse_layers(parts)
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has changed or hooked a part since ``pack()``: see fused.Untouched."""
+        return self._untouched()
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are, and where every input must be."""
         return self.embed.weight.device
@@ -189,7 +194,7 @@ class Decoder(Part):
         if tap is not None:
             placement = self._place(batch, probs_rows)
             hidden = self._forward_shown(residual, placement, kv, tap, attn_probs)
-        elif self.fused is None or not self._untouched():
+        elif self.fused is None or not self.is_untouched:
             hidden = self._forward_by_op(residual, self._place(batch), kv)
         else:
             where = batch.block_tables, batch.query_starts, batch.context_lens

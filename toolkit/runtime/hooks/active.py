@@ -207,6 +207,11 @@ class ActiveHooks:
         with self._lock:
             self._hooked.pop(request_id, None)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether anybody's activations are shown: then steps take the path that shows them."""
+        return bool(self._hooked)
+
     def step(self, plan: StepPlan, batch: FlatBatch) -> HookedStep | None:
         """Return what a step shows, None if it shows nothing: then it takes the fastest path."""
         if not self._hooked:

@@ -37,8 +37,11 @@ class ShardedStorage(KVStorage):
         super().__init__(layout, num_blocks, device)
         self._workers = workers
 
-    def another(self, num_blocks: int, *, block_size: int | None = None) -> ShardedStorage:
-        """Return an empty storage for the same model."""
+    def another(
+        self, num_blocks: int, *, block_size: int | None = None, num_spare_slots: int = 0
+    ) -> ShardedStorage:
+        """Return an empty storage for the same model; it has no spare slots."""
+        assert num_spare_slots == 0, "nothing pads a batch that several processes compute"
         layout = self._layout_in(block_size)
         return ShardedStorage(layout, num_blocks, self.device, self._workers)
 
