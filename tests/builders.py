@@ -16,7 +16,7 @@ from typing import Any
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine, SampledToken, StepPlan, StepResult
-from toolkit.engine.plan import Restoration
+from toolkit.engine.plan import UNKNOWN_TOKEN, Restoration
 from toolkit.errors import InvalidRequest
 from toolkit.request import Logprob, Request, SamplingParams
 
@@ -105,7 +105,14 @@ class LedgerRunner:
                 else:
                     sampled = SampledToken(next_token(context, request.sample_index))
                 tokens[chunk.request_id] = (sampled,)
+        self._write_in_vain(plan)
         return StepResult(tokens=tokens, errors=errors, embeddings=embeddings)
+
+    def _write_in_vain(self, plan: StepPlan) -> None:
+        """Spoil every slot that a runner may write to ahead of the next plan: nobody may mind."""
+        for chunk in plan.foreseen:
+            for position in range(chunk.start, chunk.end):
+                self.slots[self._slot(chunk.request_id, position)] = (UNKNOWN_TOKEN, position)
 
     def restore(self, restoration: Restoration) -> None:
         self.slots.clear()  # what nobody computes again is missed where it is read
@@ -170,6 +177,7 @@ def make_engine(
     max_num_batched_tokens: int = 16,
     policy: Any = "fcfs",
     enable_prefix_caching: bool = True,
+    asynchronous: bool = False,
     **kwargs: Any,
 ) -> Engine:
     """An engine over a LedgerRunner on a virtual clock, checked at every step."""
@@ -184,6 +192,7 @@ def make_engine(
             max_model_len=max_model_len or num_blocks * block_size,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
+            asynchronous=asynchronous,
         ),
         policy=policy,
         check_every_step=True,

@@ -39,7 +39,8 @@ ROOMS = {
     "words": row(
         "toolkit.errors toolkit.config toolkit.request toolkit.sampling_params toolkit.clock"
         " toolkit.beam_search_params toolkit.threads toolkit.structured_outputs"
-        " toolkit.registry toolkit.html_table toolkit.pooling_params toolkit.garbage",
+        " toolkit.registry toolkit.html_table toolkit.pooling_params toolkit.garbage toolkit.files"
+        " toolkit.due toolkit.interrupts",
         imports="-",
         outside="-",
     ),

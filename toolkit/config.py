@@ -40,11 +40,17 @@ class CacheConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
-    """The limits of one step, and of one request's length."""
+    """The limits of one step, and of one request's length.
+
+    ``asynchronous`` lets a plan say what the next step will most likely compute, so that a device
+    can start on it before this step's tokens are known (``toolkit.engine.foresight``). It changes
+    no token and no order; a request may hold its next block a step earlier.
+    """
 
     max_model_len: int
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
+    asynchronous: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_model_len", "max_num_seqs", "max_num_batched_tokens")

@@ -11,6 +11,7 @@
     +-- EngineError                     the engine is not in the state the call needs
     |   +-- EngineIsRunning             it is at work: pause it, or do not wait in it
     |   +-- EngineClosed                close() was called
+    |   +-- WorkerFailed                a process of a tensor-parallel model ended or hangs
     +-- RecordError                     a file is no record, or a record lacks what the call needs
     +-- RequestFailed                   a request ended with an error; .__cause__ is that error
     +-- RequestAborted                  a request was aborted before it finished
@@ -41,6 +42,7 @@ __all__ = [
     "UnknownRequest",
     "UnlikeRuns",
     "UnsupportedModel",
+    "WorkerFailed",
 ]
 
 
@@ -93,6 +95,22 @@ class EngineIsRunning(EngineError):
 
 class EngineClosed(EngineError):
     """``close()`` was called; build a new LLM or Engine."""
+
+
+class WorkerFailed(EngineError):
+    """A process of a tensor-parallel model ended or hangs: the model is lost, make a new LLM.
+
+    ``summary`` is the message without ``last_words``, which are what the process wrote.
+    """
+
+    def __init__(self, summary: str, last_words: str = "") -> None:
+        super().__init__(f"{summary}\nIt wrote:\n{last_words}" if last_words else summary)
+        self.summary = summary
+        self.last_words = last_words
+
+    def anew(self) -> WorkerFailed:
+        """Return the same to be raised once more, by others."""
+        return WorkerFailed(self.summary, self.last_words)
 
 
 class RecordError(ToolkitError):

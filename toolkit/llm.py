@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias, TypeVar, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -26,7 +26,9 @@ from toolkit.engine.streams import AsyncStream, Stream
 from toolkit.errors import InvalidConfig, InvalidRequest, RequestFailed
 from toolkit.kernels import Ops, select_ops
 from toolkit.models import (
+    Decoder,
     DecoderSpec,
+    ModelSource,
     TransformersSpec,
     load_generation_defaults,
     open_model,
@@ -42,13 +44,23 @@ from toolkit.request import (
     SamplingParams,
 )
 from toolkit.runtime import Explainer, ModelRunner
+from toolkit.runtime.cuda_graphs import CudaCapture
 from toolkit.runtime.fingerprint import fingerprint
 from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.memory import MemoryPlan, plan_memory
+from toolkit.runtime.tensor_parallel import (
+    ShardedDecoder,
+    part_of,
+    refuse_sharding,
+    start_sharded,
+)
 from toolkit.sampling import Explanation, GrammarCompiler, GrammarRows, Sampler, Vocabulary
 from toolkit.structured_outputs import response_format_params
 from toolkit.text import Tokenizer
 from toolkit.threads import notice_if_late
+
+if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
+    from toolkit.models import TransformersDecoder
 
 __all__ = ["LLM", "demo_texts"]
 
@@ -57,6 +69,7 @@ logger = logging.getLogger(__name__)
 Prompt: TypeAlias = "str | Sequence[int]"
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 AnyParams: TypeAlias = SamplingParams | BeamSearchParams | PoolingParams
+AnyDecoder: TypeAlias = "Decoder | TransformersDecoder | ShardedDecoder"
 P = TypeVar("P", SamplingParams, PoolingParams)
 
 DEMO_NAME = "toolkit-demo"
@@ -96,12 +109,16 @@ class LLM:
         kernels: "auto", "reference" (plain PyTorch), "cpu" (C++) or "triton": on a GPU, or on a
             CPU under Triton's interpreter if TRITON_INTERPRET=1 is set.
         num_threads: CPU threads of this process, other engines' too; torch's choice by default.
+        tensor_parallel: Processes that share the model, this one included: each has a part of
+            every layer and of the KV cache. On GPUs each takes one, on a CPU its share of the
+            threads. ``toolkit.runtime.tensor_parallel`` says more.
         tokenizer: A folder, hub id or transformers tokenizer in place of the model's; False for
             none: prompts are token ids then, and no text is made.
 
     Raises:
         ModelError: the model cannot be loaded.
         InvalidConfig: a setting is wrong, or the memory does not suffice.
+        WorkerFailed: another process of ``tensor_parallel`` could not start; it says why.
     """
 
     def __init__(
@@ -129,13 +146,18 @@ class LLM:
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        _refuse_unavailable(tensor_parallel)
         if num_threads is not None:
             _set_num_threads(num_threads)
         notice_if_late()
         self.model_name = model or DEMO_NAME
         path = model or str(WEIGHTS)
         self.device = _device(device)
+        refuse_sharding(
+            tensor_parallel,
+            self.device,
+            quantization=quantization,
+            batch_invariant=batch_invariant,
+        )
         ops = _ops(kernels, self.device, quantization, batch_invariant)
         source = open_model(
             path,
@@ -148,9 +170,11 @@ class LLM:
         )
         if batch_invariant:
             _refuse_variant(source.spec, ops)
+        part = source if tensor_parallel == 1 else part_of(source, tensor_parallel)
         self._plan = plan_memory(
-            source.spec,
-            weight_bytes=source.weight_bytes,
+            part.spec,
+            weight_bytes=part.weight_bytes,
+            num_processes=tensor_parallel,
             dtype=source.dtype,
             device=self.device,
             block_size=block_size,
@@ -170,6 +194,7 @@ class LLM:
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens
                 or _DEFAULT_STEP_TOKENS.get(self.device.type, 512),
+                asynchronous=_never_waits(source, ops, self.device, self._plan.num_processes),
             ),
             policy=policy,
             seed=seed,
@@ -190,33 +215,67 @@ class LLM:
                 len(self._tokenizer),
                 source.spec.vocab_size,
             )
-        decoder = source.load(max_model_len=self._plan.max_model_len, progress=model is not None)
-        token_text = self._tokenizer.token_text if self._tokenizer is not None else None
         description = {
             "model": self.model_name,
-            "model_fingerprint": fingerprint(decoder),
             "device": str(self.device),
             "dtype": str(source.dtype).removeprefix("torch."),
             "kernels": ops.name,
             "batch_invariant": batch_invariant,
             "quantization": quantization,
+            "tensor_parallel": tensor_parallel,
         }
+        decoder = self._load(source, progress=model is not None)
+        try:
+            self._assemble(decoder, engine_config, eos_token_ids, description)
+        except BaseException:
+            if isinstance(decoder, ShardedDecoder):
+                decoder.close()  # a traceback may keep it for long
+            raise
+        register(self)
+
+    def _load(self, source: ModelSource, *, progress: bool) -> AnyDecoder:
+        """Load the weights, in as many processes as are planned."""
+        size, max_model_len = self._plan.num_processes, self._plan.max_model_len
+        if size == 1:
+            return source.load(max_model_len=max_model_len, progress=progress)
+        return start_sharded(source, size, max_model_len=max_model_len, progress=progress)
+
+    def _assemble(
+        self,
+        decoder: AnyDecoder,
+        engine_config: EngineConfig,
+        eos_token_ids: Sequence[int],
+        description: dict[str, Any],
+    ) -> None:
+        """Put the parts together around the model."""
+        layout, num_blocks = self._plan.layout, self._plan.num_blocks
+        capture = CudaCapture(self.device) if engine_config.scheduler.asynchronous else None
+        if isinstance(decoder, ShardedDecoder):
+            description["model_fingerprint"] = decoder.fingerprint
+            storage: KVStorage = decoder.storage(layout, num_blocks)
+        else:
+            description["model_fingerprint"] = fingerprint(decoder)
+            num_spare_slots = 0 if capture is None else engine_config.scheduler.max_num_seqs
+            storage = KVStorage(layout, num_blocks, self.device, num_spare_slots=num_spare_slots)
+        token_text = self._tokenizer.token_text if self._tokenizer is not None else None
         record = Record(token_text=token_text, describe=description.copy)
         sampler = Sampler(
             decoder.spec.vocab_size,
             self.device,
             decode_token=token_text,
-            ops=ops,
+            ops=decoder.ops,
             grammars=_grammars(self._tokenizer, decoder.spec.vocab_size),
             explains_all=lambda: record.level == "explain",
         )
         runner = ModelRunner(
             decoder,
-            KVStorage(self._plan.layout, self._plan.num_blocks, self.device),
+            storage,
             sampler,
-            max_num_seqs=max_num_seqs,
+            max_num_seqs=engine_config.scheduler.max_num_seqs,
             max_model_len=self._plan.max_model_len,
             token_text=token_text,
+            capture=capture,
+            on_close=decoder.close if isinstance(decoder, ShardedDecoder) else None,
         )
         self.engine = Engine(
             runner,
@@ -230,7 +289,6 @@ class LLM:
         self._hooks = runner.hooks
         self._explainer = Explainer(self.engine, runner)
         sampler.explainer = self._explainer
-        register(self)
 
     @property
     def max_model_len(self) -> int:
@@ -471,14 +529,20 @@ class LLM:
         if self.engine.is_closed:
             return None
         scheduler = self.engine.scheduler
+        count = self._plan.num_processes
         return Holding(
             kind="LLM",
             name=self.model_name,
             state=f"{scheduler.num_running} running, {scheduler.num_waiting} waiting",
-            where=str(self.device),
-            weight_bytes=self._plan.weight_bytes,
-            kv_bytes=self._plan.kv_bytes,
+            where=self._where,
+            weight_bytes=count * self._plan.weight_bytes,
+            kv_bytes=count * self._plan.kv_bytes,
         )
+
+    @property
+    def _where(self) -> str:
+        count = self._plan.num_processes
+        return str(self.device) if count == 1 else f"{self.device}, {count} processes"
 
     def __enter__(self) -> LLM:
         return self
@@ -488,7 +552,7 @@ class LLM:
 
     def __repr__(self) -> str:
         dtype = str(self._plan.layout.dtype).removeprefix("torch.")
-        return f"LLM({self.model_name!r}, {dtype} on {self.device}, {self.engine!r})"
+        return f"LLM({self.model_name!r}, {dtype} on {self._where}, {self.engine!r})"
 
     # ---- inside
 
@@ -647,9 +711,10 @@ def _refuse_others_params(params: object) -> None:
 
 
 def _progress_bar(samples: Sequence[Request]) -> tqdm[Any]:
+    # With miniters=0 no thread of tqdm's own draws it, which in a notebook none may.
     if samples[0].pooling is not None:
-        return tqdm(total=len(samples), desc="Embedding", unit="prompt")
-    return tqdm(total=len(samples), desc="Generating", unit="sample")
+        return tqdm(total=len(samples), desc="Embedding", unit="prompt", miniters=0)
+    return tqdm(total=len(samples), desc="Generating", unit="sample", miniters=0)
 
 
 def _num_made(sample: Request) -> int:
@@ -669,11 +734,6 @@ def _set_num_threads(count: int) -> None:
     if cores is not None and count > cores:
         logger.warning("num_threads=%d on %d cores: threads will wait for each other", count, cores)
     torch.set_num_threads(count)
-
-
-def _refuse_unavailable(tensor_parallel: int) -> None:
-    if tensor_parallel != 1:
-        raise InvalidConfig(f"tensor_parallel={tensor_parallel} is not available in this version")
 
 
 def _refuse_variant(spec: DecoderSpec | TransformersSpec, ops: Ops) -> None:
@@ -716,6 +776,16 @@ def _device(name: str) -> torch.device:
             "use device='cpu' or 'auto'"
         )
     return device
+
+
+def _never_waits(source: ModelSource, ops: Ops, device: torch.device, num_processes: int) -> bool:
+    """Whether steps can be launched ahead and captured: where nothing looks at a tensor meanwhile.
+
+    A CPU computes while Python waits for it; the reference's ops look at tensors, transformers' own
+    code may, and several processes wait for one another.
+    """
+    is_ours = isinstance(source.spec, DecoderSpec) and num_processes == 1
+    return device.type == "cuda" and ops.name == "triton" and is_ours
 
 
 def _default_params(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -291,6 +291,7 @@ class Request:
     embedding: bytes | None = None  # float32 numbers, little-endian
     num_shown_tokens: int = 0  # of its first: their activations have been seen, if it is hooked
     sure_length: int = 0  # with fewer tokens no sampled one can end it: see engine.stopping
+    is_foreseeable: bool = False  # in an engine that looks ahead: see engine.foresight
 
     # What happened to it.
     num_cached_tokens: int = 0
@@ -374,6 +375,25 @@ class Request:
         if known is None or len(known) == self.num_prompt_tokens:
             return self.num_tokens
         return len(known) - 1  # the logits of this one score the first token not yet known
+
+    @property
+    def samples_blind(self) -> bool:
+        """Whether a token can be chosen while nobody but the device knows the one before it.
+
+        Not where a grammar, a penalty, a processor or a bad word of several tokens looks at it, or
+        where more than the token is wanted: log-probabilities, a beam's candidates, an embedding.
+        """
+        params = self.params
+        return (
+            self.beam is None
+            and self.pooling is None
+            and params.structured_outputs is None
+            and params.logprobs is None
+            and params.prompt_logprobs is None
+            and not params.logits_processors
+            and not params.has_penalties
+            and all(len(word) == 1 for word in self.bad_word_ids)
+        )
 
     @property
     def is_finished(self) -> bool:

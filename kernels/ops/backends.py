@@ -76,7 +76,7 @@ def _ops(name: str, module: ModuleType) -> Ops:
 _REFERENCE = _ops("reference", reference)
 _TORCH = replace(_REFERENCE, name="torch", pack_linear=pack_linear)
 _CHOICES = {
-    "cpu": ("auto", "reference", "cpu", "triton"),
+    "cpu": ("auto", "reference", "torch", "cpu", "triton"),
     "cuda": ("auto", "reference", "triton"),
 }
 _INVARIANT = {"cpu": "cpu", "cuda": "triton"}  # what "auto" means in batch-invariant mode
@@ -85,12 +85,12 @@ _INVARIANT = {"cpu": "cpu", "cuda": "triton"}  # what "auto" means in batch-inva
 def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = False) -> Ops:
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
-    ``choice`` is "auto", "reference", "cpu" or "triton". "triton" is for CUDA devices, where "auto"
-    still means "reference"; on a CPU it runs under Triton's interpreter, to be looked at, and only
-    where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been done yet,
-    which takes seconds; "auto" takes them if they are there, else it starts to compile them in the
-    background for the engines to come, says so in one line of the log, and returns "torch": the
-    reference ops with oneDNN's linear maps.
+    ``choice`` is "auto", "reference", "torch", "cpu" or "triton". "triton" is for CUDA devices,
+    where "auto" still means "reference"; on a CPU it runs under Triton's interpreter, to be looked
+    at, and only where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been
+    done yet, which takes seconds; "auto" takes them if they are there, else it starts to compile
+    them in the background for the engines to come, says so in one line of the log, and returns
+    "torch": the reference ops with oneDNN's linear maps.
 
     ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
     chunks and its cache hits; "cpu" and "triton" have them, and "auto" picks the device's. (Under
@@ -113,6 +113,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
         )
     if choice == "triton":
         return _triton_ops(device, batch_invariant=batch_invariant)
+    if choice == "torch":
+        return _TORCH
     if choice == "reference" or device.type != "cpu":
         return _REFERENCE
     level = machine_level()

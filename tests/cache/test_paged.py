@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from toolkit.cache.blocks import Fork, PagedCache, PrefixMatch
+from toolkit.cache.blocks import Extension, Fork, PagedCache, PrefixMatch, Span
 from toolkit.config import CacheConfig
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
@@ -402,3 +402,62 @@ def test_a_request_reads_no_token_whose_logits_it_wants(num_known: int | None, n
     second = make_request(tokens)
     second.prompt_logprobs = None if num_known is None else [None] * num_known
     assert cache.match_prefix(second).num_tokens == num_matched
+
+
+# ---- blocks for what comes next
+
+
+def test_looking_ahead_takes_what_the_next_positions_need():
+    cache = make_cache(num_blocks=4)
+    request = store(cache, [1, 2])
+    before = cache.table(request.id)
+    ((taken,),) = cache.look_ahead([Span(request, 2, 3)])
+    assert cache.table(request.id) == [*before, taken]
+    cache.check()
+    # So nothing is left to do when the position is planned.
+    request.token_ids.append(3)
+    assert cache.extend(request, 2, 3) == Extension((), None)
+    cache.check()
+
+
+def test_looking_ahead_takes_nothing_twice_nor_where_there_is_room():
+    cache = make_cache(num_blocks=4, block_size=4)
+    request = store(cache, [1, 2])
+    assert cache.look_ahead([Span(request, 2, 4)]) == [()]
+    assert cache.look_ahead([Span(request, 2, 9)]) == [tuple(cache.table(request.id)[1:])]
+    assert cache.num_held(request) == 3
+    assert cache.look_ahead([Span(request, 2, 9)]) == [()]
+    cache.check()
+
+
+def test_looking_ahead_is_for_everybody_or_for_nobody():
+    cache = make_cache(num_blocks=5)
+    first, second = store(cache, [1, 2]), store(cache, [3, 4])
+    spans = [Span(first, 2, 4), Span(second, 2, 7)]
+    assert cache.look_ahead(spans) is None
+    assert cache.num_free_blocks == 3
+    assert cache.look_ahead([Span(first, 2, 4), Span(second, 2, 6)]) is not None
+    assert cache.num_free_blocks == 0
+    cache.check()
+
+
+def test_looking_ahead_copies_nothing():
+    cache = make_cache(num_blocks=8, block_size=4)
+    source = store(cache, [1, 2, 3])
+    target = make_request([1, 2, 3])
+    cache.fork(source, target, 2)
+    assert cache.look_ahead([Span(source, 3, 4)]) is None
+    cache.close(target)
+    assert cache.look_ahead([Span(source, 3, 4)]) == [()]
+
+
+def test_a_block_that_was_taken_ahead_has_no_name_until_its_tokens_are_known():
+    cache = make_cache(num_blocks=4)
+    request = store(cache, [1, 2])
+    cache.look_ahead([Span(request, 2, 4)])
+    ahead = cache.table(request.id)[-1]
+    assert cache.pool.name(ahead) is None
+    request.token_ids += [3, 4]
+    cache.extend(request, 2, 4)
+    assert cache.pool.name(ahead) is not None
+    cache.check()

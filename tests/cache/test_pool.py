@@ -25,6 +25,8 @@ def cache_blocks(pool: BlockPool, count: int) -> list[int]:
 class Diary:
     """Notes what an observer is told."""
 
+    is_listening = True
+
     def __init__(self) -> None:
         self.lines: list[tuple] = []
 
@@ -227,6 +229,18 @@ def test_an_observer_is_told_of_every_change():
         ("evicted", 0, 2.5, "capacity"),
         ("taken", 0, "c"),
     ]
+
+
+def test_an_observer_that_does_not_listen_is_asked_once_and_told_nothing_of_many_blocks():
+    diary = Diary()
+    diary.is_listening = False
+    pool = BlockPool(8, observer=diary)
+    ids = pool.take(8, "a")
+    pool.share(ids, "b")
+    pool.release(ids, "b")
+    pool.release(ids, "a")
+    assert not diary.lines
+    pool.check()
 
 
 def test_a_reset_is_a_cause_of_its_own():

@@ -58,10 +58,10 @@ def result(**changes: object) -> BenchResult:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def test_a_folder_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    done = bench("throughput", "--output", str(tmp_path / "none" / "x.json"))
-    assert done.exit_code == 2
-    assert "there is no folder" in done.output
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    done = bench("throughput", "--model", str(tmp_path / "none"), "--output", str(tmp_path))
+    assert done.exit_code == 1
+    assert "is a folder: give the name of a file in it" in done.output
 
 
 def test_throughput_is_not_measured_on_requests_that_failed(model: str) -> None:
@@ -143,6 +143,7 @@ def test_serve_writes_a_folder_from_which_it_can_be_asked_again(
     server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
+    folder.mkdir()  # one that is there is as good as one that is not
     trace = tmp_path / "trace.csv"
     trace.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"

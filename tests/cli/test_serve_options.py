@@ -14,6 +14,7 @@ RENAMED = {
     "served_names": "served_model_name",
     "max_body_bytes": "max_body_mb",
     "policy": "scheduling_policy",
+    "tensor_parallel_size": "tensor_parallel",
 }
 # Objects, what only another process knows, and what nobody asked for yet.
 ONLY_IN_PYTHON = {"processors", "hooks", "control_key", "max_stored_bytes"}
@@ -33,5 +34,5 @@ def test_every_setting_of_a_server_is_an_option() -> None:
 
 def test_every_setting_of_an_llm_is_an_option() -> None:
     missing = set(signature(LLM).parameters) - {RENAMED.get(name, name) for name in OPTIONS}
-    assert missing - {"policy", "tensor_parallel"} == set()
+    assert missing - {"policy"} == set()
     assert "scheduling_policy" in OPTIONS

@@ -195,6 +195,7 @@ class World:
     max_num_batched_tokens: int
     policy: Any = "fcfs"
     enable_prefix_caching: bool = True
+    asynchronous: bool = False
     broken_steps: frozenset[int] = frozenset()
     new_policies: dict[int, Any] = field(default_factory=dict)  # by step
     cache_resets: frozenset[int] = frozenset()
@@ -244,6 +245,7 @@ WORLDS = st.builds(
     max_num_batched_tokens=st.sampled_from([1, 2, 4, 7, 12, 20, 30]),
     policy=st.sampled_from(POLICIES),
     enable_prefix_caching=st.booleans(),
+    asynchronous=st.booleans(),
     broken_steps=st.sampled_from([frozenset()] * 5 + [frozenset([6]), frozenset([11])]),
     new_policies=st.dictionaries(_STEPS, st.sampled_from(POLICIES), max_size=2),
     cache_resets=st.frozensets(_STEPS, max_size=2),
@@ -292,6 +294,7 @@ def play(world: World, *, attach: Callable[[Engine], object] | None = None) -> R
         max_num_batched_tokens=world.max_num_batched_tokens,
         policy=world.policy,
         enable_prefix_caching=world.enable_prefix_caching,
+        asynchronous=world.asynchronous,
     )
     clock, runner = engine.clock, engine.runner
     assert isinstance(clock, VirtualClock)

@@ -30,6 +30,7 @@ def random_run(seed: int, num_steps: int) -> Run:
         max_num_batched_tokens=rng.choice([3, 8, 32]),
         policy=rng.choice([*POLICIES]),
         enable_prefix_caching=rng.random() < 0.8,
+        asynchronous=rng.random() < 0.5,
     )
     run = Run(engine)
     for _ in range(num_steps):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import LedgerRunner, params
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
-from toolkit.engine import POLICIES, Engine, SampledToken, StepPlan, StepResult
+from toolkit.engine import NOBODY, POLICIES, Engine, SampledToken, StepPlan, StepResult
 
 FEW, MANY = 200, 5_000
 NOTICEABLE = 1.2  # what depends on the length of the line would cost 25 times as much
@@ -81,6 +81,19 @@ def test_the_length_of_the_line_does_not_matter_when_a_seat_becomes_free():
         engine.abort("req-1")
         costs.append(instructions(engine.step))
     assert costs[1] < NOTICEABLE * costs[0]
+
+
+def test_a_policy_that_lets_nobody_start_is_asked_once():
+    class Closed:
+        static = True
+
+        def admit(self, request: Any, view: Any) -> Any:
+            return not view.running or NOBODY
+
+    few, many = (make_busy(length, policy=Closed(), num_running=9) for length in (FEW, MANY))
+    cost = instructions(few.step)
+    assert instructions(many.step) < NOTICEABLE * cost
+    assert many.scheduler.num_running == 1
 
 
 def test_requests_that_were_just_added_can_be_aborted_one_by_one():

@@ -56,6 +56,8 @@ class Pencil:
             if row["block_id"] == block_id and row["how"] in wrote
         )
 
+    is_listening = True
+
     def block_taken(self, block_id: int, request_id: str) -> None:
         self.begin(block_id, request_id, "new")
         self.next.block_taken(block_id, request_id)

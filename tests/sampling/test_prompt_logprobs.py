@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-import toolkit.runtime.model_runner
+import toolkit.runtime.prompt_scores
 from tests.sampling.exact import exact_probabilities
 from toolkit import LLM, SamplingParams
 from toolkit.demo import WEIGHTS
@@ -105,7 +105,7 @@ def test_a_prompt_in_chunks_is_scored_as_in_one_piece(
 def test_rows_are_scored_a_piece_at_a_time(
     llm: LLM, reference: PreTrainedModel, num_rows: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(toolkit.runtime.model_runner, "_MAX_SCORED_ROWS", num_rows)
+    monkeypatch.setattr(toolkit.runtime.prompt_scores, "_MAX_SCORED_ROWS", num_rows)
     params = SamplingParams(max_tokens=1, prompt_logprobs=1)
     (output,) = llm.generate([prompt_of(40, seed=40)], params)
     assert_prompt_is_right(output, reference, num_top=1)

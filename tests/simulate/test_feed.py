@@ -35,6 +35,14 @@ def test_who_follows_comes_after_the_end_and_its_pause():
     assert feed.num_following == 0
 
 
+def test_all_can_be_taken_at_once():
+    feed = Feed([Arrival(0, 0.0, 1, 1), Arrival(1, 2.0, 1, 1), Arrival(2, 0.5, 1, 1, after=0)])
+    assert [due.arrival_id for due in feed.take(math.inf)] == [0, 1]
+    assert feed.take(math.inf) == []
+    feed.ended(0, 1.0)
+    assert [due.due_s for due in feed.take(math.inf)] == [1.5]
+
+
 def test_who_follows_one_that_has_ended_already_is_due_as_well():
     def stream() -> Iterator[Arrival]:
         yield Arrival(0, 0.0, 1, 1)

@@ -200,6 +200,15 @@ def test_keys_of_blocks_of_another_size_are_an_error(keys: tuple[bytes, ...]):
         make_machine().run(load, progress=False)
 
 
+def test_prompts_shorter_than_a_block_of_their_trace_do_not_silently_share_nothing():
+    short = Arrival(0, 0.0, 40, 2, key_tokens=512)
+    with pytest.raises(InvalidConfig, match="0 block_keys of 512 tokens for 2 full blocks of 16"):
+        make_machine().run([short], progress=False)
+    for options in ({"block_size": 512}, {"block_size": 64}, {"enable_prefix_caching": False}):
+        record = make_machine().run([short], progress=False, **options)
+        assert record.requests["status"].tolist() == ["finished"]
+
+
 def test_a_cache_that_finds_no_prefixes_asks_for_no_keys():
     load = [Arrival(0, 0.0, 40, 2, block_keys=(b"a",))]
     record = make_machine().run(load, progress=False, enable_prefix_caching=False)

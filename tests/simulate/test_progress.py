@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from toolkit.simulate import progress as bars
 from toolkit.simulate.progress import progress_bar
@@ -56,3 +58,50 @@ def test_a_hidden_bar_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None
     with progress_bar(1, "Work", unit="load", progress=False) as bar:
         bar.update()
     assert not capsys.readouterr().err
+
+
+IN_A_CELL = """
+import threading, time
+import comm
+
+senders, create = set(), comm.create_comm
+
+def watched(*args, **options):
+    made = create(*args, **options)
+    publish = made.publish_msg
+
+    def note(*args, **options):
+        senders.add(threading.current_thread().name)
+        return publish(*args, **options)
+
+    made.publish_msg = note
+    senders.add(threading.current_thread().name)
+    return made
+
+comm.create_comm = watched
+
+from toolkit.simulate import progress as bars
+
+bars._DELAY_S = bars._EVERY_S = 0.05
+with bars.progress_bar(3, "Whole", unit="run", progress=None) as bar:
+    time.sleep(0.3)
+    with bars.progress_bar(9, "Part", unit="request", progress=False) as hidden:
+        hidden.update()
+    print("shown:", bar.displayed)
+    other = threading.Thread(target=bar.update)
+    other.start()
+    other.join()
+    print("counted:", bar.n)
+    bar.update()
+print("drawn by:", *senders)
+"""
+
+
+def test_in_a_notebook_only_the_thread_of_the_cell_draws_a_bar():
+    cell = nbformat.v4.new_code_cell(IN_A_CELL)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    told = "".join(out.text for out in cell.outputs if out.output_type == "stream")
+    assert told == "shown: True\ncounted: 1\ndrawn by: MainThread\n"
+    views = [out for out in cell.outputs if out.output_type == "display_data"]
+    assert len(views) == 1

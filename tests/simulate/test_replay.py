@@ -36,6 +36,7 @@ def recorded_run(seed: int, num_steps: int, **options: Any) -> Run:
         max_num_seqs=rng.choice([2, 4, 8]),
         max_num_batched_tokens=rng.choice([3, 8, 32]),
         policy=rng.choice([*POLICIES]),
+        asynchronous=rng.random() < 0.5,
         recorder=Record(level="blocks"),
         **options,
     )

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 
 from tests.builders import LedgerRunner
 from toolkit.clock import VirtualClock
 from toolkit.config import CacheConfig, EngineConfig, SchedulerConfig
 from toolkit.engine import Engine
+from toolkit.engine.policy import SchedulerView
 from toolkit.errors import InvalidConfig
-from toolkit.request import SamplingParams
+from toolkit.request import Request, SamplingParams
 from toolkit.simulate import StaticBatching
 
 
-def make_engine(batch_size: int, *, num_blocks: int = 64, budget: int = 64) -> Engine:
+def make_engine(
+    batch_size: int, *, num_blocks: int = 64, budget: int = 64, policy: Any = None
+) -> Engine:
     clock = VirtualClock()
     config = EngineConfig(
         cache=CacheConfig(num_blocks=num_blocks, block_size=4),
         scheduler=SchedulerConfig(max_model_len=40, max_num_seqs=16, max_num_batched_tokens=budget),
-        policy=StaticBatching(batch_size),
+        policy=policy or StaticBatching(batch_size),
         check_every_step=True,
     )
     return Engine(LedgerRunner(4, clock), config, clock=clock)
@@ -80,3 +86,39 @@ def test_a_member_that_was_preempted_belongs_to_its_batch_still():
 def test_a_batch_has_at_least_one_seat(batch_size: object) -> None:
     with pytest.raises(InvalidConfig, match="batch_size"):
         StaticBatching(batch_size)
+
+
+class Unhurried(StaticBatching):
+    """The same policy, which has everybody in line asked in each step."""
+
+    def admit(self, request: Request, view: SchedulerView) -> bool:
+        return bool(super().admit(request, view))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_who_is_not_asked_would_not_have_been_let_in(seed: int):
+    draw = random.Random(seed)
+    lengths = [(draw.randint(1, 14), draw.randint(1, 20)) for _ in range(40)]
+    starts = []
+    for policy in (StaticBatching(5), Unhurried(5)):
+        engine = make_engine(5, num_blocks=14, budget=12, policy=policy)
+        requests = []
+        for number, (num_prompt, num_output) in enumerate(lengths):
+            requests.append(engine.add([number] * num_prompt, params(num_output)))
+            if number % 3 == 0:
+                engine.step()
+        engine.run_until_idle()
+        assert any(request.num_preemptions for request in requests)
+        starts.append([(r.first_scheduled_s, r.finished_s, r.preempted_s) for r in requests])
+    assert starts[0] == starts[1]
+
+
+def test_a_step_names_the_first_of_those_who_wait_for_the_batch_to_end():
+    engine = make_engine(1)
+    for number in range(4):
+        engine.add([number], params(3))
+    engine.step()
+    report = engine.step()
+    assert report.plan.limited_by == "policy"
+    assert [cause for _, cause in report.waiting] == ["policy"]
+    assert engine.scheduler.num_waiting == 3

@@ -7,13 +7,14 @@ attention reads a head's keys of a block in one run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from toolkit.errors import InvalidConfig
 from toolkit.kernels.memory import untouched_zeros
+from toolkit.kernels.transfers import to_device
 
 __all__ = ["KVLayout", "KVStorage"]
 
@@ -47,17 +48,43 @@ class KVLayout:
 
 
 class KVStorage:
-    """Keys and values of all layers, addressed by block id; taken at the first use, not before."""
+    """Keys and values of all layers, addressed by block id; taken at the first use, not before.
 
-    def __init__(self, layout: KVLayout, num_blocks: int, device: torch.device) -> None:
+    Args:
+        layout: Of one block.
+        num_blocks: Blocks of the pool.
+        device: Where they are.
+        num_spare_slots: Tokens for which there is room behind the pool's blocks: what pads a batch
+            writes there, and nobody reads it.
+    """
+
+    def __init__(
+        self,
+        layout: KVLayout,
+        num_blocks: int,
+        device: torch.device,
+        *,
+        num_spare_slots: int = 0,
+    ) -> None:
         self.layout = layout
         self.num_blocks = num_blocks
+        self.num_spare_slots = num_spare_slots
         self.device = device
         self._layers: list[tuple[Tensor, Tensor]] | None = None
 
+    def another(
+        self, num_blocks: int, *, block_size: int | None = None, num_spare_slots: int = 0
+    ) -> KVStorage:
+        """Return an empty storage for the same model."""
+        layout = self._layout_in(block_size)
+        return KVStorage(layout, num_blocks, self.device, num_spare_slots=num_spare_slots)
+
+    def _layout_in(self, block_size: int | None) -> KVLayout:
+        return replace(self.layout, block_size=block_size or self.layout.block_size)
+
     @property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (keys, values), each [num_blocks, num_kv_heads, block_size, head_dim].
+        """Pairs (keys, values), each [num_blocks + spares, num_kv_heads, block_size, head_dim].
 
         Raises:
             InvalidConfig: the memory cannot be had.
@@ -73,21 +100,31 @@ class KVStorage:
     @property
     def nbytes(self) -> int:
         """Bytes of all blocks."""
-        return self.num_blocks * self.layout.bytes_per_block
+        return self._num_in_all * self.layout.bytes_per_block
+
+    @property
+    def spare_slots(self) -> range:
+        """Slots that belong to no block of the pool's."""
+        first = self.num_blocks * self.layout.block_size
+        return range(first, first + self.num_spare_slots)
+
+    @property
+    def _num_in_all(self) -> int:
+        return self.num_blocks + -(-self.num_spare_slots // self.layout.block_size)
 
     def copy_blocks(self, source_ids: Sequence[int], target_ids: Sequence[int]) -> None:
         """Copy whole blocks in every layer; all are read before any is written."""
         if not source_ids:
             return
-        source = torch.tensor(source_ids, dtype=torch.int64, device=self.device)
-        target = torch.tensor(target_ids, dtype=torch.int64, device=self.device)
+        source = to_device(torch.tensor(source_ids, dtype=torch.int64), self.device)
+        target = to_device(torch.tensor(target_ids, dtype=torch.int64), self.device)
         for keys, values in self.layers:
             keys[target] = keys[source]
             values[target] = values[source]
 
     def _allocate(self) -> list[tuple[Tensor, Tensor]]:
         layout = self.layout
-        shape = (self.num_blocks, layout.num_kv_heads, layout.block_size, layout.head_dim)
+        shape = (self._num_in_all, layout.num_kv_heads, layout.block_size, layout.head_dim)
 
         def zeros() -> Tensor:
             # Zeros, not garbage: masked positions are multiplied by 0, and 0 * NaN is NaN.

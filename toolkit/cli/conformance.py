@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from toolkit.cli.console import err, out
+from toolkit.files import ready_to_write
 
 __all__ = ["conformance"]
 
@@ -49,7 +50,7 @@ def conformance(
         )
     _show(report)
     if json_file is not None:
-        json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+        ready_to_write(json_file).write_text(report.to_json() + "\n", encoding="utf-8")
     if not report:
         raise typer.Exit(1)
 

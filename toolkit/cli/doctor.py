@@ -141,6 +141,20 @@ def _torch() -> Iterator[Fact]:
     native = _NATIVE_DTYPES["bfloat16"] & set(first_processor().get("flags", "").split())
     chosen = "kept" if native else "float32 is used in its place"
     yield Fact("bfloat16 models", f'{chosen} on this CPU (dtype="auto")')
+    yield Fact("tensor parallel", _tensor_parallel())
+
+
+def _tensor_parallel() -> str:
+    """Say what joins the processes of one model, and how many GPUs they could have."""
+    import torch
+    from torch import distributed
+
+    has_any = distributed.is_available()
+    gloo = "gloo on the CPU" if has_any and distributed.is_gloo_available() else "no gloo"
+    nccl = "no NCCL"
+    if has_any and distributed.is_nccl_available():
+        nccl = f"NCCL on {torch.cuda.device_count()} GPUs"
+    return f"{gloo}, {nccl}"
 
 
 def _gpu() -> Iterator[Fact]:

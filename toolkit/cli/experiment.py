@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from toolkit.cli.console import err, out
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # pandas waits until a command needs it
     from toolkit.experiments.claims.judging import VerdictTable
 
 __all__ = ["experiment", "report"]
+
+_STYLES = {"✓": "green", "✗": "red", "–": "dim"}  # by a verdict's mark
 
 experiment = typer.Typer(
     name="experiment",
@@ -57,7 +60,7 @@ def run_experiments(
         place = result.save(output / name)
         figure = find(name).plot(result)
         for ending in ("png", "pdf"):
-            figure.savefig(place / f"figure.{ending}")
+            figure.savefig(place / f"figure.{ending}", bbox_inches="tight", pad_inches=0.04)
         claims = [find_claim(claim_id) for claim_id in find(name).CLAIMS]
         if claims:
             _show(verdict_table([result], claims), title=find(name).TITLE)
@@ -79,9 +82,7 @@ def report(
 
 
 def _show(verdicts: VerdictTable, *, title: str) -> None:
-    """Print a row per claim, and below it how many hold."""
-    table = Table("quantity", "claimed", "measured", "verdict", "why", title=title)
-    for row in verdicts.shown():
-        table.add_row(row["quantity"], row["claimed"], row["measured"], row["verdict"], row["why"])
-    out.print(table)
-    out.print(verdicts.summary())
+    """Print what a cell shows, in colours by verdict."""
+    out.print(Text(title, style="bold"))
+    for line in repr(verdicts).splitlines():
+        out.print(Text(line, style=_STYLES.get(line[:1], "")))

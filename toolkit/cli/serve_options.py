@@ -51,6 +51,7 @@ __all__ = [
     "SslKeyfile",
     "SslKeyfilePassword",
     "Strict",
+    "TensorParallelSize",
     "TokenizerPath",
     "TrustRemoteCode",
     "Uds",
@@ -133,6 +134,9 @@ BatchInvariant = Annotated[
 ]
 Kernels = Annotated[str, _engine("auto, or reference: plain PyTorch.")]
 NumThreads = Annotated[int | None, _engine("CPU threads.")]
+TensorParallelSize = Annotated[
+    int, _engine("Processes that share the model; on GPUs each takes one.", min=1)
+]
 Seed = Annotated[int, _engine("Seeds requests that bring no seed.")]
 ChatTemplate = Annotated[str | None, _engine("A Jinja template, or a file that holds one.")]
 TokenizerPath = Annotated[str | None, _engine("A folder or hub id.")]

@@ -6,9 +6,10 @@ that waits for its answer, a turn of a chat) is due so many seconds after the en
 
 from __future__ import annotations
 
-import heapq
+import math
 from typing import NamedTuple
 
+from toolkit.due import DueLine
 from toolkit.errors import InvalidConfig
 
 __all__ = ["Agenda", "Due", "check_max_in_flight"]
@@ -50,9 +51,7 @@ class Agenda:
         self.num_in_flight = 0
         self.num_waiting = 0  # added and not handed out yet, followers included
         self._max_in_flight = max_in_flight
-        self._scheduled: list[tuple[float, int]] = []  # a heap
-        self._followers: dict[int, list[tuple[int, float]]] = {}
-        self._ended_s: dict[int, float] = {}
+        self._line = DueLine[None]()
         self._roomy_since_s = 0.0
 
     def add(self, arrival_id: int, *, due_s: float, after: int = -1) -> None:
@@ -64,17 +63,13 @@ class Agenda:
             after: That request; -1 for none.
         """
         self.num_waiting += 1
-        if after < 0:
-            heapq.heappush(self._scheduled, (due_s, arrival_id))
-        elif after in self._ended_s:
-            heapq.heappush(self._scheduled, (self._ended_s[after] + due_s, arrival_id))
-        else:
-            self._followers.setdefault(after, []).append((arrival_id, due_s))
+        self._line.add(arrival_id, None, due_s=due_s, after=after)
 
     @property
     def next_s(self) -> float | None:
         """When the next one is to be sent; None while that waits for the end of another."""
-        return self._scheduled[0][0] if self._scheduled and self._has_room else None
+        next_s = self._line.next_s
+        return next_s if next_s < math.inf and self._has_room else None
 
     @property
     def is_done(self) -> bool:
@@ -83,9 +78,10 @@ class Agenda:
 
     def take(self, now_s: float) -> Due | None:
         """Return one that is to be sent now, the earliest first; None if there is none."""
-        if not self._scheduled or not self._has_room or self._scheduled[0][0] > now_s:
+        taken = self._line.take(now_s) if self._has_room else None
+        if taken is None:
             return None
-        scheduled_s, arrival_id = heapq.heappop(self._scheduled)
+        scheduled_s, arrival_id, _ = taken
         self.num_waiting -= 1
         self.num_in_flight += 1
         return Due(arrival_id, scheduled_s, max(scheduled_s, self._roomy_since_s))
@@ -95,9 +91,7 @@ class Agenda:
         if not self._has_room:
             self._roomy_since_s = at_s
         self.num_in_flight -= 1
-        self._ended_s[arrival_id] = at_s
-        for follower, delay_s in self._followers.pop(arrival_id, ()):
-            heapq.heappush(self._scheduled, (at_s + delay_s, follower))
+        self._line.ended(arrival_id, at_s)
 
     @property
     def _has_room(self) -> bool:

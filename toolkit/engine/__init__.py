@@ -4,11 +4,12 @@ from toolkit.engine import until
 from toolkit.engine.engine import Engine
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult, StepTimes
 from toolkit.engine.policies import POLICIES
-from toolkit.engine.policy import Policy, SchedulerView
+from toolkit.engine.policy import NOBODY, Policy, SchedulerView
 from toolkit.engine.report import StepReport
 from toolkit.engine.scheduler import Scheduler
 
 __all__ = [
+    "NOBODY",
     "POLICIES",
     "Engine",
     "Policy",

@@ -25,7 +25,6 @@ from toolkit.config import EngineConfig
 from toolkit.engine import events
 from toolkit.engine.entries import Base, Changed, Ended, PolicyChosen, Reset, StepClock, pristine
 from toolkit.engine.intake import Intake, as_hooks
-from toolkit.engine.interrupts import interrupts_held
 from toolkit.engine.journal import Journal, NoJournal
 from toolkit.engine.loop import EngineLoop
 from toolkit.engine.observe import BlockEvents, emit_step_events
@@ -39,6 +38,7 @@ from toolkit.engine.scheduler import Progress, Scheduler
 from toolkit.engine.snapshot import EngineSnapshot, RequestSnapshot
 from toolkit.engine.streams import PieceSink
 from toolkit.errors import EngineClosed, EngineError, EngineIsRunning, InvalidRequest
+from toolkit.interrupts import interrupts_held
 from toolkit.request import (
     FinishReason,
     OutputPiece,
@@ -347,6 +347,12 @@ class Engine:
     def is_closed(self) -> bool:
         """Whether ``close()`` was called."""
         return self._closed
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why no step can be computed any more: a process of the model is gone. None if none is."""
+        failure: BaseException | None = getattr(self.runner, "failure", None)
+        return failure
 
     def start(self) -> None:
         """Let a thread run the steps until ``stop()``."""

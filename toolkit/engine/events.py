@@ -270,6 +270,10 @@ class EventBus:
         """Whether anybody listens to this kind."""
         return kind in self._listeners
 
+    def wants_any(self, kinds: frozenset[type[Event]]) -> bool:
+        """Whether anybody listens to one of these kinds."""
+        return not kinds.isdisjoint(self._listeners)
+
     def emit(self, event: Event) -> None:
         """Call the kind's listeners; one that raises is detached with one warning."""
         for listener in self._listeners.get(type(event), ()):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from toolkit.engine.interpreter import quick_switching
-from toolkit.engine.interrupts import interrupts_held
+from toolkit.interrupts import interrupts_held
 
 __all__ = ["EngineLoop"]
 

@@ -13,6 +13,18 @@ from toolkit.engine.scheduler import Decision
 __all__ = ["BlockEvents", "emit_step_events"]
 
 
+_BLOCK_EVENTS = frozenset(
+    (
+        events.BlockTaken,
+        events.BlockShared,
+        events.BlockCopied,
+        events.BlockCached,
+        events.BlockEvicted,
+        events.BlockFreed,
+    )
+)
+
+
 class BlockEvents:
     """The pool's observer: one event per change to a block."""
 
@@ -20,6 +32,11 @@ class BlockEvents:
         self._bus = bus
         self._clock = clock
         self._step = step
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether anybody listens to events of blocks."""
+        return self._bus.wants_any(_BLOCK_EVENTS)
 
     def block_taken(self, block_id: int, request_id: str) -> None:
         """Emit BlockTaken."""

@@ -14,6 +14,7 @@ from toolkit.cache.blocks import BlockCopy
 from toolkit.request import Logprob, Request
 
 __all__ = [
+    "UNKNOWN_TOKEN",
     "PromptScores",
     "Restoration",
     "SampledToken",
@@ -22,6 +23,10 @@ __all__ = [
     "StepResult",
     "StepTimes",
 ]
+
+
+# Stands in a foreseen chunk for the token that the step before it samples.
+UNKNOWN_TOKEN = -1
 
 
 class ScheduledChunk(NamedTuple):
@@ -63,6 +68,9 @@ class StepPlan:
     token_budget: int = 0
     # What kept more from running: "budget", "seqs", "blocks", "policy" or "none".
     limited_by: str = "none"
+    # What the next step computes if nothing unforeseen happens: a runner may begin with it before
+    # it answers. The next plan is made from what has happened, and need not contain any of these.
+    foreseen: tuple[ScheduledChunk, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -111,7 +119,8 @@ class StepResult:
     # Of requests that pool, when the chunk reached their last token: float32, little-endian.
     embeddings: Mapping[str, bytes] = field(default_factory=dict)
     times: StepTimes = StepTimes()
-    # Why the step could not take the fastest path: "processors", "hooks" or "none".
+    # Why the step could not take the fastest path: "processors", "hooks", "graph_miss" (it is not
+    # one of the steps that were captured) or "none".
     slow_path: str = "none"
 
 

@@ -13,10 +13,12 @@ every request ends. The contract:
         def victim(self, candidates, view) -> Request: ...
 
 ``rank`` orders those that run and those that wait; those that run are served first. ``admit`` says
-whether a request may start now. ``chunk`` says how many tokens it gets in this step, of the
-``budget`` that is left: more than it lacks is cut, and a newcomer gets one at least (``admit`` is
-where to keep it waiting). If nobody got a token and nobody could start, those that run are asked
-once more, with a view in which nobody waits. ``victim`` chooses who gives up its blocks.
+whether a request may start now; it may answer ``NOBODY`` in place of False where whoever stands
+behind the request may not either, so that a step need not ask a long line one by one. ``chunk``
+says how many tokens it gets in this step, of the ``budget`` that is left: more than it lacks is
+cut, and a newcomer gets one at least (``admit`` is where to keep it waiting). If nobody got a token
+and nobody could start, those that run are asked once more, with a view in which nobody waits.
+``victim`` chooses who gives up its blocks.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from operator import index
 from types import CoroutineType
 from typing import Any, TypeVar
@@ -31,12 +34,24 @@ from typing import Any, TypeVar
 from toolkit.errors import InvalidConfig
 from toolkit.request import Request
 
-__all__ = ["Policy", "ReadOnly", "SchedulerView"]
+__all__ = ["NOBODY", "Nobody", "Policy", "ReadOnly", "SchedulerView"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 METHODS = ("rank", "admit", "chunk", "victim")
+
+
+class Nobody(Enum):
+    """What ``admit`` may answer: not this request, and none of those behind it; it is false."""
+
+    NOBODY = "nobody"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+NOBODY = Nobody.NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +152,8 @@ class Policy:
         value = self._checked("rank", _sortable, value)
         return (1, 0) if value is None else (0, _Rank(value, self))
 
-    def admits(self, request: Request, view: SchedulerView) -> bool:
-        """Say whether a request may start now."""
+    def admits(self, request: Request, view: SchedulerView) -> bool | Nobody:
+        """Say whether a request may start now, or that nobody from it on may."""
         if self._own["admit"] is None:
             return True
         answer = self._ask("admit", _truth, request, view)
@@ -199,7 +214,9 @@ def _sortable(rank: Any) -> Any:
     return rank
 
 
-def _truth(answer: Any) -> bool:
+def _truth(answer: Any) -> bool | Nobody:
+    if isinstance(answer, Nobody):
+        return answer
     # Not bool(answer): a method that forgets to return, or is a coroutine, has said nothing.
     if answer not in (True, False):
         raise ValueError("neither True nor False")

@@ -26,7 +26,7 @@ class Runner(Protocol):
         ...
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Compute one step."""
+        """Compute one step; what ``plan.foreseen`` says of the next one may be begun meanwhile."""
         ...
 
     def release(self, request_id: str) -> None:

@@ -23,15 +23,16 @@ from typing import Any, NamedTuple
 from toolkit.cache.blocks import BlockCopy, Extension, PagedCache, PrefixMatch
 from toolkit.config import SchedulerConfig
 from toolkit.engine.beam_groups import BeamGroup, BeamGroups, BeamMove
-from toolkit.engine.interrupts import interrupts_held
+from toolkit.engine.foresight import foreseen_chunks, look_ahead
 from toolkit.engine.plan import SampledToken, ScheduledChunk, StepPlan, StepResult
 from toolkit.engine.policies import resolve_policy
-from toolkit.engine.policy import Policy, ReadOnly, ReadOnlyList, SchedulerView
+from toolkit.engine.policy import NOBODY, Policy, ReadOnly, ReadOnlyList, SchedulerView
 from toolkit.engine.prompt_scores import append_prompt_scores
 from toolkit.engine.queue import Entry, WaitingQueue
 from toolkit.engine.stopping import append_token, sure_length
 from toolkit.engine.waits import Ledger
 from toolkit.errors import EngineError, InvariantViolation
+from toolkit.interrupts import interrupts_held
 from toolkit.request import FinishReason, Request, SamplingParams, Status
 
 __all__ = ["Decision", "Progress", "Scheduler"]
@@ -51,6 +52,7 @@ class Decision:
     skipped: set[str] = field(default_factory=set)  # running, but no token by rule
     stalled: list[tuple[str, str]] = field(default_factory=list)  # running, no token yet, no chunk
     limited_by: str = "none"
+    is_closed: bool = False  # the policy lets nobody else start
     prefix_hits: list[tuple[str, int]] = field(default_factory=list)  # request id, tokens
     num_recomputed_tokens: int = 0
     beam_moves: list[BeamMove] = field(default_factory=list)  # what its results led to
@@ -175,7 +177,7 @@ class Scheduler:
     def add(self, request: Request, now_s: float) -> None:
         """Put a new request in line."""
         request.queued_s = now_s
-        request.sure_length = sure_length(request, self.config.max_model_len)
+        self._note_params(request)
         self._requests[request.id] = request
         self._one_token[request.id] = Progress(request, 1)
         if not self._beams.parks(request):
@@ -218,8 +220,12 @@ class Scheduler:
             room = self.config.max_model_len - request.num_prompt_tokens
             request.params = params
             request.max_tokens = min(params.max_tokens or room, room)
-            request.sure_length = sure_length(request, self.config.max_model_len)
+            self._note_params(request)
         self._rerank()
+
+    def _note_params(self, request: Request) -> None:
+        request.sure_length = sure_length(request, self.config.max_model_len)
+        request.is_foreseeable = self.config.asynchronous and request.samples_blind
 
     def start_at(self, step: int) -> None:
         """Let the first step have this number."""
@@ -241,6 +247,7 @@ class Scheduler:
         finally:
             self._is_planning = False
         draft.refused += [(request_id, "sibling") for request_id in self._beams.parked]
+        foreseen = self._foresee(draft) if self.config.asynchronous else ()
         self.last_decision = draft
         plan = StepPlan(
             step=self._step,
@@ -251,6 +258,7 @@ class Scheduler:
             num_tokens=self.config.max_num_batched_tokens - draft.budget,
             token_budget=self.config.max_num_batched_tokens,
             limited_by=draft.limited_by,
+            foreseen=foreseen,
         )
         self._step += 1
         return plan
@@ -267,6 +275,18 @@ class Scheduler:
             self._admit_waiting(draft, view, now_s)
         if not draft.chunks and not self._beams.are_idle(self._running):
             self._insist(draft, view)
+
+    def _foresee(self, draft: Decision) -> tuple[ScheduledChunk, ...]:
+        """Say what the next step will most likely compute, and take the blocks that it needs."""
+        if len(draft.chunks) < len(self._running) or (self._policy.has_chunk and len(self._queue)):
+            return ()  # who gets what in the next step is not clear
+        following = foreseen_chunks(
+            draft.chunks,
+            self._requests,
+            budget=self.config.max_num_batched_tokens,
+            max_model_len=self.config.max_model_len,
+        )
+        return look_ahead(draft.chunks, following, self._requests, self.cache)
 
     def update(self, plan: StepPlan, result: StepResult, now_s: float) -> list[Progress]:
         """Take in what a step computed: count, append, finish."""
@@ -517,6 +537,8 @@ class Scheduler:
             if cause is not None:
                 passed_over.append(entry)
                 draft.refused.append((request.id, cause))
+                if draft.is_closed:
+                    break
             elif not self._admit(request, entry, draft, view, now_s):
                 # Nobody overtakes: else a long prompt could wait for ever behind short ones.
                 passed_over.append(entry)
@@ -544,9 +566,11 @@ class Scheduler:
             sibling_runs = any(other.status is Status.RUNNING for other in request.samples)
             if sibling_runs and self._fork_source(request, draft) is None:
                 return "sibling"
-        if self._policy.admits(request, view):
+        answer = self._policy.admits(request, view)
+        if answer:
             return None
         if not self._beams.are_idle(self._running):
+            draft.is_closed = answer is NOBODY
             return "policy"
         self._policy.overrule("admit", "let nobody start though nothing runs")
         return None

@@ -15,6 +15,7 @@ from toolkit.experiments.catalogue import Experiment, Result, find
 from toolkit.experiments.claims.judging import VerdictTable, verdict_table
 from toolkit.experiments.claims.table import CLAIMS
 from toolkit.experiments.runs.results import Run
+from toolkit.files import ready_to_write
 
 __all__ = ["report"]
 
@@ -61,17 +62,18 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
         title=f"Experiments in {folder.resolve().name}",
         summary=verdicts.summary() if results else f"{len(runs)} runs",
         parts=[*parts, *(_run_part(name, run) for name, run in runs.items())],
-        verdicts={name: _rows_of(verdicts, name) for name in verdicts["experiment"].unique()},
+        verdicts={name: _shown_of(verdicts, name) for name in verdicts["experiment"].unique()},
         environments=_environments([*results, *runs.values()], [*(r.name for r in results), *runs]),
         most_rows=_MOST_ROWS,
     )
-    target = folder / "report.html" if output is None else Path(output)
+    target = ready_to_write(folder / "report.html" if output is None else output)
     target.write_text(page, encoding="utf-8")
     return target
 
 
-def _rows_of(verdicts: VerdictTable, name: str) -> list[dict[str, str]]:
-    return VerdictTable(verdicts[verdicts["experiment"] == name]).shown()
+def _shown_of(verdicts: VerdictTable, name: str) -> str:
+    """Return an experiment's verdicts as HTML, which stands in the page as it is."""
+    return VerdictTable(verdicts[verdicts["experiment"] == name])._repr_html_()
 
 
 def _part(result: Result, place: Path) -> dict[str, Any]:

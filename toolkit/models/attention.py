@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from toolkit.kernels import Ops
 from toolkit.kernels.reference import attention_probs, mix_values
 from toolkit.models.batch import FlatBatch
-from toolkit.models.parts import Linear, Norm, Part
-from toolkit.models.spec import AttentionSpec, DecoderSpec
+from toolkit.models.parts import Linear, Norm, Part, SharedNorm, SummedLinear
+from toolkit.models.sharding import Shard
+from toolkit.models.spec import AttentionSpec, DecoderSpec, NormSpec
 
 __all__ = ["Attention", "LayerCache", "Placement", "ProbsRows", "Rotation"]
 
@@ -54,17 +55,22 @@ class Placement:
 
 
 class Attention(Part):
-    """Causal attention with grouped heads, as the spec describes it."""
+    """Causal attention with grouped heads, as the spec describes it.
 
-    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops) -> None:
+    Of a ``shard``, the spec is the one of its own heads.
+    """
+
+    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops, shard: Shard | None = None) -> None:
         super().__init__()
         attention = spec.attention
         qkv_dim = attention.query_dim + 2 * attention.kv_dim
         self.qkv = Linear(spec.hidden_size, qkv_dim, bias=attention.qkv_bias, ops=ops)
-        self.out = Linear(attention.query_dim, spec.hidden_size, bias=attention.out_bias, ops=ops)
+        self.out = SummedLinear(
+            attention.query_dim, spec.hidden_size, bias=attention.out_bias, ops=ops, shard=shard
+        )
         if attention.qk_norm is not None:
             self.q_norm, self.k_norm = (
-                Norm(_qk_norm_shape(attention, num_heads), attention.qk_norm, ops)
+                _qk_norm(attention, attention.qk_norm, num_heads, ops, shard)
                 for num_heads in (attention.num_heads, attention.num_kv_heads)
             )
         self.sinks = nn.Parameter(torch.empty(attention.num_heads)) if attention.has_sinks else None
@@ -169,9 +175,11 @@ class Attention(Part):
         }
 
 
-def _qk_norm_shape(spec: AttentionSpec, num_heads: int) -> tuple[int, ...]:
-    return {
-        "head": (spec.head_dim,),
-        "own head": (num_heads, spec.head_dim),
-        "all heads": (num_heads * spec.head_dim,),
-    }[spec.qk_norm_over]
+def _qk_norm(
+    spec: AttentionSpec, norm: NormSpec, num_heads: int, ops: Ops, shard: Shard | None
+) -> Norm:
+    if spec.qk_norm_over == "all heads":
+        shape = (num_heads * spec.head_dim,)
+        return Norm(shape, norm, ops) if shard is None else SharedNorm(shape, norm, ops, shard)
+    is_own = spec.qk_norm_over == "own head"
+    return Norm((num_heads, spec.head_dim) if is_own else (spec.head_dim,), norm, ops)

@@ -7,6 +7,7 @@ Request path 6/8: from runtime.model_runner, to kernels.ops.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,11 @@ from toolkit.models.parts import (
     Parts,
     PlainJoin,
     PreNormJoin,
+    SharedEmbedding,
 )
 from toolkit.models.points import Tap
 from toolkit.models.rope import RopeTable
+from toolkit.models.sharding import Shard
 from toolkit.models.spec import DecoderSpec
 
 __all__ = ["Decoder", "num_parameters", "random_decoder"]
@@ -35,6 +38,9 @@ __all__ = ["Decoder", "num_parameters", "random_decoder"]
 
 class Decoder(Part):
     """A decoder whose parameters are allocated and not yet filled: see load_decoder.
+
+    One process's ``shard`` of it takes and returns the same, but for the logits: these are of its
+    own part of the vocabulary. All processes must be given the same, in the same order.
 
     >>> from toolkit.kernels import select_ops
     >>> from toolkit.models.spec import AttentionSpec, MlpSpec, NormSpec
@@ -54,14 +60,27 @@ class Decoder(Part):
     """
 
     alibi_slopes: Tensor | None
+    # All of it is in this process: no activation is in parts, and no part can be lost.
+    divided_points: ClassVar[frozenset[str]] = frozenset()
+    failure: ClassVar[None] = None
 
     def __init__(
-        self, spec: DecoderSpec, ops: Ops, *, dtype: torch.dtype, device: torch.device
+        self,
+        spec: DecoderSpec,
+        ops: Ops,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        shard: Shard | None = None,
     ) -> None:
         super().__init__()
         width = spec.embedding_size or spec.hidden_size
+        own = spec if shard is None else shard.spec(spec)
         with torch.device("meta"):  # shapes alone: nothing is initialised that a file will fill
-            self.embed = nn.Embedding(spec.vocab_size, width)
+            if shard is None:
+                self.embed = nn.Embedding(spec.vocab_size, width)
+            else:
+                self.embed = SharedEmbedding(spec.vocab_size, width, shard)
             if spec.num_learned_positions:
                 self.positions = nn.Embedding(spec.num_learned_positions, spec.hidden_size)
             if spec.embedding_norm is not None:
@@ -69,11 +88,11 @@ class Decoder(Part):
             if spec.embedding_size is not None:
                 self.project_in = Linear(width, spec.hidden_size, bias=False, ops=ops)
                 self.project_out = Linear(spec.hidden_size, width, bias=False, ops=ops)
-            self.layers = Parts(Layer(spec, i, ops) for i in range(spec.num_layers))
+            self.layers = Parts(Layer(own, i, ops, shard) for i in range(spec.num_layers))
             if spec.final_norm:
                 self.final_norm = Norm((spec.hidden_size,), spec.norm, ops)
             if not spec.tied_embeddings:
-                self.lm_head = Linear(width, spec.vocab_size, bias=False, ops=ops)
+                self.lm_head = Linear(width, own.vocab_size, bias=False, ops=ops)
         self.requires_grad_(False)
         self.to(dtype)
         for module in self.modules():
@@ -86,7 +105,7 @@ class Decoder(Part):
         ]
         # Which table each layer reads, found once: a RopeSpec takes long to hash.
         self._table_of_layer = [None if rope is None else ropes.index(rope) for rope in spec.ropes]
-        slopes = spec.attention.alibi_slopes
+        slopes = own.attention.alibi_slopes
         slopes = None if slopes is None else torch.tensor(slopes, device=device)
         self.register_buffer("alibi_slopes", slopes, persistent=False)
         # Rounded to the model's dtype before it multiplies, as transformers does.
@@ -98,6 +117,7 @@ class Decoder(Part):
         ]
         self.spec = spec
         self.ops = ops
+        self.shard = shard
         self._tied_head: PackedLinear | None = None
         self.fused: FusedLayers | None = None  # all layers in one call, where the kernels have it
 
@@ -119,7 +139,7 @@ class Decoder(Part):
         self._untouched = Untouched(self, parts)
 
     def _fuse(self) -> FusedLayers | None:
-        if not self.spec.final_norm:
+        if not self.spec.final_norm or self.shard is not None:  # it has no sums inside
             return None
         tables = [None if i is None else self._rope_tables[i] for i in self._table_of_layer]
         layers = [layer for layer in self.layers if isinstance(layer, Layer)]
@@ -127,6 +147,11 @@ class Decoder(Part):
             self.spec, layers, tables, self.final_norm, self.alibi_slopes, self.dtype
         )
         return None if parts is None else self.ops.fuse_layers(parts)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has changed or hooked a part since ``pack()``: see fused.Untouched."""
+        return self._untouched()
 
     @property
     def device(self) -> torch.device:
@@ -169,7 +194,7 @@ class Decoder(Part):
         if tap is not None:
             placement = self._place(batch, probs_rows)
             hidden = self._forward_shown(residual, placement, kv, tap, attn_probs)
-        elif self.fused is None or not self._untouched():
+        elif self.fused is None or not self.is_untouched:
             hidden = self._forward_by_op(residual, self._place(batch), kv)
         else:
             where = batch.block_tables, batch.query_starts, batch.context_lens
@@ -238,8 +263,13 @@ class Decoder(Part):
     @torch.no_grad()
     def read_out(self, residual: Tensor) -> Tensor:
         """Score the vocabulary for residual sums [rows, hidden] as if no layer followed."""
+        return self.logits(self.read_final(residual))
+
+    @torch.no_grad()
+    def read_final(self, residual: Tensor) -> Tensor:
+        """Return what ``logits`` reads of residual sums [rows, hidden]."""
         hidden = self._final.read(residual)
-        return self.logits(hidden if self.spec.embedding_size is None else self.project_out(hidden))
+        return hidden if self.spec.embedding_size is None else self.project_out(hidden)
 
     def _head(self, hidden: Tensor) -> Tensor:
         if not self.spec.tied_embeddings:
@@ -249,9 +279,9 @@ class Decoder(Part):
         return self.ops.linear(hidden, self.embed.weight)
 
 
-def num_parameters(spec: DecoderSpec, ops: Ops) -> int:
-    """Count the parameters of a spec's decoder without allocating any."""
-    shapes = Decoder(spec, ops, dtype=torch.float32, device=torch.device("meta"))
+def num_parameters(spec: DecoderSpec, ops: Ops, shard: Shard | None = None) -> int:
+    """Count the parameters of a spec's decoder, or of its shard, without allocating any."""
+    shapes = Decoder(spec, ops, dtype=torch.float32, device=torch.device("meta"), shard=shard)
     return sum(parameter.numel() for parameter in shapes.parameters())
 
 

@@ -15,6 +15,7 @@ from toolkit.kernels import Ops
 from toolkit.models.attention import Attention, LayerCache, Placement
 from toolkit.models.mlp import Show, feed_forward
 from toolkit.models.parts import Join, Norm, Part, PlainJoin, PreNormJoin, SumNormJoin
+from toolkit.models.sharding import Shard
 from toolkit.models.spec import DecoderSpec
 
 __all__ = ["Layer"]
@@ -25,17 +26,17 @@ class Layer(Part):
 
     ``enter`` gives what the attention reads of the sum; ``leave`` joins the MLP's output to it
     where the layer has a norm of its own for that, else it is None and the next layer's ``enter``
-    does it.
+    does it. Of a ``shard``, the spec is the one of its own part.
     """
 
-    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops) -> None:
+    def __init__(self, spec: DecoderSpec, layer: int, ops: Ops, shard: Shard | None = None) -> None:
         super().__init__()
 
         def norm() -> Norm:
             return Norm((spec.hidden_size,), spec.norm, ops)
 
-        self.attention = Attention(spec, layer, ops)
-        self.mlp = feed_forward(spec.hidden_size, spec.mlp_of(layer), ops)
+        self.attention = Attention(spec, layer, ops, shard)
+        self.mlp = feed_forward(spec.hidden_size, spec.mlp_of(layer), ops, shard)
         self.is_parallel = spec.layer != "serial"
         self.scale = spec.residual_scale
         if spec.norms != "post":

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from toolkit.kernels import Ops
-from toolkit.models.parts import GroupedLinear, Linear, Part
+from toolkit.models.parts import GroupedLinear, Linear, Part, SummedLinear
+from toolkit.models.sharding import Shard
 from toolkit.models.spec import ActivationName, MlpSpec, MoeSpec
 
 __all__ = ["Mlp", "Moe", "feed_forward"]
@@ -21,11 +22,13 @@ __all__ = ["Mlp", "Moe", "feed_forward"]
 Show = Callable[[str, Tensor], Tensor]  # show(point, x) -> x, or what replaces it
 
 
-def feed_forward(hidden_size: int, spec: MlpSpec | MoeSpec, ops: Ops) -> Mlp | Moe:
-    """Build the module that a layer's spec describes."""
+def feed_forward(
+    hidden_size: int, spec: MlpSpec | MoeSpec, ops: Ops, shard: Shard | None = None
+) -> Mlp | Moe:
+    """Build the module that a layer's spec describes; of a ``shard``, it has the inner width."""
     if isinstance(spec, MoeSpec):
-        return Moe(hidden_size, spec, ops)
-    return Mlp(hidden_size, spec, ops)
+        return Moe(hidden_size, spec, ops, shard)
+    return Mlp(hidden_size, spec, ops, shard)
 
 
 def _gated(activation: ActivationName, ops: Ops) -> Callable[[Tensor], Tensor]:
@@ -53,7 +56,9 @@ _PLAIN: dict[ActivationName, Callable[[Tensor], Tensor]] = {
 class Mlp(Part):
     """One MLP, gated or not."""
 
-    def __init__(self, hidden_size: int, spec: MlpSpec, ops: Ops) -> None:
+    def __init__(
+        self, hidden_size: int, spec: MlpSpec, ops: Ops, shard: Shard | None = None
+    ) -> None:
         super().__init__()
         size = spec.intermediate_size
         if spec.gated:
@@ -62,7 +67,7 @@ class Mlp(Part):
             )
         else:
             self.up = Linear(hidden_size, size, bias=spec.bias, ops=ops)
-        self.down = Linear(size, hidden_size, bias=spec.bias, ops=ops)
+        self.down = SummedLinear(size, hidden_size, bias=spec.bias, ops=ops, shard=shard)
         self.spec = spec
         self._act = _gated(spec.activation, ops) if spec.gated else _PLAIN[spec.activation]
 
@@ -89,7 +94,9 @@ class Moe(Part):
     batch nor the order of its rows changes what is added to what.
     """
 
-    def __init__(self, hidden_size: int, spec: MoeSpec, ops: Ops) -> None:
+    def __init__(
+        self, hidden_size: int, spec: MoeSpec, ops: Ops, shard: Shard | None = None
+    ) -> None:
         super().__init__()
         size, num_experts = spec.intermediate_size, spec.num_experts
         self.router = Linear(  # small, and a wrong expert is a large error: never quantised
@@ -98,6 +105,7 @@ class Moe(Part):
         self.gate_up = GroupedLinear(num_experts, hidden_size, 2 * size, bias=spec.bias, ops=ops)
         self.down = GroupedLinear(num_experts, size, hidden_size, bias=spec.bias, ops=ops)
         self.spec = spec
+        self.shard = shard
         self._act = _gated(spec.activation, ops)
         if spec.swiglu_limit is not None:
             self._act = partial(_clamped_swiglu, limit=spec.swiglu_limit, alpha=spec.swiglu_alpha)
@@ -115,16 +123,19 @@ class Moe(Part):
         weights, experts = scores.float().softmax(dim=-1).topk(num_active, dim=-1)
         if self.spec.normalised:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        picked = experts.flatten()  # [num_tokens * num_active]
-        order = picked.argsort(stable=True)
-        starts = functional.pad(torch.bincount(picked, minlength=self.spec.num_experts), (1, 0))
-        starts = starts.cumsum(0)
+        picked, order = experts.flatten().sort(stable=True)  # [num_tokens * num_active]
+        # Not bincount: it waits for a GPU to say how long its result is.
+        numbers = torch.arange(self.spec.num_experts + 1, device=x.device)
+        starts = torch.searchsorted(picked, numbers)
         by_expert = self._act(self.gate_up(x[order // num_active], starts))
         by_expert = self.down(by_expert, starts)
         by_token = torch.empty_like(by_expert)
         by_token[order] = by_expert
-        mixed = by_token.view(len(x), num_active, -1).float() * weights.unsqueeze(-1)
-        return mixed.sum(dim=1).to(x.dtype)
+        weighted = by_token.view(len(x), num_active, -1).float() * weights.unsqueeze(-1)
+        mixed = weighted.sum(dim=1)
+        if self.shard is not None:
+            mixed = self.shard.sum(mixed)
+        return mixed.to(x.dtype)
 
 
 def _clamped_swiglu(gate_up: Tensor, *, limit: float, alpha: float) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.kernels import Ops, PackedLinear
+from toolkit.models.sharding import Shard
 from toolkit.models.spec import NormSpec
 
 __all__ = [
@@ -26,7 +27,10 @@ __all__ = [
     "Parts",
     "PlainJoin",
     "PreNormJoin",
+    "SharedEmbedding",
+    "SharedNorm",
     "SumNormJoin",
+    "SummedLinear",
 ]
 
 
@@ -118,6 +122,38 @@ class Linear(Part, nn.Linear):
         return super().extra_repr() + ("" if self.packed is None else f", {self.packed!r}")
 
 
+class SummedLinear(Linear):
+    """A linear map of which every process has some columns: what they compute is added."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool, ops: Ops, shard: Shard | None
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias, ops=ops)
+        self.shard = shard
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map this process's columns of x, and add the others' results to its own."""
+        own = super().forward(x)
+        return own if self.shard is None else self.shard.sum(own)
+
+
+class SharedEmbedding(nn.Embedding):
+    """Embeddings of which every process has those of some tokens."""
+
+    def __init__(self, vocab_size: int, width: int, shard: Shard) -> None:
+        count = -(-vocab_size // shard.size)
+        super().__init__(count, width)
+        self.shard = shard
+        self.tokens = shard.tokens(vocab_size)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Look up tokens [num_tokens], whoever has them."""
+        rows = token_ids - self.tokens.start
+        is_elsewhere = (rows < 0) | (rows >= len(self.tokens))
+        own = super().forward(rows.masked_fill(is_elsewhere, 0))
+        return self.shard.sum(own.masked_fill(is_elsewhere.unsqueeze(-1), 0.0))
+
+
 class GroupedLinear(Part):
     """A linear map for each of several groups of rows: one matrix per expert."""
 
@@ -181,6 +217,22 @@ class Norm(Part):
     def extra_repr(self) -> str:
         """Show kind, shape and eps in the module's printed form."""
         return f"{self.spec.kind}, {tuple(self.weight.shape)}, eps={self.spec.eps}"
+
+
+class SharedNorm(Norm):
+    """RMSNorm over a dimension of which every process has a part of the same size."""
+
+    def __init__(self, shape: tuple[int, ...], spec: NormSpec, ops: Ops, shard: Shard) -> None:
+        super().__init__(shape, spec, ops)
+        self.shard = shard
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise this process's part of x [num_tokens, part], by the mean over all parts."""
+        wide = x.float()
+        total = self.shard.sum(wide.pow(2).sum(-1, keepdim=True))
+        mean = total / (x.shape[-1] * self.shard.size)
+        normed = wide * torch.rsqrt(mean + self.spec.eps)
+        return (self.weight * normed.to(self.weight.dtype)).to(x.dtype)
 
 
 class PlainJoin:

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.errors import CheckpointError
 from toolkit.models.parts import GroupedLinear
+from toolkit.models.sharding import Cut, Shard, find_cut
 from toolkit.models.spec import AttentionSpec, DecoderSpec
 
 __all__ = ["Place", "find_places"]
@@ -34,6 +36,7 @@ class Place:
     view: Tensor  # of the parameter
     shape: tuple[int, ...]  # that the checkpoint's tensor must have
     arrange: Callable[[Tensor], Tensor]
+    cut: Cut | None = None  # what this process holds of the tensor; None for all of it
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Copy a checkpoint's tensor in; raise CheckpointError if it does not fit."""
@@ -45,17 +48,24 @@ class Place:
             raise CheckpointError(
                 f"tensor {name} has shape {tuple(tensor.shape)}, the config asks for {self.shape}"
             )
-        self.view.copy_(self.arrange(tensor))
+        if self.cut is None:
+            self.view.copy_(self.arrange(tensor))
+        else:
+            self.cut.fill(self.view, self.arrange(tensor))
 
 
-def find_places(module: nn.Module, names: Mapping[str, str]) -> dict[str, Place]:
+def find_places(
+    module: nn.Module, names: Mapping[str, str], shard: Shard | None = None
+) -> dict[str, Place]:
     """Map each name that a checkpoint may use to its place in a decoder.
 
     ``names`` is a family's (models.families.family): ``{i}`` runs over the layers, ``{n}`` over the
     first dimension of the parameter (experts, heads). A name without ``.weight`` or ``.bias`` is a
-    module's, and stands for both.
+    module's, and stands for both. Where the decoder is only a ``shard``, a place takes a whole
+    tensor all the same, and keeps a part.
     """
     spec: DecoderSpec = module.spec
+    own = spec if shard is None else shard.spec(spec)
     parameters = dict(module.named_parameters())
     grouped = {path for path, part in module.named_modules() if isinstance(part, GroupedLinear)}
     places: dict[str, Place] = {}
@@ -69,11 +79,13 @@ def find_places(module: nn.Module, names: Mapping[str, str]) -> dict[str, Place]
                 parameter = parameters.get(path + suffix)
                 if parameter is None:
                     continue
-                each = enumerate(parameter) if "{n}" in theirs else [(0, parameter)]
-                for n, view in each:
+                cut = None if shard is None else find_cut(path + suffix, part, spec, shard)
+                each = _each(parameter, cut) if "{n}" in theirs else [(parameter, cut)]
+                for n, (view, its_cut) in enumerate(each):
                     name = theirs.format(i=layer, n=n) + suffix
                     target = f"{path}{suffix}:{part}:{n}"
-                    places[name] = _place(target, view, part, spec.attention)
+                    view = _rows(view, part, own.attention)
+                    places[name] = _place(target, view, part, its_cut, spec.attention)
     return places
 
 
@@ -82,7 +94,17 @@ def _are_others(theirs: str, is_grouped: bool) -> bool:
     return (".experts." in theirs) != is_grouped
 
 
-def _place(target: str, view: Tensor, part: str, attention: AttentionSpec) -> Place:
+def _each(parameter: Tensor, cut: Cut | None) -> list[tuple[Tensor, Cut | None]]:
+    """Return each expert's or head's part of a parameter, and what of it is this process's."""
+    if cut is None or parameter.dim() + cut.dim > 0:  # of all experts, the same part
+        return [(view, cut) for view in parameter]
+    (own,) = cut.ranges  # some heads are others'
+    elsewhere = parameter.new_empty(0), Cut(-1, parameter.shape[-1], ())
+    return [(parameter[n - own.start], None) if n in own else elsewhere for n in range(cut.whole)]
+
+
+def _rows(view: Tensor, part: str, attention: AttentionSpec) -> Tensor:
+    """Return the rows of a fused matrix that are one part of it."""
     query, kv = attention.query_dim, attention.kv_dim
     half = view.shape[0] // 2
     rows = {
@@ -92,21 +114,32 @@ def _place(target: str, view: Tensor, part: str, attention: AttentionSpec) -> Pl
         "gate": slice(0, half),
         "up": slice(half, 2 * half),
     }
-    if part in rows or not part:
-        view = view[rows.get(part, slice(None))]
-        return Place(target, view, tuple(view.shape), _as_it_is)
+    return view[rows.get(part, slice(None))]
+
+
+def _place(
+    target: str, view: Tensor, part: str, cut: Cut | None, attention: AttentionSpec
+) -> Place:
+    shape = tuple(view.shape) if cut is None else cut.shape(view)
+    arrange: Callable[[Tensor], Tensor] = _as_it_is
     if part == "by group":
-        return Place(target, view, tuple(view.shape), lambda x: _from_groups(x, attention))
-    if part == "plus one":
-        return Place(target, view, tuple(view.shape), lambda x: x.float() + 1)
-    arrange = {"transposed": _transposed, "transposed pairs": _from_transposed_pairs}[part]
-    is_bias = target.split(":")[0].endswith(".bias")
-    shape = tuple(view.shape if is_bias else view.mT.shape)
-    return Place(target, view, shape, lambda x: arrange(x, is_bias))
+        arrange = partial(_from_groups, attention=attention)
+    elif part == "plus one":
+        arrange = _plus_one
+    elif part in ("transposed", "transposed pairs"):
+        by_part = {"transposed": _transposed, "transposed pairs": _from_transposed_pairs}
+        is_bias = target.split(":")[0].endswith(".bias")
+        arrange = partial(by_part[part], is_bias=is_bias)
+        shape = shape if is_bias else (*shape[:-2], shape[-1], shape[-2])
+    return Place(target, view, shape, arrange, cut)
 
 
 def _as_it_is(x: Tensor) -> Tensor:
     return x
+
+
+def _plus_one(x: Tensor) -> Tensor:
+    return x.float() + 1
 
 
 def _transposed(x: Tensor, is_bias: bool) -> Tensor:

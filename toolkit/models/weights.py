@@ -23,8 +23,10 @@ from toolkit.models.families import Family, decoder_spec, find_family
 from toolkit.models.hub import read_config, resolve_files
 from toolkit.models.mxfp4 import unpack_mxfp4
 from toolkit.models.places import Place, find_places
+from toolkit.models.sharding import Shard, find_cut
+from toolkit.models.spec import DecoderSpec
 
-__all__ = ["load_decoder", "refuse_quantized", "resolve_dtype"]
+__all__ = ["load_decoder", "read_decoder", "refuse_quantized", "resolve_dtype"]
 
 _HEAD = "lm_head.weight"
 
@@ -51,13 +53,41 @@ def load_decoder(
     config = read_config(model, revision, trust_remote_code)
     family, spec = find_family(config), decoder_spec(config, max_model_len)
     refuse_quantized(config, model)
-    files = weight_files(resolve_files(model, revision))
-    found = resolve_dtype(dtype, config, model, device=device, revision=revision)
-    decoder = Decoder(spec, ops, dtype=found, device=device)
-    places = find_places(decoder, family.names)
+    return read_decoder(
+        spec,
+        family,
+        resolve_files(model, revision),
+        device=device,
+        ops=ops,
+        dtype=resolve_dtype(dtype, config, model, device=device, revision=revision),
+        quantization=quantization,
+        progress=progress,
+    )
+
+
+def read_decoder(
+    spec: DecoderSpec,
+    family: Family,
+    folder: Path,
+    *,
+    device: torch.device,
+    ops: Ops,
+    dtype: torch.dtype,
+    quantization: str | None = None,
+    shard: Shard | None = None,
+    progress: bool = True,
+) -> Decoder:
+    """Build a decoder, or one process's ``shard`` of it, and fill it from a folder's files.
+
+    Raises CheckpointError for missing, unexpected or misshapen tensors.
+    """
+    files = weight_files(folder)
+    decoder = Decoder(spec, ops, dtype=dtype, device=device, shard=shard)
+    places = find_places(decoder, family.names, shard)
     tensors = unpack_mxfp4(item for file in files for item in read_tensors(file))
     num_targets = len({place.target for place in places.values()})
-    with tqdm(total=num_targets, desc="Loading", unit="tensor", disable=not progress) as bar:
+    shown = {"desc": "Loading", "unit": "tensor", "disable": not progress}
+    with tqdm(total=num_targets, **shown, miniters=0) as bar:  # 0: no thread of tqdm's draws it
         _fill(decoder, places, family, tensors, bar)
     decoder.pack(quantization)
     return decoder
@@ -111,7 +141,7 @@ def _fill(
         # Checkpoints of the bare model lack the name of the part that it is of the whole.
         place = places.get(name) or places.get(family.prefix + name)
         if name == _HEAD and decoder.spec.tied_embeddings:
-            head = tensor[:: _sampling_step(tensor)].clone()
+            head = _sampled_head(tensor, decoder)
             continue
         if place is None or place.target not in missing:
             unexpected.append(name)
@@ -127,13 +157,24 @@ def _fill(
             f"unexpected or repeated {_some(unexpected)}"
         )
     # A tied model's file may repeat the embedding as the head, and nothing else.
-    embedding = decoder.embed.weight
-    rows = embedding[:: _sampling_step(embedding)]
+    rows = decoder.embed.weight[:: _sampling_step(decoder.embed.weight)]
     if head is not None and (head.shape != rows.shape or not torch.equal(head.to(rows), rows)):
         raise CheckpointError(
             f"the config ties the head to the embedding, and {_HEAD} is another matrix; set "
             "tie_word_embeddings to false in config.json"
         )
+
+
+def _sampled_head(head: Tensor, decoder: Decoder) -> Tensor:
+    """Return some rows of a head, those that are compared with the embedding's."""
+    if decoder.shard is not None:
+        own = torch.zeros_like(decoder.embed.weight, dtype=head.dtype, device=head.device)
+        cut = find_cut(_HEAD, "", decoder.spec, decoder.shard)
+        if cut is None or cut.shape(own) != head.shape:
+            return head
+        cut.fill(own, head)
+        head = own
+    return head[:: _sampling_step(head)].clone()
 
 
 def _sampling_step(matrix: Tensor) -> int:

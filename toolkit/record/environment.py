@@ -27,6 +27,8 @@ def config_values(config: Any) -> dict[str, Any]:
         "max_model_len": config.scheduler.max_model_len,
         "max_num_seqs": config.scheduler.max_num_seqs,
         "max_num_batched_tokens": config.scheduler.max_num_batched_tokens,
+        # Only where it is on: runs from before there was such a setting are like the others.
+        **({"asynchronous": True} if config.scheduler.asynchronous else {}),
         "policy": policy,
         "seed": config.seed,
         "check_every_step": config.check_every_step,

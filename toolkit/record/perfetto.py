@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.files import ready_to_write
 from toolkit.record.batch_mates import Tables
 from toolkit.record.spans import SpanTables, make_spans
 
@@ -25,7 +26,7 @@ _INSTANTS = ("preempted", "resumed", "policy_changed", "paused", "rejected")
 
 def write_trace(record: SpanTables, path: str | Path) -> Path:
     """Write the trace and return its path; a name that ends with .gz is compressed."""
-    path = Path(path)
+    path = ready_to_write(path)
     text = json.dumps({"traceEvents": trace_events(record), "displayTimeUnit": "ms"})
     if path.suffix == ".gz":
         with gzip.open(path, "wt", encoding="utf-8") as file:

@@ -214,7 +214,13 @@ class Record(Tables, Readings):
     # ---- files
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one file, a zip of JSON and npz; return its path."""
+        """Write everything to one file, a zip of JSON and npz; return its path.
+
+        Folders that lack are made, and a file that is there already is replaced.
+
+        Raises:
+            InvalidConfig: the path is that of a folder.
+        """
         return save_record(Path(path), self._saved())
 
     @classmethod

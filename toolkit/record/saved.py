@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RecordError
+from toolkit.files import ready_to_write
 from toolkit.record.archive import member, plain, require_small
 from toolkit.record.layout import LEVELS, TABLE_KINDS
 from toolkit.record.log import NAME, OBJECT, Codes, Rows
@@ -63,9 +64,10 @@ class Saved:
 
 
 def save_record(path: Path, saved: Saved) -> Path:
-    """Write a file, whole or not at all; one that is there already is replaced."""
+    """Write a file, whole or not at all; see ``Record.save``."""
+    path = ready_to_write(path)
     header = {"format": FORMAT, "version": VERSION, **saved.header}
-    handle, name = tempfile.mkstemp(dir=path.parent or None, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with (
             os.fdopen(handle, "wb") as file,

@@ -186,9 +186,7 @@ class Explainer:
         before = request.token_ids[:position]
         runner = self._runner
         block_size = runner.storage.layout.block_size
-        scratch = KVStorage(
-            runner.storage.layout, -(-position // block_size), runner.storage.device
-        )
+        scratch = runner.storage.another(-(-position // block_size))
         torch.get_num_threads()  # as the runner does: it sets the number for this thread
         logits = next_logits(runner.decoder, scratch, before)
         release_pool()  # of this thread, which may not be the one of the steps

@@ -20,7 +20,11 @@ DEFAULT_KV_GIB = 4.0
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What an LLM takes and why; print it."""
+    """What an LLM takes and why; print it.
+
+    With ``tensor_parallel`` the bytes, and the heads in the layout, are those of each of
+    ``num_processes``; the blocks are the same in all of them.
+    """
 
     device: str
     available_bytes: int
@@ -30,6 +34,7 @@ class MemoryPlan:
     max_model_len: int
     max_num_seqs: int
     decided_by: str
+    num_processes: int = 1
 
     @property
     def kv_bytes(self) -> int:
@@ -45,9 +50,10 @@ class MemoryPlan:
         full = self.num_slots / self.max_model_len
         per_token = self.layout.bytes_per_block / self.layout.block_size / 1024
         dtype = str(self.layout.dtype).removeprefix("torch.")
+        each = "" if self.num_processes == 1 else f", each of {self.num_processes} processes"
         return "\n".join(
             (
-                f"memory plan on {self.device} ({self.available_bytes / GIB:.1f} GiB free)",
+                f"memory plan on {self.device} ({self.available_bytes / GIB:.1f} GiB free){each}",
                 f"  weights    {self.weight_bytes / GIB:8.3f} GiB",
                 f"  KV cache   {self.kv_bytes / GIB:8.3f} GiB = {self.num_blocks} blocks x "
                 f"{self.layout.block_size} tokens x {per_token:.1f} KiB ({dtype})",
@@ -69,8 +75,11 @@ def plan_memory(
     num_kv_blocks: int | None = None,
     kv_cache_memory_gb: float | None = None,
     weight_bytes: int = 0,
+    num_processes: int = 1,
 ) -> MemoryPlan:
     """Size the KV cache from what is asked: blocks, or GiB, or sequences x tokens.
+
+    With several processes, spec and sizes are those of one: what is asked is for each of them.
 
     Raises:
         InvalidConfig: the settings contradict each other, or the plan exceeds the free memory.
@@ -106,13 +115,14 @@ def plan_memory(
         decided_by += f"; max_model_len lowered from {spec.max_model_len} to fit"
     plan = MemoryPlan(
         device=str(device),
-        available_bytes=_available_bytes(device),
+        available_bytes=_available_bytes(device, num_processes),
         weight_bytes=weight_bytes,
         layout=layout,
         num_blocks=num_blocks,
         max_model_len=wanted_len,
         max_num_seqs=max_num_seqs,
         decided_by=decided_by,
+        num_processes=num_processes,
     )
     if plan.kv_bytes > plan.available_bytes:
         raise InvalidConfig(
@@ -140,9 +150,14 @@ def _require_sense(
         )
 
 
-def _available_bytes(device: torch.device) -> int:
+def _available_bytes(device: torch.device, num_processes: int) -> int:
+    """Return what one process may take: of its GPU's memory all, of the machine's its share."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return _free_bytes() // num_processes
+
+
+def _free_bytes() -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:

@@ -17,30 +17,29 @@ from torch import Tensor
 from toolkit.cache.storage import KVStorage
 from toolkit.config import EngineConfig
 from toolkit.engine.plan import (
-    PromptScores,
     Restoration,
-    SampledToken,
     StepPlan,
     StepResult,
-    StepTimes,
 )
 from toolkit.errors import EngineError, InvalidParameter, InvalidRequest
 from toolkit.models import Decoder, FlatBatch
-from toolkit.request import Logprob, Request
-from toolkit.runtime.hooks import ActiveHooks, HookedStep
+from toolkit.request import Request
+from toolkit.runtime.ahead import StepsAhead
+from toolkit.runtime.cuda_graphs import Capture, DecodeGraphs
+from toolkit.runtime.decode_buffers import DecodeBuffers
+from toolkit.runtime.flight import Launcher
+from toolkit.runtime.hooks import ActiveHooks
 from toolkit.runtime.openmp import release_pool
 from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.rows import RowTable
-from toolkit.sampling import RowState, Sampler, SamplerOutput, check_token_ids
+from toolkit.runtime.whole_steps import WholeSteps
+from toolkit.sampling import Sampler, check_token_ids
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
     from toolkit.models import TransformersDecoder
+    from toolkit.runtime.tensor_parallel import ShardedDecoder
 
 __all__ = ["ModelRunner"]
-
-# Logits of a prompt are made and scored a piece at a time: all at once they could take gigabytes.
-_MAX_SCORED_LOGITS = 1 << 22  # 16 MiB, of which a handful exist at once
-_MAX_SCORED_ROWS = 128  # each has its parameters listed anew
 
 
 class ModelRunner:
@@ -53,30 +52,71 @@ class ModelRunner:
         max_num_seqs: Requests that can run at once.
         max_model_len: Tokens of the longest request.
         token_text: Makes a token's text, for what hooks show.
+        capture: Makes the graphs of steps of single tokens, ``CudaCapture(device)`` say; the
+            storage has ``max_num_seqs`` spare slots for them then. None for no graphs; a model
+            that runs transformers' own code has none.
+        on_close: Is called when the runner is closed: ends what the decoder owns.
     """
 
     def __init__(
         self,
-        decoder: Decoder | TransformersDecoder,
+        decoder: Decoder | TransformersDecoder | ShardedDecoder,
         storage: KVStorage,
         sampler: Sampler,
         *,
         max_num_seqs: int,
         max_model_len: int,
         token_text: Callable[[int], str] | None = None,
+        capture: Capture | None = None,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         block_size = storage.layout.block_size
+        max_blocks = -(-max_model_len // block_size)
         self.decoder = decoder
         self.storage = storage
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
         self._token_text = token_text
-        self._rows = RowTable(
-            max_num_seqs, -(-max_model_len // block_size), block_size, decoder.device
-        )
+        self._on_close = on_close
         self._requests: dict[str, Request] = {}
         self._pooler = Pooler(decoder.width)
+        self._rows = RowTable(max_num_seqs, max_blocks, block_size, decoder.device)
+        self._capture = capture
+        self.graphs: DecodeGraphs | None = None
+        if capture is not None and isinstance(decoder, Decoder):
+            buffers = DecodeBuffers(
+                max_num_seqs=max_num_seqs,
+                max_blocks=max_blocks,
+                block_size=block_size,
+                spare_slots=storage.spare_slots,
+                device=decoder.device,
+            )
+            self.graphs = DecodeGraphs(
+                self._forward, lambda: decoder.is_untouched, buffers=buffers, capture=capture
+            )
+        self._whole = WholeSteps(
+            decoder,
+            storage,
+            self._rows,
+            sampler=sampler,
+            hooks=self.hooks,
+            pooler=self._pooler,
+            graphs=self.graphs,
+            requests=self._requests,
+        )
+        self.ahead = StepsAhead(
+            Launcher(self._forward, self._rows, sampler, self.graphs, decoder.device),
+            self._whole,
+            sampler=sampler,
+            hooks=self.hooks,
+            requests=self._requests,
+        )
         release_pool()  # of the thread that loaded the model
+
+    @property
+    def failure(self) -> EngineError | None:
+        """Why no step can be computed any more; None while all of the model is there."""
+        return self.decoder.failure
 
     def prepare(self, request: Request) -> None:
         """Refuse what this model does not have, begin to compile a grammar, remember the request.
@@ -85,7 +125,10 @@ class ModelRunner:
             InvalidRequest: a prompt token or a parameter names a token the model does not have,
                 nothing may be sampled, no answer can have the form that is asked for, an
                 embedding would have more numbers than a state, or a hook does not fit the model.
+            WorkerFailed: a process of the model is gone.
         """
+        if self.failure is not None:
+            raise self.failure
         vocab_size = self.decoder.spec.vocab_size
         if max(request.prompt_token_ids) >= vocab_size:
             raise InvalidRequest(
@@ -118,7 +161,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
-        """Compute one step."""
+        """Compute one step; begin with what is foreseen of the next one before waiting for it."""
         # OpenMP counts threads for each calling thread; torch sets its own number when asked.
         torch.get_num_threads()
         started = time.perf_counter()
@@ -128,132 +171,14 @@ class ModelRunner:
             self.sampler.history.start(self._requests[request_id])
         self._rows.apply(plan)
         self._copy_blocks(plan)
-        batch = self._rows.flat_batch(plan)
-        prepared = time.perf_counter()
-        rows = [
-            RowState(self._requests[chunk.request_id], chunk.end)
-            for chunk in plan.chunks
-            if chunk.samples
-        ]
-        prompt_scores: dict[str, PromptScores] = {}
-        pooled = self._pooler.plan(plan)
-        wanted = batch.logit_rows if pooled is None else pooled.rows_after(batch.logit_rows)
-        hooks = self.hooks.step(plan, batch)
-        if hooks is not None or self._scores_prompts(plan):
-            hidden = self._all_states(batch, hooks)
-            prompt_scores = self._score_prompts(plan, hidden)
-            hidden = hidden[wanted]
-        else:
-            hidden = self.decoder(batch, self.storage.layers, rows=wanted)
-        embeddings: dict[str, bytes] = {}
-        errors: dict[str, BaseException] = {}
-        if pooled is not None:
-            embeddings, errors = self._pooler.take(pooled, hidden[len(rows) :])
-            hidden = hidden[: len(rows)]
-        logits = self._logits(hidden, hooks) if rows else None
-        computed = time.perf_counter()
-        tokens: dict[str, tuple[SampledToken, ...]] = {}
-        slow_path = "none"
-        if logits is not None:
-            output = self.sampler.sample(logits, rows)
-            for index, row in enumerate(rows):
-                if index in output.errors:
-                    errors[row.request.id] = output.errors[index]
-                else:
-                    tokens[row.request.id] = (_sampled(output, index),)
-            for index, facts in output.facts.items():
-                facts.update(self._surroundings(plan, rows[index]))
-            if any(row.request.params.logits_processors for row in rows):
-                slow_path = "processors"
-        if hooks is not None:
-            slow_path = "hooks"
-            errors |= hooks.errors
-            hooks.end()
-        done = time.perf_counter()
-        times = StepTimes(prepared - started, computed - prepared, done - computed)
-        return StepResult(
-            tokens=tokens,
-            errors=errors,
-            prompt_scores=prompt_scores,
-            embeddings=embeddings,
-            times=times,
-            slow_path=slow_path,
-        )
+        if plan.foreseen or self.ahead.is_flying:
+            return self.ahead.run(plan, started)
+        return self._whole.run(plan, started)
 
-    def _surroundings(self, plan: StepPlan, row: RowState) -> dict[str, Any]:
-        """Return the facts of a token that the sampler cannot know: who ran beside it, and where.
-
-        ``block_ids`` are the blocks that attention read; the first ``num_reused_tokens`` tokens in
-        them were there when the request was admitted, or resumed, for the last time.
-        """
-        name = row.request.id
-        return {
-            "request_id": name,
-            "step": plan.step,
-            "batch": [chunk.request_id for chunk in plan.chunks],
-            "block_ids": self._rows.block_ids(name, row.position),
-            "block_size": self.storage.layout.block_size,
-            "num_reused_tokens": self._rows.num_found(name),
-            "num_cached_tokens": row.request.num_cached_tokens,
-        }
-
-    def _all_states(self, batch: FlatBatch, hooks: HookedStep | None) -> Tensor:
-        """Return the states [num_tokens, width] of a whole step, its activations shown."""
-        layers = self.storage.layers
-        hidden: Tensor
-        if hooks is None:
-            hidden = self.decoder(batch, layers)
-        else:
-            probs = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
-            hidden = self.decoder(batch, layers, hooks.tap, **probs)
-            hooks.score_prompts(hidden, self.decoder.logits)
-        return hidden
-
-    def _logits(self, hidden: Tensor, hooks: HookedStep | None) -> Tensor:
-        return self.decoder.logits(hidden, None if hooks is None else hooks.tap)
-
-    def _scores_prompts(self, plan: StepPlan) -> bool:
-        """Whether a request of this step wants log-probabilities that its prompt still lacks."""
-        for chunk in plan.chunks:
-            request = self._requests[chunk.request_id]
-            known = request.prompt_logprobs
-            if known is not None and len(known) < request.num_prompt_tokens:
-                return True
-        return False
-
-    def _score_prompts(self, plan: StepPlan, hidden: Tensor) -> dict[str, PromptScores]:
-        """Return the log-probabilities that this step's prompt tokens give, where asked for.
-
-        Args:
-            plan: What was computed.
-            hidden: [num_tokens, hidden], the plan's tokens in order.
-        """
-        scores = {}
-        first_row = 0
-        for chunk in plan.chunks:
-            request = self._requests[chunk.request_id]
-            known = request.prompt_logprobs
-            if known is not None:
-                # The row at position p scores the token at p + 1.
-                start = max(chunk.start + 1, len(known))
-                end = min(chunk.end + 1, request.num_prompt_tokens)
-                if start < end:
-                    offset = first_row - chunk.start - 1
-                    wanted = hidden[start + offset : end + offset]
-                    entries = self._score(request, start, wanted)
-                    scores[request.id] = PromptScores(start, tuple(entries))
-            first_row += chunk.num_tokens
-        return scores
-
-    def _score(self, request: Request, start: int, hidden: Tensor) -> list[dict[int, Logprob]]:
-        """Score prompt tokens from ``start`` on by [rows, hidden], some rows at a time."""
-        vocab_size = self.decoder.spec.vocab_size
-        num_rows = min(_MAX_SCORED_ROWS, max(1, _MAX_SCORED_LOGITS // vocab_size))
-        entries: list[dict[int, Logprob]] = []
-        for part in hidden.split(num_rows):
-            logits = self.decoder.logits(part)
-            entries += self.sampler.score_prompt(logits, request, start + len(entries))
-        return entries
+    def _forward(self, batch: FlatBatch) -> Tensor:
+        """Return the logits of a batch's samples."""
+        hidden = self.decoder(batch, self.storage.layers, rows=batch.logit_rows)
+        return self.decoder.logits(hidden)
 
     @torch.inference_mode()
     def restore(self, restoration: Restoration) -> None:
@@ -262,6 +187,7 @@ class ModelRunner:
         Keys and values are computed again from the tokens; nothing is sampled. Penalties and
         grammars are told the tokens that were chosen.
         """
+        self.ahead.forget()
         for request_id in list(self._requests):
             self.release(request_id)
         for request in restoration.unfinished:
@@ -297,7 +223,7 @@ class ModelRunner:
         is_hooked = any(owner is not None and owner.hooks for owner in owners)
         hooks = self.hooks.step(plan, batch) if is_hooked else None
         if hooks is not None:
-            hidden = self._all_states(batch, hooks)[wanted]
+            hidden = self._whole.all_states(batch, hooks)[wanted]
             hooks.end()
         else:
             hidden = self.decoder(batch, self.storage.layers, rows=wanted)
@@ -327,14 +253,19 @@ class ModelRunner:
                 f"the run was recorded with max_model_len={wanted}, and this model was loaded for "
                 f"{longest} tokens: make it with LLM(max_model_len={wanted})"
             )
-        layout = replace(self.storage.layout, block_size=config.cache.block_size)
+        cache = config.cache
         return ModelRunner(
             self.decoder,
-            KVStorage(layout, config.cache.num_blocks, self.storage.device),
+            self.storage.another(
+                cache.num_blocks,
+                block_size=cache.block_size,
+                num_spare_slots=0 if self._capture is None else config.scheduler.max_num_seqs,
+            ),
             self.sampler.detached(explains_all),
             max_num_seqs=config.scheduler.max_num_seqs,
             max_model_len=wanted,
             token_text=self._token_text,
+            capture=self._capture,
         )
 
     def release(self, request_id: str) -> None:
@@ -348,20 +279,13 @@ class ModelRunner:
     def close(self) -> None:
         """Drop the model and the cache."""
         self._requests.clear()
+        self.ahead.forget()
+        if self.graphs is not None:
+            self.graphs.clear()
         self._pooler.clear()
         self.hooks.clear()
         self.storage.free()
         self.sampler.close()
-        del self.decoder
-
-
-def _sampled(output: SamplerOutput, index: int) -> SampledToken:
-    """Return the token of one row."""
-    return SampledToken(
-        output.token_ids[index],
-        output.logprobs.get(index),
-        index in output.last_rows,
-        "grammar" if index in output.forced_rows else None,
-        output.entropies.get(index),
-        output.facts.get(index),
-    )
+        del self.decoder, self._whole, self.ahead
+        if self._on_close is not None:
+            self._on_close()

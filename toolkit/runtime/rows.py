@@ -6,17 +6,28 @@ turns them into index tensors with a handful of vectorised operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from toolkit.engine.plan import StepPlan
+from toolkit.kernels.transfers import to_device
 from toolkit.models import FlatBatch
 
-__all__ = ["RowTable"]
+__all__ = ["RowTable", "SingleTokens"]
+
+
+class SingleTokens(NamedTuple):
+    """A step that computes one token of each of its requests, on the host."""
+
+    token_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    block_tables: NDArray[np.int32]  # [requests, blocks of the longest]
 
 
 class RowTable:
@@ -89,7 +100,7 @@ class RowTable:
         """Return the plan's tokens as the decoder takes them."""
         count = len(plan.chunks)
         names, firsts, lasts, token_ids, _, _, samples = zip(*plan.chunks, strict=True)
-        rows = np.array([self._rows[name] for name in names])
+        rows = self.rows_of(names)
         starts, ends = np.array(firsts), np.array(lasts)
         if plan.num_tokens == count:  # a token each, which needs no look for whose it is
             owners, positions = rows, starts
@@ -104,7 +115,7 @@ class RowTable:
             query_starts = self._tensor(firsts_in_batch.astype(np.int32))
             logit_rows = self._tensor(firsts_in_batch[1:] - 1)
         if not all(samples):
-            logit_rows = logit_rows[torch.tensor(samples, device=self._device)]
+            logit_rows = logit_rows[self._tensor(np.flatnonzero(samples))]
         index, offset = np.divmod(positions, self._block_size)
         slots = self._block_ids[owners, index].astype(np.int64) * self._block_size + offset
         # Past a context lie ids of earlier requests, or 0: any block will do.
@@ -119,5 +130,21 @@ class RowTable:
             logit_rows=logit_rows,
         )
 
+    def single_tokens(self, plan: StepPlan) -> SingleTokens:
+        """Return the plan's tokens, where each chunk is of one."""
+        names, firsts, _, token_ids, _, _, _ = zip(*plan.chunks, strict=True)
+        rows, positions = self.rows_of(names), np.array(firsts)
+        index, offset = np.divmod(positions, self._block_size)
+        return SingleTokens(
+            np.array([*chain.from_iterable(token_ids)]),
+            positions,
+            self._block_ids[rows, index].astype(np.int64) * self._block_size + offset,
+            self._block_ids[rows, : int(index.max()) + 1],
+        )
+
+    def rows_of(self, request_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Return the number of each request's row."""
+        return np.array([self._rows[request_id] for request_id in request_ids])
+
     def _tensor(self, values: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+        return to_device(torch.from_numpy(np.ascontiguousarray(values)), self._device)

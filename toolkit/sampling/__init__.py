@@ -2,6 +2,7 @@
 
 from toolkit.kernels.reference_sampling import gumbel_noise
 from toolkit.sampling.batch import RowState, SamplingBatch
+from toolkit.sampling.drawn import Drawn
 from toolkit.sampling.explain import Explanation
 from toolkit.sampling.grammar import GrammarCompiler, GrammarRows, Vocabulary
 from toolkit.sampling.masks import check_token_ids
@@ -12,6 +13,7 @@ from toolkit.sampling.stages import row_stages, sampling_stages
 from toolkit.sampling.trace import Race, Stage, Stages
 
 __all__ = [
+    "Drawn",
     "Explanation",
     "GrammarCompiler",
     "GrammarRows",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.kernels.transfers import to_device
 from toolkit.request import Request
 from toolkit.sampling.masks import BadSequences, banned_token_ids, stop_token_ids
 from toolkit.sampling_params import WHOLE_VOCABULARY, SamplingParams
@@ -153,6 +154,10 @@ class SamplingBatch:
         typical_p = [self._params[i].typical_p for i in self.typical.numbers]
         self.typical_p = self._floats(typical_p)
 
+    def masked_have_token(self, logits: Tensor) -> Tensor:
+        """Return [masked rows] bool: whether the masks have left a token in [rows, vocab]."""
+        return self.masked.select(logits).amax(dim=1) > -torch.inf
+
     def is_for(self, requests: Sequence[Request]) -> bool:
         """Whether these tensors describe exactly these requests, as they are now."""
         return len(requests) == len(self.requests) and all(
@@ -172,10 +177,10 @@ class SamplingBatch:
         return self._indices([row for row, _ in pairs]), self._indices([t for _, t in pairs])
 
     def _floats(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
+        return to_device(torch.tensor(values, dtype=torch.float32), self.device)
 
     def _indices(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
+        return to_device(torch.tensor(values, dtype=torch.int64), self.device)
 
 
 def num_top_logprobs(asked: int | None, vocab_size: int) -> int:

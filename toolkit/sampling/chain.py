@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit.kernels import Ops
+from toolkit.kernels.transfers import to_device
 from toolkit.sampling.batch import SamplingBatch
 from toolkit.sampling.history import SeenTokens
 from toolkit.sampling.steps import atypical, penalise
@@ -94,7 +95,7 @@ def _hold_back_stops(logits: Tensor, state: ChainState) -> Tensor:
     batch = state.batch
     rows, _ = batch.held_back
     if len(rows):
-        num_outputs = torch.tensor(state.num_outputs, device=logits.device)[rows]
+        num_outputs = to_device(torch.tensor(state.num_outputs), logits.device)[rows]
         held = torch.where(num_outputs < batch.held_until, -torch.inf, logits[batch.held_back])
         logits[batch.held_back] = held
     return logits

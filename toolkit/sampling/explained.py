@@ -51,6 +51,12 @@ class Explained:
         numbers = [row for row in numbers if requests[row].beam is None]
         return Trace(logits, requests, numbers) if numbers else None
 
+    def is_on(self, requests: Sequence[Request]) -> bool:
+        """Whether any of these requests is chosen."""
+        if self.everybody is not None and self.everybody():
+            return True
+        return self.chosen is not None and bool(self._chosen(requests))
+
     def facts(
         self,
         trace: Trace,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from toolkit.errors import InvalidRequest, ModelError, RequestFailed
 from toolkit.request import Request
 from toolkit.sampling.batch import SamplingBatch
 
-__all__ = ["clear_broken", "find_emptied"]
+__all__ = ["broken_rows", "clear_broken", "emptied_rows", "find_emptied"]
 
 
 def clear_broken(
@@ -27,9 +26,15 @@ def clear_broken(
     """
     if bool(is_sound.all()):
         return {}
-    broken = (~is_sound).nonzero().flatten().tolist()
+    errors = broken_rows(is_sound.tolist(), requests)
+    broken = list(errors)
     logits[broken], largest[broken] = 0.0, 0  # so that the steps go on for the others
-    return {row: _broken(requests[row]) for row in broken}
+    return errors
+
+
+def broken_rows(is_sound: Sequence[bool], requests: Sequence[Request]) -> dict[int, BaseException]:
+    """Return an error for each row whose logits are no distribution."""
+    return {row: _broken(requests[row]) for row, sound in enumerate(is_sound) if not sound}
 
 
 def _broken(request: Request) -> BaseException:
@@ -49,7 +54,11 @@ def find_emptied(logits: Tensor, batch: SamplingBatch) -> dict[int, BaseExceptio
     """Return an error for each row [rows, vocab] whose masks left no token."""
     if not batch.masked:
         return {}
-    has_token = (batch.masked.select(logits).amax(dim=1) > -torch.inf).tolist()
+    return emptied_rows(batch.masked_have_token(logits).tolist(), batch)
+
+
+def emptied_rows(has_token: Sequence[bool], batch: SamplingBatch) -> dict[int, BaseException]:
+    """Return an error for each of the masked rows that has no token."""
     return {
         row: InvalidRequest(
             "no token is left to choose: allowed_token_ids, bad_words, min_tokens, "

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from toolkit.errors import EngineError
 from toolkit.kernels import Ops, select_ops
+from toolkit.kernels.transfers import to_device
 from toolkit.request import Logprob, Request
 from toolkit.sampling.batch import RowState, SamplingBatch, num_top_logprobs
 from toolkit.sampling.chain import CUTTING, DESCRIPTION, SHAPING, ChainState, run_steps
+from toolkit.sampling.drawn import Drawn
 from toolkit.sampling.explain import Explanation
 from toolkit.sampling.explained import Explained
 from toolkit.sampling.facts import Facts, score_of
@@ -133,6 +135,32 @@ class Sampler:
         if watched is not None:
             self._add_facts(output, watched, drawn, rows)
         return output
+
+    def draws_blind(self, requests: Sequence[Request]) -> bool:
+        """Whether ``draw`` serves these requests: nobody looks at their tokens on the way."""
+        is_blind = all(request.samples_blind for request in requests)
+        return is_blind and not self.explained.is_on(requests)
+
+    def draw(self, logits: Tensor, rows: Sequence[RowState]) -> Drawn:
+        """Choose the tokens that ``sample`` would, and leave them on the device.
+
+        Args:
+            logits: [rows, vocab] float32; may be changed in place.
+            rows: As for ``sample``; ``draws_blind`` is true of their requests.
+        """
+        batch = self._batch_for([row.request for row in rows])
+        state = self._state(batch, rows, {})
+        largest: Tensor | None
+        largest, is_sound = self.ops.argmax(logits)
+        # So that what is no number cannot keep a kernel busy; which rows these are is found later.
+        logits.masked_fill_(~is_sound.unsqueeze(1), 0.0)
+        logits = run_steps(SHAPING, logits, state)
+        has_token = batch.masked_have_token(logits) if batch.masked else None
+        logits = run_steps(CUTTING, logits, state)
+        if batch.shapes_logits:
+            largest = None  # they have changed since
+        tokens = self._choose(logits, rows, batch, largest)
+        return Drawn(batch, tokens, is_sound, has_token)
 
     def explain(
         self, request_id: str | Request, position: int, *, recompute: bool = False
@@ -325,7 +353,9 @@ class Sampler:
             return largest
         positions = [rows[row].position for row in batch.drawing.numbers]
         keys = row_keys(batch.seeds, batch.sample_indices, positions).view("int64")
-        drawn = self.ops.race(batch.drawing.select(logits), torch.from_numpy(keys).to(self.device))
+        drawn = self.ops.race(
+            batch.drawing.select(logits), to_device(torch.from_numpy(keys), self.device)
+        )
         if batch.drawing.is_all:
             return drawn
         assert largest is not None  # some rows are greedy

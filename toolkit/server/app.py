@@ -145,7 +145,10 @@ async def _open(app: FastAPI) -> AsyncIterator[None]:
 
 async def health(http: HttpRequest) -> dict[str, str]:
     """Say whether requests would run."""
-    if not http.app.state.served.engine.is_started:
+    engine = http.app.state.served.engine
+    if engine.failure is not None:
+        raise as_refusal(engine.failure)
+    if not engine.is_started:
         raise Refusal(
             "the engine does not run",
             status=503,

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.types import Scope
 
-from toolkit.errors import EngineError, InvalidRequest, PromptTooLong
+from toolkit.errors import EngineError, InvalidRequest, PromptTooLong, WorkerFailed
 
 __all__ = ["UNKNOWN_REQUEST", "Refusal", "as_invalid_body", "as_refusal"]
 
@@ -105,8 +105,10 @@ def as_refusal(error: BaseException | None) -> Refusal:
         return Refusal(str(error), param=error.param)
     if error is None or isinstance(error, EngineError):
         # Clients repeat what fails with 5xx by default; an aborted request is not to come back.
+        # What a process wrote before it ended, such as a traceback, is not for clients.
+        message = error.summary if isinstance(error, WorkerFailed) else str(error)
         return Refusal(
-            str(error) if error else "the request was aborted on the server's side",
+            message if error else "the request was aborted on the server's side",
             status=503,
             kind="server_error",
             code="engine_unavailable" if error else "request_aborted",

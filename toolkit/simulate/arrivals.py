@@ -29,3 +29,5 @@ class Arrival(NamedTuple):
     tags: Mapping[str, Any] | None = None
     # What it makes, where that is known, as of a recorded run: num_output_tokens of them.
     output_token_ids: tuple[int, ...] = ()
+    # Of how many tokens the blocks are that block_keys names; None: of as many as the engine's.
+    key_tokens: int | None = None

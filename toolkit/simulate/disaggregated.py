@@ -193,6 +193,7 @@ class _Course:
             num_output_tokens=arrival.num_output_tokens - 1,
             prompt_token_ids=None,
             block_keys=(),
+            key_tokens=None,
         )
         choose(self._route, rest, self.decodes).add(rest, due_s)
 

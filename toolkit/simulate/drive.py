@@ -11,8 +11,8 @@ from typing import Any
 from toolkit.clock import VirtualClock
 from toolkit.engine import Engine
 from toolkit.engine.events import Aborted, Failed, Finished
-from toolkit.engine.interrupts import interrupts_held
 from toolkit.errors import InvalidConfig, InvalidRequest
+from toolkit.interrupts import interrupts_held
 from toolkit.request import Request, SamplingParams
 from toolkit.simulate.arrivals import Arrival
 from toolkit.simulate.feed import Feed
@@ -141,12 +141,7 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
     num_full = len(token_ids) // cache.block_size
     # A cache that finds no prefixes asks for no names.
     keys = arrival.block_keys if cache.config.enable_prefix_caching else ()
-    if keys and len(keys) != num_full:
-        raise InvalidConfig(
-            f"arrival {arrival.arrival_id} has {len(keys)} block_keys for {num_full} full blocks "
-            f"of {cache.block_size} tokens; Workload.arrivals(block_size={cache.block_size}) makes "
-            "them of this engine's blocks, or set the engine's block_size to that of the keys"
-        )
+    _require_own_blocks(arrival, engine, num_full)
     request = engine.add(
         token_ids,
         _params(arrival.num_output_tokens),
@@ -164,6 +159,24 @@ def add_arrival(engine: Engine, arrival: Arrival, arrival_s: float) -> Request:
         num_blocks = (len(token_ids) + arrival.num_output_tokens) // cache.block_size
         request.block_hashes = [stem + index.to_bytes(4, "little") for index in range(num_blocks)]
     return request
+
+
+def _require_own_blocks(arrival: Arrival, engine: Engine, num_full: int) -> None:
+    """Refuse keys of other blocks than the engine's, which would be shared by chance or never.
+
+    A prompt that is shorter than a block of its trace has none, and says so by the size alone.
+    """
+    if not engine.cache.config.enable_prefix_caching:
+        return
+    size, keys = engine.cache.block_size, arrival.block_keys
+    is_other = arrival.key_tokens not in (None, size) and num_full > 0
+    if is_other or (keys and len(keys) != num_full):
+        of = f" of {arrival.key_tokens} tokens" if is_other else ""
+        raise InvalidConfig(
+            f"arrival {arrival.arrival_id} has {len(keys)} block_keys{of} for {num_full} full "
+            f"blocks of {size} tokens; Workload.arrivals(block_size={size}) makes them of this "
+            "engine's blocks, or set the engine's block_size to that of the keys"
+        )
 
 
 @lru_cache(maxsize=4096)

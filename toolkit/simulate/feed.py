@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from toolkit.due import DueLine
 from toolkit.errors import InvalidConfig
 from toolkit.simulate.arrivals import Arrival
 
@@ -44,29 +44,26 @@ class Feed:
         self._stream = iter(arrivals)
         self._is_read = False
         self._last_due_s = -math.inf
-        self._heap: list[Due] = []
-        self._num_open = 0  # in the heap, and following nobody
+        self._line = DueLine[Arrival]()
+        self._num_open = 0  # in the line, and following nobody
         self._unended: set[int] = set()  # of all that were read
-        self._followers: dict[int, list[Arrival]] = {}
-        self._ended_s: dict[int, float] = {}
         self._read()
 
     @property
     def next_due_s(self) -> float:
         """When the next one comes; infinite if that depends on others, or nobody does."""
-        return self._heap[0][0] if self._heap else math.inf
+        return self._line.next_s
 
     @property
     def num_following(self) -> int:
         """How many wait for the end of another."""
-        return sum(map(len, self._followers.values()))
+        return self._line.num_following
 
     def take(self, now_s: float) -> list[Due]:
         """Return those that are due, each once."""
         taken = []
-        heap = self._heap
-        while heap and heap[0][0] <= now_s:
-            due = heapq.heappop(heap)
+        while (found := self._line.take(now_s)) is not None:
+            due = Due(*found)
             taken.append(due)
             if due.arrival.after < 0:
                 self._num_open -= 1
@@ -76,10 +73,8 @@ class Feed:
 
     def ended(self, arrival_id: int, now_s: float) -> None:
         """Note that one has ended, well or not: who follows it has a time now."""
-        self._ended_s[arrival_id] = now_s
+        self._line.ended(arrival_id, now_s)
         self._unended.discard(arrival_id)
-        for follower in self._followers.pop(arrival_id, ()):
-            self._follow(follower, now_s)
 
     def _read(self) -> None:
         """Read on until enough are known that follow nobody."""
@@ -88,24 +83,17 @@ class Feed:
             if arrival is None:
                 self._is_read = True
                 return
-            if arrival.after < 0:
+            number, due_s, after = arrival.arrival_id, arrival.due_s, arrival.after
+            if after < 0:
                 self._require_order(arrival)
                 self._num_open += 1
-                heapq.heappush(self._heap, Due(arrival.due_s, arrival.arrival_id, arrival))
-            elif arrival.after in self._ended_s:
-                self._follow(arrival, self._ended_s[arrival.after])
-            elif arrival.after in self._unended:
-                self._followers.setdefault(arrival.after, []).append(arrival)
-            else:
+            elif after not in self._unended and not self._line.has_ended(after):
                 raise InvalidConfig(
-                    f"arrival {arrival.arrival_id} follows {arrival.after}, which does not stand "
-                    "before it in the load, so it would never come"
+                    f"arrival {number} follows {after}, which does not stand before it in the "
+                    "load, so it would never come"
                 )
-            self._unended.add(arrival.arrival_id)
-
-    def _follow(self, arrival: Arrival, ended_s: float) -> None:
-        due_s = ended_s + arrival.due_s
-        heapq.heappush(self._heap, Due(due_s, arrival.arrival_id, arrival))
+            self._line.add(number, arrival, due_s=due_s, after=after)
+            self._unended.add(number)
 
     def _require_order(self, arrival: Arrival) -> None:
         if not self._last_due_s <= arrival.due_s < math.inf:

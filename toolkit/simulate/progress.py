@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import Any
@@ -17,8 +18,8 @@ _EVERY_S = 1.0  # how often the time of a bar goes on while no unit ends
 def progress_bar(total: int | None, what: str, *, unit: str, progress: bool | None) -> tqdm[Any]:
     """Return a bar of ``total`` units, None if nobody knows how many.
 
-    It appears after two seconds whether or not a unit has ended, and its time goes on. One inside
-    another vanishes when it is done. Close it, or use it in ``with``.
+    It appears after two seconds, in a terminal whether or not a unit has ended, and its time goes
+    on. One inside another vanishes when it is done. Close it, or use it in ``with``.
 
     Args:
         total: Units in all.
@@ -32,18 +33,39 @@ def progress_bar(total: int | None, what: str, *, unit: str, progress: bool | No
 
 
 class _LivingBar(tqdm):  # type: ignore[misc]  # has no types
-    """A bar that is drawn while nothing updates it: tqdm's own delay waits for an update."""
+    """A bar that goes on while no unit of it ends, which tqdm's own does not.
+
+    In a terminal a thread draws it. In a notebook it is a widget, which none but the thread that
+    made it may touch: it is drawn when it is updated, and when a hidden bar inside it is.
+    """
 
     delay: float
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        # Else tqdm comes to ask every so many units only, and has its monitor draw from a thread.
+        super().__init__(**options, miniters=0)
+        self._owner = _here()
         self._is_over = threading.Event()
         self._drawer: threading.Thread | None = None
-        if not self.disable:
-            self.leave = not self.pos  # others are inside the first
+        self._is_widget = hasattr(self, "container")
+        if self.disable:
+            return
+        self.leave = not self.pos  # others are inside the first
+        if not self._is_widget:
             self._drawer = threading.Thread(target=self._draw, name="progress bar", daemon=True)
             self._drawer.start()
+
+    def update(self, n: float = 1) -> bool | None:
+        """Count units that have ended, or none."""
+        if self.disable:
+            for bar in list(self._instances):
+                if isinstance(bar, _LivingBar) and bar._is_widget and bar._owner == self._owner:
+                    bar.update(0)
+            return None
+        if self._is_widget and self._owner != _here():
+            self.n += n  # shown with the next update of its owner's
+            return None
+        return bool(super().update(n))
 
     def _draw(self) -> None:
         # Never at once: a sweep forks its workers now, and none may inherit a lock that is held.
@@ -60,6 +82,11 @@ class _LivingBar(tqdm):  # type: ignore[misc]  # has no types
             self._is_over.set()
             drawer.join()
         super().close()
+
+
+def _here() -> tuple[int, int]:
+    """Return this process and thread; a worker that was forked has a copy of the bar."""
+    return os.getpid(), threading.get_ident()
 
 
 def _is_interactive() -> bool:

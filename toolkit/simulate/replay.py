@@ -218,6 +218,7 @@ def recorded_config(record: Record, journal: Journal) -> EngineConfig:
         max_model_len=values["max_model_len"],
         max_num_seqs=values["max_num_seqs"],
         max_num_batched_tokens=values["max_num_batched_tokens"],
+        asynchronous=values.get("asynchronous", False),
     )
     return EngineConfig(
         cache=cache,

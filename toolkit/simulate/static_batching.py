@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.engine.policy import SchedulerView
+from toolkit.engine.policy import NOBODY, Nobody, SchedulerView
 from toolkit.errors import InvalidConfig
 from toolkit.request import Request
 
@@ -33,16 +33,18 @@ class StaticBatching:
             raise InvalidConfig(f"batch_size must be a positive integer, not {batch_size!r}")
         self.batch_size = batch_size
         self._members: set[str] = set()
+        self._last_member = -1  # whoever of them came last, by the number of its arrival
         self._formed_s = 0.0
 
     def rank(self, request: Request, view: SchedulerView) -> int:
         """First come, first served."""
         return 0
 
-    def admit(self, request: Request, view: SchedulerView) -> bool:
+    def admit(self, request: Request, view: SchedulerView) -> bool | Nobody:
         """Let in whoever waited when the batch formed, while there is room."""
         if not view.running and request.num_preemptions == 0:
             self._members, self._formed_s = {request.id}, view.now_s
+            self._last_member = request.arrival_index
             return True
         if request.id in self._members:
             return True  # it was preempted, or the step that it was let in for was full
@@ -50,8 +52,10 @@ class StaticBatching:
         was_there = request.queued_s is not None and request.queued_s <= self._formed_s
         if has_room and was_there:
             self._members.add(request.id)
+            self._last_member = max(self._last_member, request.arrival_index)
             return True
-        return False
+        # The line is in the order of arrival, so behind the last member nobody else is one.
+        return NOBODY if request.arrival_index > self._last_member else False
 
     def __repr__(self) -> str:
         return f"StaticBatching({self.batch_size})"

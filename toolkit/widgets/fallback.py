@@ -12,6 +12,8 @@ from struct import pack
 from typing import Any, TypeVar
 from zlib import compress, crc32
 
+from toolkit.files import ready_to_write
+
 __all__ = [
     "PALE",
     "bar_row",
@@ -108,12 +110,16 @@ def page(title: str, body: str) -> str:
 
 
 def written(content: _Content, path: str | PathLike[str] | None) -> _Content | Path:
-    """Return the content; with a path, write it there and return the path: a cell prints that."""
+    """Return the content; with a path, write it there and return the path: a cell prints that.
+
+    Folders that lack are made.
+    """
     if path is None:
         return content
     data = content.encode() if isinstance(content, str) else content
-    Path(path).write_bytes(data)
-    return Path(path)
+    path = ready_to_write(path)
+    path.write_bytes(data)
+    return path
 
 
 def raster_png(pixels: Any) -> bytes:

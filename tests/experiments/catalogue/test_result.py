@@ -90,6 +90,16 @@ def test_facts_that_are_no_results_are_refused(tmp_path: Path, changes: dict[str
         Result.load(tmp_path)
 
 
+def test_a_cell_shows_what_there_is_and_how_to_see_the_verdicts() -> None:
+    result = Result(
+        "toy", "quick", {"<curve>": pd.DataFrame({"rate": [1, 2]})}, {"vllm-orca-max-batch": 7.0}
+    )
+    html = result._repr_html_()
+    assert "data[&quot;&lt;curve&gt;&quot;], 2 rows" in html
+    assert "verdict_table([result])" in html
+    assert "verdict_table" not in Result("toy", "quick", {}, {})._repr_html_()
+
+
 def test_every_module_of_the_catalogue_is_listed() -> None:
     import toolkit.experiments.catalogue as catalogue
 

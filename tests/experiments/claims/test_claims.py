@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.claims.claim import KINDS, NOT_REPRODUCED, REPRODUCED, Claim, Spread
+from toolkit.experiments.claims.claim import (
+    HOLDS,
+    KINDS,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    Claim,
+    Spread,
+)
 from toolkit.experiments.claims.table import CLAIMS, claims_of, find_claim
 
 ONE = Claim("one", "Paper", "1", "requests", 10.0, 0.2, "ratio", "here")
@@ -53,7 +60,30 @@ def test_a_number_is_judged_by_kind_and_tolerance(
 def test_a_miss_says_by_how_much_and_what_is_allowed() -> None:
     assert a_claim("ratio", 0.15).judge(7.0).reason == "30.0 % below, and 15 % is allowed"
     assert a_claim("exact", 0.3).judge(10.5).reason == "0.5 above, and 0.3 is allowed"
-    assert a_claim("shape", 0, value=3.0).judge(2.0).reason == "claimed: at least 3"
+    percent = replace(a_claim("exact", 0.3), unit="%")
+    assert percent.judge(10.5).reason == "0.5 points above, and 0.3 points are allowed"
+    assert a_claim("exact", 0).judge(10.5).reason == "0.5 above, and none is allowed"
+    at_least = a_claim("shape", 0, value=3.0)
+    assert at_least.judge(2.0).reason == "33.3 % below; claimed: at least 3"
+    assert at_least.judge(2.0).off == "33.3 % below"
+    assert at_least.judge(4.0).off == ""
+    order = replace(at_least, value=1, unit=HOLDS)
+    assert order.judge(0.0)[:4] == (NOT_REPRODUCED, 0.0, "", "claimed: to hold")
+
+
+def test_numbers_are_told_with_their_unit_and_tolerances_with_theirs() -> None:
+    rate = replace(a_claim("shape", 0, value=2.7, high=8.0), unit="×")
+    assert (rate.claimed, rate.allowed, rate.told(3.25)) == ("2.7 to 8 ×", "none", "3.25 ×")
+    error = replace(a_claim("shape", 0, value=0.0, high=9.0), unit="%")
+    assert error.claimed == "at most 9 %"
+    assert replace(a_claim("shape", 0), unit="s").claimed == "at least 10 s"
+    tokens = replace(a_claim("exact", 2, value=133_966), unit="tokens")
+    assert (tokens.claimed, tokens.allowed) == ("133,966 tokens", "± 2 tokens")
+    assert replace(a_claim("exact", 0.3), unit="%").allowed == "± 0.3 points"
+    assert a_claim("ratio", 0.15).allowed == "± 15 %"
+    order = replace(a_claim("shape", 0, value=1), unit=HOLDS)
+    assert order.claimed == "to hold"
+    assert (order.told(1.0), order.told(0.0)) == ("holds", "does not hold")
 
 
 def test_what_the_experiment_says_is_added() -> None:

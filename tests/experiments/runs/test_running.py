@@ -195,7 +195,7 @@ def test_one_of_several_machines_is_the_machine_itself_on_the_blocks_of_a_trace(
     pd.testing.assert_series_equal(fleet["num_cached_tokens"], alone["num_cached_tokens"])
     large = experiments.run(w, on=Fleet(machine, replicas=1), block_size=64).requests
     assert large["num_cached_tokens"].tolist() == [0, 64, 64, 0]
-    with pytest.raises(InvalidConfig, match="arrival 0 has 1 block_keys for 6 full blocks of 16"):
+    with pytest.raises(InvalidConfig, match="arrival 0 has 1 block_keys of 64 tokens for 6 full"):
         machine.run(w.arrivals())
 
 

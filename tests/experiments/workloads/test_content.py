@@ -132,6 +132,8 @@ def test_blocks_of_one_id_are_the_same_tokens_and_those_of_others_are_not() -> N
     assert [len(k) for k in halves] == [3, 4, 4]
     assert halves[0] == halves[2][:3]
     assert len(set(halves[2])) == 4
+    assert [arrival.key_tokens for arrival in w.arrivals()] == [4, 4, 4]
+    assert [arrival.key_tokens for arrival in w.arrivals(block_size=2)] == [2, 2, 2]
     with pytest.raises(InvalidConfig, match="does not divide the trace's blocks of 4"):
         next(w.arrivals(block_size=3))
 

@@ -24,6 +24,7 @@ from toolkit.experiments import (
     Fixed,
     Gamma,
     Poisson,
+    Ramp,
     RandomTokens,
     SharedPrefix,
     ShareGPT,
@@ -131,6 +132,20 @@ def test_blocks_of_a_trace_are_scaled_with_the_lengths() -> None:
     assert w.describe().value.shared_prompt_share == quarter.describe().value.shared_prompt_share
     with pytest.raises(InvalidConfig, match="a whole number"):
         w.scale(lengths=0.3)
+
+
+def test_the_first_requests_of_a_ramp_have_a_rate_of_their_own() -> None:
+    ramp = Workload(Ramp(1.0, 9.0), Fixed(8, 2), num_requests=2000)
+    first = ramp.head(200)
+    assert ramp.rate == ramp.head(2000).rate == 5.0
+    assert first.rate == pytest.approx(199 / first.table["due_s"].iloc[-1])
+    assert first.rate < 3.0
+    assert first.describe().value["rate"] == first.rate
+    assert first.scale(rate=2.0).rate == pytest.approx(2 * first.rate)
+    assert first.with_seed(1).rate != 5.0
+    late = Workload(Poisson(5.0), Fixed(8, 2), num_requests=2000).with_arrivals(Ramp(1.0, 9.0))
+    assert late.rate == 5.0
+    assert late.head(200).rate < 3.0
 
 
 def test_the_head_is_the_beginning() -> None:

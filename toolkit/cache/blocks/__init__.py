@@ -8,6 +8,7 @@ from toolkit.cache.blocks.paged import (
     Fork,
     PagedCache,
     PrefixMatch,
+    Span,
 )
 from toolkit.cache.blocks.pool import BlockObserver, BlockPool, OutOfBlocks, PoolState
 from toolkit.cache.blocks.prefix import block_hash, block_hashes
@@ -29,6 +30,7 @@ __all__ = [
     "PagedCache",
     "PoolState",
     "PrefixMatch",
+    "Span",
     "block_hash",
     "block_hashes",
 ]

@@ -18,7 +18,7 @@ from toolkit.config import CacheConfig
 from toolkit.errors import InvariantViolation
 from toolkit.request import Request
 
-__all__ = ["BlockCopy", "BlockTable", "Extension", "Fork", "PagedCache", "PrefixMatch"]
+__all__ = ["BlockCopy", "BlockTable", "Extension", "Fork", "PagedCache", "PrefixMatch", "Span"]
 
 
 class BlockCopy(NamedTuple):
@@ -47,6 +47,14 @@ class PrefixMatch(NamedTuple):
 
     block_ids: tuple[int, ...]
     num_tokens: int
+
+
+class Span(NamedTuple):
+    """Positions [start, end) of a request."""
+
+    request: Request
+    start: int
+    end: int
 
 
 class Fork(NamedTuple):
@@ -211,6 +219,41 @@ class PagedCache:
             self.writable.pop(request.id, None)
         return extension
 
+    def look_ahead(self, spans: Sequence[Span]) -> list[tuple[int, ...]] | None:
+        """Take the blocks that positions to come need, and return their ids, per span.
+
+        Return None, and take nothing, unless all of these positions can be written to with neither
+        a copy nor a preemption. Nothing is named: their tokens may be unknown yet.
+        """
+        size, num_missing = self.block_size, 0
+        for request, start, end in spans:
+            if end <= self.writable.get(request.id, 0):
+                continue
+            table = self._tables[request.id]
+            index, num_held = start // size, len(table.block_ids)
+            if index < table.num_named or self._is_shared(table, start):
+                return None
+            num_missing += max(0, -(-end // size) - num_held)
+        if num_missing > self.pool.num_free:
+            return None
+        return [self._take_ahead(*span) for span in spans]
+
+    def _take_ahead(self, request: Request, start: int, end: int) -> tuple[int, ...]:
+        if end <= self.writable.get(request.id, 0):
+            return ()
+        table, size = self._tables[request.id], self.block_size
+        missing = -(-end // size) - len(table.block_ids)
+        if missing <= 0:
+            return ()
+        new = self.pool.take(missing, request.id)
+        table.block_ids += new
+        num_slots = len(table.block_ids) * size
+        if start == num_slots - size:  # its last block is new, and all before it are full
+            self.writable[request.id] = num_slots - self.config.enable_prefix_caching
+        else:
+            self.writable.pop(request.id, None)
+        return tuple(new)
+
     def close(self, request: Request) -> None:
         """Give a request's blocks back; named ones stay findable until they are evicted."""
         table = self._tables.pop(request.id, None)
@@ -305,9 +348,10 @@ class PagedCache:
         return BlockCopy(request.id, block_id, target_id)
 
     def _name_full_blocks(self, request: Request, table: BlockTable, end: int) -> None:
-        for index in range(table.num_named, end // self.block_size):
-            self.pool.set_name(table.block_ids[index], self._hash(request, index))
-        table.num_named = end // self.block_size
+        filled = slice(table.num_named, end // self.block_size)
+        self._hash(request, filled.stop - 1)  # and with it those before
+        self.pool.set_names(table.block_ids[filled], request.block_hashes[filled])
+        table.num_named = filled.stop
 
     def _hash(self, request: Request, index: int) -> bytes:
         """Return the hash of the request's full block ``index``, computed once per request."""

@@ -39,6 +39,11 @@ class PoolState(NamedTuple):
 class BlockObserver(Protocol):
     """Told of every change to a block; the engine turns the calls into events."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether it wants to be told: asked before a call about many blocks, not at each."""
+        ...
+
     def block_taken(self, block_id: int, request_id: str) -> None:
         """A block was taken empty, or after an eviction."""
 
@@ -137,6 +142,7 @@ class BlockPool:
         """
         if count > self.num_free:
             raise OutOfBlocks(f"{count} blocks asked for, {self.num_free} free")
+        observer = self._listener
         taken = []
         for _ in range(count):
             if not self._empty:
@@ -144,20 +150,21 @@ class BlockPool:
             block_id = self._empty.pop()
             self._ref_counts[block_id] = 1
             taken.append(block_id)
-            if self.observer is not None:
-                self.observer.block_taken(block_id, request_id)
+            if observer is not None:
+                observer.block_taken(block_id, request_id)
         return taken
 
     def share(self, block_ids: Iterable[int], request_id: str) -> None:
         """Count one more holder for each block; a cached one is held again."""
+        observer = self._listener
         for block_id in block_ids:
             if self._ref_counts[block_id] == 0:
                 del self._cached[block_id]  # KeyError: an empty block has nothing to share
                 if self._eviction is not None:
                     self._eviction.keep(block_id)
             self._ref_counts[block_id] += 1
-            if self.observer is not None:
-                self.observer.block_shared(block_id, request_id)
+            if observer is not None:
+                observer.block_shared(block_id, request_id)
 
     def release(self, block_ids: Iterable[int], request_id: str) -> None:
         """Count one holder fewer for each block.
@@ -165,29 +172,37 @@ class BlockPool:
         Give a table's last block first: the end of a prefix is then evicted before its beginning,
         without which the end could not be found.
         """
+        observer, counts, now_s = self._listener, self._ref_counts, self._now_s()
         for block_id in block_ids:
-            if self._ref_counts[block_id] <= 0:
+            left = counts[block_id] - 1
+            if left < 0:
                 raise InvariantViolation(f"block {block_id} released by {request_id} is not held")
-            self._ref_counts[block_id] -= 1
-            if self._ref_counts[block_id] == 0:
+            counts[block_id] = left
+            if not left:
                 name = self._names[block_id]
                 if name is None:
                     self._empty.append(block_id)
                 else:
-                    self._cached[block_id] = self._now_s()
+                    self._cached[block_id] = now_s
                     if self._eviction is not None:
                         self._eviction.offer(block_id, name)
-            if self.observer is not None:
-                self.observer.block_freed(block_id, request_id)
+            if observer is not None:
+                observer.block_freed(block_id, request_id)
 
     def set_name(self, block_id: int, name: bytes) -> None:
         """Let later prompts find a full, held block; the first block of that content wins."""
-        if name in self._index or self._names[block_id] is not None:
-            return
-        self._index[name] = block_id
-        self._names[block_id] = name
-        if self.observer is not None:
-            self.observer.block_cached(block_id)
+        self.set_names((block_id,), (name,))
+
+    def set_names(self, block_ids: Iterable[int], names: Iterable[bytes]) -> None:
+        """Do as ``set_name`` for several blocks."""
+        observer = self._listener
+        for block_id, name in zip(block_ids, names, strict=True):
+            if name in self._index or self._names[block_id] is not None:
+                continue
+            self._index[name] = block_id
+            self._names[block_id] = name
+            if observer is not None:
+                observer.block_cached(block_id)
 
     def forget(self, block_id: int) -> None:
         """Take the name of a held block away: its content is about to change."""
@@ -267,6 +282,12 @@ class BlockPool:
         named = {i: name for i, name in enumerate(self._names) if name is not None}
         _must(len(set(named.values())) == len(named), "two blocks have one name")
         _must({name: i for i, name in named.items()} == self._index, "index and names differ")
+
+    @property
+    def _listener(self) -> BlockObserver | None:
+        """The observer, if it wants to be told."""
+        observer = self.observer
+        return observer if observer is not None and observer.is_listening else None
 
     def _evict_next(self, cause: str) -> None:
         if self._eviction is None:

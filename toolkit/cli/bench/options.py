@@ -14,6 +14,7 @@ from toolkit.cli.bench.results import BenchResult
 from toolkit.cli.console import out
 from toolkit.cli.options import given
 from toolkit.errors import InvalidConfig
+from toolkit.files import ready_to_write
 
 if TYPE_CHECKING:
     from toolkit.experiments import Workload
@@ -27,6 +28,7 @@ __all__ = [
     "NumThreads",
     "Output",
     "OutputLen",
+    "OutputOrFolder",
     "Quantization",
     "Repeats",
     "Seed",
@@ -71,12 +73,24 @@ Warmups = Annotated[int, typer.Option("--num-warmups", min=0, help="Runs before 
 
 
 def _writable(path: Path | None) -> Path | None:
-    """Refuse a file in a folder that is not there, before anything is measured."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.absolute().parent}")
-    return path
+    """Make the folder of a file, or say why that cannot be, before anything is measured."""
+    return None if path is None else ready_to_write(path)
 
 
+def _writable_or_folder(path: Path | None) -> Path | None:
+    """Make the folder of a file, or the folder itself where the name is not that of JSON."""
+    if path is None or path.suffix == ".json":
+        return _writable(path)
+    return ready_to_write(path / "result.json").parent
+
+
+OutputOrFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the result to this file, as JSON; into a folder, with all that was measured.",
+        callback=_writable_or_folder,
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(help="Write the result to this file, as JSON.", callback=_writable),

@@ -13,6 +13,7 @@ from rich.table import Table
 from toolkit.cli.bench.environment import environment
 from toolkit.cli.bench.metrics import spread
 from toolkit.errors import InvalidConfig
+from toolkit.files import ready_to_write
 
 __all__ = ["BenchResult", "combine"]
 
@@ -36,8 +37,8 @@ class BenchResult:
     notes: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write the result as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write the result as JSON; folders that lack are made."""
+        ready_to_write(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> BenchResult:

@@ -14,8 +14,8 @@ import typer
 from toolkit.cli.bench.metrics import request_metrics
 from toolkit.cli.bench.options import (
     InputLen,
-    Output,
     OutputLen,
+    OutputOrFolder,
     Repeats,
     Seed,
     Warmups,
@@ -96,7 +96,7 @@ def serve(
     seed: Seed = 0,
     num_warmups: Warmups = 1,
     repeats: Repeats = 5,
-    output: Output = None,
+    output: OutputOrFolder = None,
 ) -> None:
     """Measure a server from outside, open loop: TTFT, TPOT, ITL, E2EL and throughput.
 
@@ -162,7 +162,6 @@ def serve(
     if output is None or output.suffix == ".json":
         report(result, output)
         return
-    output.mkdir(exist_ok=True)
     for number, run in enumerate(runs):
         run.save(output / f"run-{number}.zip")
     report(result, output / "result.json")

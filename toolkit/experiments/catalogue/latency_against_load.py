@@ -200,7 +200,7 @@ def plot(result: Result) -> DataFigure:
         for mark, name in (("x", "knee"), ("|", "knee in the paper")):
             axes.plot([], [], mark, color=PAPER_COLOUR, markersize=8, label=name)
         handles, names = axes.get_legend_handles_labels()
-        fig.legend(handles, names, loc="outside lower center", ncols=3 * len(loads))
+        fig.legend(handles, names, loc="outside lower center", ncols=2 * len(loads))
         fig.data = curves.merge(
             knees.rename(columns={"rate": "knee_rate"}), on=["load", "allocator", "seed"]
         )

@@ -14,6 +14,8 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue.basis import basis
+from toolkit.files import ready_to_write
+from toolkit.html_table import facts_html
 from toolkit.record.environment import environment
 
 __all__ = ["SIZES", "Experiment", "Result", "check_size", "means"]
@@ -54,10 +56,21 @@ class Result:
             f"claim{'' if num == 1 else 's'} measured, tables: {', '.join(self.data) or 'none'}"
         )
 
+    def _repr_html_(self) -> str:
+        tables = (f'data["{name}"], {len(table)} rows' for name, table in self.data.items())
+        facts = {
+            "size": self.size,
+            "seed": str(self.seed),
+            "claims measured": str(len(self.measured)),
+            "tables": "; ".join(tables) or "none",
+        }
+        has_verdicts = bool(self.measured or self.reasons)
+        code = "experiments.verdict_table([result])" if has_verdicts else ""
+        return facts_html(f"Result of {self.name}", facts, code=code)
+
     def save(self, folder: str | Path) -> Path:
         """Write ``experiment.json`` and a CSV file per table into a folder; return the folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = ready_to_write(Path(folder) / _FILE).parent
         for name, table in self.data.items():
             table.to_csv(folder / f"{name}.csv", index=False)
         facts = {

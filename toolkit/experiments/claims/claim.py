@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from toolkit.errors import InvalidConfig
 
-__all__ = ["KINDS", "NOT_REPRODUCED", "REPRODUCED", "Claim", "Spread", "Verdict"]
+__all__ = ["HOLDS", "KINDS", "NOT_REPRODUCED", "REPRODUCED", "Claim", "Spread", "Verdict"]
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 KINDS = ("exact", "ratio", "shape")
+HOLDS = "holds"  # the unit of what is true (1) or not (0)
 
 
 class Spread(NamedTuple):
@@ -30,12 +31,14 @@ class Spread(NamedTuple):
 class Verdict(NamedTuple):
     """What is to be said of one claim; ``ratio`` is measured / claimed, NaN without a measure.
 
+    ``off`` says by how much the number misses the nearest one that was claimed; "" if it does not.
     ``is_within_noise``: an end of what is allowed lies in the 95 % interval of the mean, so that
     other seeds may turn the verdict.
     """
 
     verdict: str
     ratio: float
+    off: str
     reason: str
     is_within_noise: bool = False
 
@@ -51,8 +54,10 @@ class Claim:
     - "shape": it is at least ``value``, and at most ``high`` if there is one. The paper's order of
       several systems is such a claim: 1 when the measured order is the same, else 0.
 
-    >>> claim = Claim("batch", "vLLM", "13", "requests", 30.42, 0.15, "ratio", "arXiv:2309.06180")
-    >>> claim.judge(33.4).verdict, claim.judge(33.4).reason
+    ``unit`` is written behind each of its numbers.
+
+    >>> claim = Claim("batch", "vLLM", "13", "batched", 30.42, 0.15, "ratio", "arXiv:2309.06180")
+    >>> claim.judge(33.4).verdict, claim.judge(33.4).off
     ('reproduced', '9.8 % above')
     >>> claim.judge(22.6).reason
     '25.7 % below, and 15 % is allowed'
@@ -68,6 +73,7 @@ class Claim:
     source: str
     is_simulated: bool = True  # needs no model and no clock of this machine
     high: float | None = None
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -81,10 +87,29 @@ class Claim:
 
     @property
     def claimed(self) -> str:
-        """The paper's figure in words: "30.42", "1.7 to 2.7", "at least 3"."""
+        """The paper's figure in words: "30.42 requests", "1.7 to 2.7 ×", "at least 3 ×"."""
         if self.high is not None:
-            return f"{self.value:g} to {self.high:g}" if self.value else f"at most {self.high:g}"
-        return f"at least {self.value:g}" if self.kind == "shape" else f"{self.value:g}"
+            high = self.told(self.high)
+            return f"{_number(self.value)} to {high}" if self.value else f"at most {high}"
+        if self.unit == HOLDS:
+            return "to hold"
+        return ("at least " if self.kind == "shape" else "") + self.told(self.value)
+
+    @property
+    def allowed(self) -> str:
+        """The tolerance in words: "± 15 %", "± 0.3 points", "none"."""
+        if not self.tolerance:
+            return "none"
+        if self.kind == "ratio":
+            return f"± {100 * self.tolerance:g} %"
+        return f"± {self._apart(self.tolerance)}"
+
+    def told(self, value: float, *, error: float = 0.0) -> str:
+        """Return a number of this claim with its unit: "17.9 ± 2.4 %"."""
+        if self.unit == HOLDS:
+            return HOLDS if value == 1 else "does not hold"
+        spread = f" ± {error:.2g}" if error > 0 else ""
+        return f"{_number(value)}{spread} {self.unit}".rstrip()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -107,41 +132,62 @@ class Claim:
             spread: Of the seeds whose mean it is; None where it is no mean of seeds.
         """
         if measured is None or math.isnan(measured):
-            return Verdict(
-                NOT_REPRODUCED, math.nan, "not measured" + (f": {reason}" if reason else "")
-            )
+            said = "not measured" + (f": {reason}" if reason else "")
+            return Verdict(NOT_REPRODUCED, math.nan, "", said)
         low, high = self.bounds
         # What a difference of decimal fractions loses in the last place is no miss.
         slack = 1e-9 * max(1.0, abs(self.value))
         holds = low - slack <= measured <= high + slack
-        nearest = min(max(measured, self.value), self.value if self.high is None else self.high)
-        if self.kind == "shape" and self.high is None:
-            nearest = self.value
-        ratio = measured / nearest if nearest else math.nan
-        told = self._told(measured, nearest, holds)
+        nearest = self._nearest(measured)
+        off = self._off(measured, nearest)
+        missed = "" if holds else self._missed(off)
         near = None if spread is None else self._bound_within(measured, spread.error)
         scatter = "" if spread is None else _scatter_told(spread, near)
-        said = "; ".join(part for part in (told, scatter, reason) if part)
-        verdict = REPRODUCED if holds else NOT_REPRODUCED
-        return Verdict(verdict, ratio, said, is_within_noise=near is not None)
+        said = "; ".join(part for part in (missed or off, scatter, reason) if part)
+        return Verdict(
+            REPRODUCED if holds else NOT_REPRODUCED,
+            measured / nearest if nearest else math.nan,
+            off,
+            said,
+            is_within_noise=near is not None,
+        )
+
+    def _nearest(self, measured: float) -> float:
+        """Return the number that was claimed which is the nearest to the one that was measured."""
+        if self.kind == "shape" and self.high is None:
+            return self.value
+        return min(max(measured, self.value), self.value if self.high is None else self.high)
 
     def _bound_within(self, measured: float, error: float) -> float | None:
         """Return the nearer end of what is allowed, if it is less than an error away."""
         nearest = min(self.bounds, key=lambda bound: abs(measured - bound))
         return nearest if abs(measured - nearest) < error else None
 
-    def _told(self, measured: float, nearest: float, holds: bool) -> str:
-        """Say how far a number is from the nearest one that was claimed, and what is allowed."""
-        if self.kind == "shape":
-            return "" if holds else f"claimed: {self.claimed}"
+    def _off(self, measured: float, nearest: float) -> str:
+        """Say how far a number is from what was claimed; "" if it is just that."""
         away = abs(measured - nearest)
+        is_beyond = self.kind == "shape" and self.high is None and measured > nearest
+        if self.unit == HOLDS or is_beyond or away <= 1e-9 * max(1.0, abs(nearest)):
+            return ""
         side = "above" if measured > nearest else "below"
-        if self.kind == "exact":
-            distance, allowed = f"{away:.3g}", f"{self.tolerance:g}"
-        else:
-            distance, allowed = f"{100 * away / abs(nearest):.1f} %", f"{100 * self.tolerance:g} %"
-        told = f"{distance} {side}" if away > 1e-9 * max(1.0, abs(nearest)) else ""
-        return told if holds else f"{told}, and {allowed} is allowed"
+        if self.kind == "exact" or not nearest:
+            return f"{self._apart(away)} {side}"
+        return f"{100 * away / abs(nearest):,.1f} % {side}"
+
+    def _apart(self, difference: float) -> str:
+        """Return a difference of two of its numbers with its unit; per cents differ by points."""
+        return f"{difference:.3g} {'points' if self.unit == '%' else self.unit}".rstrip()
+
+    def _missed(self, off: str) -> str:
+        """Say of a number that is too far off how far, and what would have been near enough."""
+        if self.kind == "shape":
+            return "; ".join(filter(None, [off, f"claimed: {self.claimed}"]))
+        allowed = self.allowed.removeprefix("± ")
+        return f"{off}, and {allowed} {'are' if allowed.endswith('points') else 'is'} allowed"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def _scatter_told(spread: Spread, near: float | None) -> str:

@@ -14,25 +14,27 @@ from toolkit.experiments.catalogue import EXPERIMENTS, Result, find
 from toolkit.experiments.catalogue.basis import basis
 from toolkit.experiments.catalogue.result import check_size
 from toolkit.experiments.claims.claim import REPRODUCED, Claim, Spread
-from toolkit.experiments.claims.table import CLAIMS, find_claim
+from toolkit.experiments.claims.shown import Shown, shown, shown_html, shown_text
+from toolkit.experiments.claims.table import CLAIMS
 from toolkit.experiments.intervals import half_width
-from toolkit.html_table import rows_html
 from toolkit.simulate.progress import progress_bar
 
 __all__ = ["VerdictTable", "run_experiment", "verdict_table", "verdicts"]
 
 COLUMNS = (
-    "id paper figure quantity claimed high measured error num_seeds ratio tolerance kind "
-    "is_simulated experiment verdict is_within_noise reason"
+    "id paper figure quantity unit claimed high tolerance kind measured error num_seeds ratio off "
+    "is_simulated experiment size verdict is_within_noise reason remark"
 ).split()
 
 
 class VerdictTable(pd.DataFrame):
-    """A row per claim; a plain DataFrame in all but how a notebook shows it."""
+    """A row per claim; a plain DataFrame in all but how it is shown."""
 
     def summary(self) -> str:
         """Return in one line how many claims hold."""
         measured = self[self["measured"].notna()]
+        if not len(measured):
+            return f"{len(self)} claims, none of them measured"
         num_good = int((measured["verdict"] == REPRODUCED).sum())
         num_missing = len(self) - len(measured)
         missing = f"; {num_missing} not measured" if num_missing else ""
@@ -42,35 +44,24 @@ class VerdictTable(pd.DataFrame):
         single = f"; {num_single} of one seed" if num_single else ""
         return f"{num_good} of {len(measured)} measured claims reproduced{close}{single}{missing}"
 
-    def shown(self) -> list[dict[str, str]]:
-        """Return each row as texts to show: paper, figure, quantity, claimed, ..., why."""
-        return [
-            {
-                "paper": row["paper"],
-                "figure": row["figure"],
-                "quantity": row["quantity"],
-                "claimed": find_claim(row["id"]).claimed,
-                "measured": _number(row["measured"]) + _number(row["error"], " ± "),
-                "ratio": _number(row["ratio"]),
-                "verdict": row["verdict"],
-                "why": row["reason"],
-            }
-            for row in self.to_dict("records")
-        ]
+    def shown(self) -> Shown:
+        """Return the rows in words, and what is to stand below them."""
+        return shown(self.to_dict("records"))
+
+    def __repr__(self) -> str:
+        if not self._is_whole:
+            return repr(pd.DataFrame(self))
+        return shown_text(self.shown(), self.summary())
 
     def _repr_html_(self) -> str:
-        if not set(COLUMNS) <= set(self.columns):  # a selection of columns
+        if not self._is_whole:
             return str(pd.DataFrame(self)._repr_html_())
-        rows = self.shown()
-        columns = list(rows[0]) if rows else ["verdict"]
-        return rows_html(columns, [tuple(row.values()) for row in rows], note=self.summary())
+        return shown_html(self.shown(), self.summary())
 
-
-def _number(value: float, before: str = "") -> str:
-    if math.isnan(value):
-        return ""
-    digits = 2 if before else 4
-    return before + (f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.{digits}g}")
+    @property
+    def _is_whole(self) -> bool:
+        """Whether it has rows, and all columns."""
+        return len(self) > 0 and set(COLUMNS) <= set(self.columns)
 
 
 def verdicts(
@@ -83,12 +74,13 @@ def verdicts(
 ) -> VerdictTable:
     """Run the experiments and return a row per claim: what was claimed, measured, and the verdict.
 
-    Columns: id, paper, figure, quantity, claimed (to high, where the paper gives a range),
-    measured (a mean, where there are several seeds), error (half the width of that mean's 95 %
-    interval), num_seeds (0 where it is no mean of seeds), ratio, tolerance, kind, is_simulated,
-    experiment, verdict ("reproduced" or "not reproduced"), is_within_noise (the interval reaches
-    over the edge of what is allowed), reason. A claim that nothing measured is not reproduced, and
-    its reason says why.
+    Columns: id, paper, figure, quantity, unit, claimed (to high, where the paper gives a range),
+    tolerance, kind, measured (a mean, where there are several seeds), error (half the width of that
+    mean's 95 % interval), num_seeds (0 where it is no mean of seeds), ratio, off (how far from what
+    was claimed), is_simulated, experiment, size, verdict ("reproduced" or "not reproduced"),
+    is_within_noise (the interval reaches over the edge of what is allowed), reason, remark (what
+    of the reason the experiment says). A claim that nothing measured has no number in ``measured``
+    and counts as not reproduced; the table that is shown says "not measured".
 
     Args:
         size: "quick" or "paper".
@@ -153,31 +145,35 @@ def verdict_table(results: Iterable[Result], claims: Iterable[Claim] | None = No
     return VerdictTable([_row(claim, owners.get(claim.id)) for claim in claims], columns=COLUMNS)
 
 
-def _row(claim: Claim, result: Result | None) -> tuple[Any, ...]:
+def _row(claim: Claim, result: Result | None) -> dict[str, Any]:
     measured, spread, reason = None, None, "no experiment that ran measures it"
     if result is not None:
         measured, reason = result.measured.get(claim.id), result.reasons.get(claim.id, "")
         spread = _spread_of(result.samples.get(claim.id, ()))
     verdict = claim.judge(measured, reason, spread)
-    return (
-        claim.id,
-        claim.paper,
-        claim.figure,
-        claim.quantity,
-        float(claim.value),
-        math.nan if claim.high is None else claim.high,
-        math.nan if measured is None else float(measured),
-        math.nan if spread is None else spread.error,
-        0 if spread is None else spread.num_seeds,
-        verdict.ratio,
-        claim.tolerance,
-        claim.kind,
-        claim.is_simulated,
-        "" if result is None else result.name,
-        verdict.verdict,
-        verdict.is_within_noise,
-        verdict.reason,
-    )
+    return {
+        "id": claim.id,
+        "paper": claim.paper,
+        "figure": claim.figure,
+        "quantity": claim.quantity,
+        "unit": claim.unit,
+        "claimed": float(claim.value),
+        "high": math.nan if claim.high is None else claim.high,
+        "tolerance": claim.tolerance,
+        "kind": claim.kind,
+        "measured": math.nan if measured is None else float(measured),
+        "error": math.nan if spread is None else spread.error,
+        "num_seeds": 0 if spread is None else spread.num_seeds,
+        "ratio": verdict.ratio,
+        "off": verdict.off,
+        "is_simulated": claim.is_simulated,
+        "experiment": "" if result is None else result.name,
+        "size": "" if result is None else result.size,
+        "verdict": verdict.verdict,
+        "is_within_noise": verdict.is_within_noise,
+        "reason": verdict.reason,
+        "remark": reason,
+    }
 
 
 def _spread_of(samples: Sequence[float]) -> Spread | None:

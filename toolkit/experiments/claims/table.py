@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from toolkit.errors import InvalidConfig
-from toolkit.experiments.claims.claim import Claim
+from toolkit.experiments.claims.claim import HOLDS, Claim
 
 __all__ = ["CLAIMS", "claims_of", "find_claim"]
 
@@ -54,7 +54,8 @@ def _memory_shares() -> Iterable[Claim]:
         for part, value in zip(parts, values, strict=True):
             if value is not None:
                 ending = f"fig2-{allocator}-{part.split()[0]}"
-                yield _vllm(ending, "2", f"{allocator}: {part}, % of memory", value, _SHAREGPT)
+                quantity = f"{allocator}: {part}, of memory"
+                yield _vllm(ending, "2", quantity, value, _SHAREGPT, unit="%")
 
 
 def _batched() -> Iterable[Claim]:
@@ -66,8 +67,9 @@ def _batched() -> Iterable[Claim]:
     }
     for (name, load, tolerance), values in loads.items():
         for allocator, value in zip(allocators, values, strict=True):
-            quantity = f"{allocator}: batched requests, {load}"
-            yield _vllm(f"fig13-{name}-{allocator}", "13", quantity, value, tolerance)
+            quantity = f"{allocator}: batched, {load}"
+            ending = f"fig13-{name}-{allocator}"
+            yield _vllm(ending, "13", quantity, value, tolerance, unit="requests")
 
 
 def _sharing() -> Iterable[Claim]:
@@ -79,8 +81,9 @@ def _sharing() -> Iterable[Claim]:
     }
     for way, (words, values) in ways.items():
         for width, value in zip(widths, values, strict=True):
-            quantity = f"Alpaca, {width} {words}: blocks saved, %"
-            yield _vllm(f"fig15-alpaca-{way}-{width}", "15", quantity, value, _ALPACA)
+            quantity = f"Alpaca, {width} {words}: blocks saved"
+            ending = f"fig15-alpaca-{way}-{width}"
+            yield _vllm(ending, "15", quantity, value, _ALPACA, unit="%")
     # Of ShareGPT the text gives the two ends of the range over the widths.
     for way, width, value in (
         ("parallel", 2, 16.2),
@@ -88,25 +91,41 @@ def _sharing() -> Iterable[Claim]:
         ("beam", 2, 44.3),
         ("beam", 6, 66.3),
     ):
-        quantity = f"ShareGPT, {width} {ways[way][0]}: blocks saved, %"
-        yield _vllm(f"fig15-sharegpt-{way}-{width}", "15", quantity, value, _SHAREGPT)
+        quantity = f"ShareGPT, {width} {ways[way][0]}: blocks saved"
+        ending = f"fig15-sharegpt-{way}-{width}"
+        yield _vllm(ending, "15", quantity, value, _SHAREGPT, unit="%")
 
 
 def _sarathi() -> Iterable[Claim]:
     """Table 4: hybrid batches and chunked prefills, each alone and both together."""
     seconds = {"hybrid": (0.53, 0.68), "chunked": (1.04, 0.17), "both": (0.76, 0.14)}
-    measures = (("ttft", "P50 TTFT, s"), ("tbt", "P99 TBT, s"))
+    measures = (("ttft", "P50 TTFT"), ("tbt", "P99 TBT"))
 
-    def claim(ending: str, quantity: str, value: float, tolerance: float, kind: str) -> Claim:
-        name = f"sarathi-{ending}"
-        return Claim(name, _SARATHI, "T4", quantity, value, tolerance, kind, _SARATHI_SOURCE)
+    def claim(
+        ending: str, quantity: str, value: float, tolerance: float, *, kind: str, unit: str
+    ) -> Claim:
+        return Claim(
+            f"sarathi-{ending}",
+            _SARATHI,
+            "T4",
+            quantity,
+            value,
+            tolerance,
+            kind,
+            _SARATHI_SOURCE,
+            unit=unit,
+        )
 
-    yield claim("ttft-order", "P50 TTFT at every rate: hybrid < both < chunked", 1, 0, "shape")
-    yield claim("tbt-order", "P99 TBT at every rate: both < chunked < hybrid", 1, 0, "shape")
-    yield claim("tbt-gain", "P99 TBT of hybrid / both, the least over rates", 3, 0, "shape")
+    orders = {"ttft": "hybrid < both < chunked", "tbt": "both < chunked < hybrid"}
+    for measure, words in measures:
+        quantity = f"{words} at every rate: {orders[measure]}"
+        yield claim(f"{measure}-order", quantity, 1, 0, kind="shape", unit=HOLDS)
+    gain = "P99 TBT of hybrid / both, the least over rates"
+    yield claim("tbt-gain", gain, 3, 0, kind="shape", unit="×")
     for system, values in seconds.items():
         for (measure, words), value in zip(measures, values, strict=True):
-            yield claim(f"{system}-{measure}", f"{system}: {words}", value, _SECONDS, "ratio")
+            name, quantity = f"{system}-{measure}", f"{system}: {words}"
+            yield claim(name, quantity, value, _SECONDS, kind="ratio", unit="s")
 
 
 def _hit_rates() -> Iterable[Claim]:
@@ -117,16 +136,32 @@ def _hit_rates() -> Iterable[Claim]:
         ("10k", "10,000 blocks", 21.1),
         ("50k", "50,000 blocks", 35.5),
     ):
-        quantity = f"block hit rate, {words}, %"
-        ending = f"mooncake-conversation-{name}"
-        yield Claim(ending, _MOONCAKE, "trace", quantity, value, _POINTS, "exact", _MOONCAKE_SOURCE)
+        yield Claim(
+            f"mooncake-conversation-{name}",
+            _MOONCAKE,
+            "trace",
+            f"block hit rate, {words}",
+            value,
+            _POINTS,
+            "exact",
+            _MOONCAKE_SOURCE,
+            unit="%",
+        )
 
 
 CLAIMS: tuple[Claim, ...] = (
-    _vllm("orca-max-batch", "13", "Orca (Max): floor(15,728 / 2,048)", 7, 0, kind="exact"),
+    _vllm(
+        "orca-max-batch",
+        "13",
+        "Orca (Max): floor(15,728 / 2,048)",
+        7,
+        0,
+        kind="exact",
+        unit="requests",
+    ),
     *_memory_shares(),
-    _vllm("fig12-over-max", "12", "rate of vLLM / Orca (Max)", 2.7, 0, high=8.0),
-    _vllm("fig12-over-oracle", "12", "rate of vLLM / Orca (Oracle)", 1.7, 0, high=2.7),
+    _vllm("fig12-over-max", "12", "rate of vLLM / Orca (Max)", 2.7, 0, high=8.0, unit="×"),
+    _vllm("fig12-over-oracle", "12", "rate of vLLM / Orca (Oracle)", 1.7, 0, high=2.7, unit="×"),
     *_batched(),
     *_sharing(),
     Claim(
@@ -138,6 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
         0.15,
         "ratio",
         _CLOSED_FORM_SOURCE,
+        unit="×",
     ),
     Claim(
         "closed-form-engine",
@@ -149,6 +185,7 @@ CLAIMS: tuple[Claim, ...] = (
         "ratio",
         _CLOSED_FORM_SOURCE,
         is_simulated=False,
+        unit="×",
     ),
     *_sarathi(),
     *_hit_rates(),
@@ -156,36 +193,39 @@ CLAIMS: tuple[Claim, ...] = (
         "vidur-identity",
         "this toolkit",
         "-",
-        "schedule of a real run, from its recorded step times: share alike, %",
+        "schedule of a real run, from its recorded step times: share alike",
         100.0,
         0.0,
         "exact",
         "simulator and engine are the same objects",
         is_simulated=False,
+        unit="%",
     ),
     Claim(
         "vidur-mean-error",
         _VIDUR,
         "-",
-        "largest error of mean TTFT, TPOT, E2E and throughput, held-out load, %",
+        "largest error of mean TTFT, TPOT, E2E and throughput, held-out load",
         0.0,
         0.0,
         "shape",
         _VIDUR_SOURCE,
         is_simulated=False,
         high=9.0,
+        unit="%",
     ),
     Claim(
         "vidur-p90-error",
         _VIDUR,
         "-",
-        "largest error of P90 TTFT, TPOT and E2E, held-out load, %",
+        "largest error of P90 TTFT, TPOT and E2E, held-out load",
         0.0,
         0.0,
         "shape",
         f"{_VIDUR_SOURCE}; the paper gives one figure, 9 %, for all quantiles",
         is_simulated=False,
         high=15.0,
+        unit="%",
     ),
     Claim(
         "nano-vllm-output-tokens",
@@ -196,6 +236,7 @@ CLAIMS: tuple[Claim, ...] = (
         0,
         "exact",
         _NANO_SOURCE,
+        unit="tokens",
     ),
     Claim(
         "nano-vllm-against-vllm",
@@ -207,6 +248,7 @@ CLAIMS: tuple[Claim, ...] = (
         "ratio",
         _NANO_SOURCE,
         is_simulated=False,
+        unit="×",
     ),
 )
 

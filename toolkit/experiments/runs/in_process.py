@@ -62,7 +62,8 @@ def ask(
         vocab_size: Token ids of prompts are below it.
         params: Of every request; ``max_tokens`` is the workload's.
         max_in_flight: How many may be under way at once; None for no limit.
-        progressed: Is called with the number of requests that ended since the last call.
+        progressed: Is called with the number of requests that ended since the last call, from the
+            thread that asks and now and then without any.
 
     Raises:
         EngineError: the engine was closed or stopped meanwhile, or is paused.
@@ -183,8 +184,7 @@ class _Feeder:
             assert request.finished_s is not None
             self._agenda.ended(arrival_id, request.finished_s - self._asked.origin_s)
             num_ended += 1
-        if num_ended:
-            self._progressed(num_ended)
+        self._progressed(num_ended)
 
     def _wait(self) -> None:
         """Wait until the next one is due or another has ended."""

@@ -113,10 +113,10 @@ class Run:
     def save(self, path: str | Path) -> Path:
         """Write everything to one file, a zip of CSV, npz and JSON; return its path.
 
-        One that is there already is replaced.
+        Folders that lack are made, and a file that is there already is replaced.
 
         Raises:
-            InvalidConfig: there is no folder of that name.
+            InvalidConfig: the path is that of a folder.
         """
         from toolkit.experiments.runs.run_file import save_run
 

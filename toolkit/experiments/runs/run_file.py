@@ -28,6 +28,7 @@ from toolkit.errors import InvalidConfig, RecordError
 from toolkit.experiments.runs.results import REQUEST_COLUMNS, Run
 from toolkit.experiments.runs.saturation import MAX_LAG_S, Saturation
 from toolkit.experiments.workloads.workload import Workload
+from toolkit.files import ready_to_write
 from toolkit.record import Record
 from toolkit.record.archive import member, plain, require_small
 
@@ -49,8 +50,7 @@ _TOKEN_KINDS = {"arrival_id": "int64", "index": "int64", "time_s": "float64"}
 
 def save_run(run: Run, path: Path) -> Path:
     """Write a file, whole or not at all; see ``Run.save``."""
-    if not path.parent.is_dir():
-        raise InvalidConfig(f"there is no folder {path.parent}: make it first")
+    path = ready_to_write(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         partial = Path(folder) / "run"
         with zipfile.ZipFile(

@@ -19,6 +19,7 @@ from toolkit.experiments.traces.sharegpt import read_sharegpt
 from toolkit.experiments.traces.trace import Trace
 from toolkit.experiments.traces.vidur import read_vidur, write_vidur
 from toolkit.experiments.workloads.drawing import check
+from toolkit.files import ready_to_write
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
@@ -55,6 +56,7 @@ def read_trace(
 
 def write_trace(workload: Workload, path: Path, format: str) -> None:
     """Write a workload; see `Workload.to_csv`."""
+    path = ready_to_write(path)
     if format == "toolkit":
         write_own(workload, path)
     elif format == "vidur":

@@ -1,14 +1,15 @@
 """When requests come: arrival processes, each a small frozen object with ``draw``.
 
 Any object will do that has ``draw(unit) -> Timing``, where ``unit`` holds a uniform number per
-request; ``rate``, if it has one, is what the load says its rate is. The first request comes at 0.
+request; ``rate``, if it has one, is what the load says its rate is, and with ``is_steady = False``
+it says so of the whole load alone, not of a part. The first request comes at 0.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -102,6 +103,8 @@ class Ramp:
     gamma gaps for another ``burstiness``); the duration is such that the last request is expected
     at its end.
     """
+
+    is_steady: ClassVar[bool] = False
 
     start_rate: float
     end_rate: float

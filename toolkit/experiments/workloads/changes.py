@@ -68,12 +68,14 @@ def head(workload: Workload, *, num_requests: int) -> Workload:
     if num_requests < 1:
         raise InvalidConfig(f"num_requests={num_requests}: a workload has at least one")
     num = min(num_requests, len(workload))
+    is_alike = workload._is_steady or num == len(workload)
     return _changed(
         workload,
         partial(head, num_requests=num_requests),
         f"head({num_requests})",
         columns=workload.columns.head(num),
         content=workload.content.head(num),
+        rate=workload._rate if is_alike else None,
     )
 
 
@@ -92,6 +94,7 @@ def with_arrivals(workload: Workload, *, arrivals: Arrivals) -> Workload:
         f"with_arrivals({arrivals!r})",
         columns=columns.replace(due_s=timing.due_s, after=timing.after),
         rate=getattr(arrivals, "rate", math.nan),
+        is_steady=getattr(arrivals, "is_steady", True),
     )
 
 

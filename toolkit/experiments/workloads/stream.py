@@ -33,6 +33,7 @@ class ArrivalStream(Iterator[Arrival]):
 
 def _arrivals(workload: Workload, block_size: int | None) -> Iterator[Arrival]:
     columns, content, seed = workload.columns, workload.content, workload.seed
+    key_tokens = block_size or getattr(content, "block_tokens", None)  # of a trace's own blocks
     for start in range(0, len(workload), _ROWS_AT_ONCE):
         chunks = (c[start : start + _ROWS_AT_ONCE].tolist() for c in columns.numbers().values())
         for arrival_id, row in enumerate(zip(*chunks, strict=True), start):
@@ -52,4 +53,5 @@ def _arrivals(workload: Workload, block_size: int | None) -> Iterator[Arrival]:
                 keys or (),
                 priority,
                 {name: column[arrival_id] for name, column in columns.tags.items()} or None,
+                key_tokens=None if keys is None else key_tokens,
             )

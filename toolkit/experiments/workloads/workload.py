@@ -77,6 +77,7 @@ class Workload:
         self._seed = seed
         # What was asked for; None where that of the columns counts.
         self._rate: float | None = getattr(arrivals, "rate", math.nan) * content.num_turns
+        self._is_steady = getattr(arrivals, "is_steady", True)  # so that a part has the same rate
         options: dict[str, Any] = {"num_requests": num_requests, "content": content}
         if tags:
             options["tags"] = tags
@@ -161,7 +162,7 @@ class Workload:
         drawing.check(columns)
         made = cls.__new__(cls)
         made._columns, made._content, made._seed = columns, content, seed
-        made._rate = None
+        made._rate, made._is_steady = None, True
         made._text = f"Workload({name}, num_requests={len(columns)}, seed={seed})"
         made._redraw = partial(cls.from_columns, columns, content=content, name=name)
         return made
@@ -183,6 +184,7 @@ class Workload:
     def rate(self) -> float:
         """Requests/s: what the arrival process was asked for; counted, where a trace has the times.
 
+        Of the first requests of a ramp it is counted too, for theirs is another rate than its mean.
         Infinite where all come at once; not a number where the server decides, in a closed loop.
         """
         return drawing.offered_rate(self._columns) if self._rate is None else self._rate
@@ -223,7 +225,8 @@ class Workload:
         machine hashes; prompts that share nothing come as a length.
 
         Raises:
-            InvalidConfig: at the first request, if ``block_size`` does not divide the trace's.
+            InvalidConfig: at the first request, if ``block_size`` does not divide the trace's. An
+                engine of another block size refuses the names, even of prompts too short for one.
         """
         return ArrivalStream(self, block_size)
 
@@ -285,7 +288,7 @@ class Workload:
         """Write it: "toolkit" for `from_trace` to read back whole, "vidur" for that simulator.
 
         Raises:
-            InvalidConfig: the format cannot say what this workload is.
+            InvalidConfig: the format cannot say what this workload is, or the path is a folder's.
         """
         from toolkit.experiments.traces import write_trace  # it imports this module
 

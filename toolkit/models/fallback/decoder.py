@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class TransformersDecoder(nn.Module):
     with what it is given as hidden states in the body's place: so scales, caps and divisions of
     logits are computed by the model's own code, and only for the rows that are wanted.
     """
+
+    failure: ClassVar[None] = None  # all of it is in this process: no part can be lost
 
     def __init__(
         self,

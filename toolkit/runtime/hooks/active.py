@@ -23,7 +23,7 @@ from toolkit.runtime.hooks.capture import Capture, Sink
 from toolkit.runtime.hooks.hooked import HookedRequest
 from toolkit.runtime.hooks.keeping import checked_keeping
 from toolkit.runtime.hooks.kinds import Bound, Hook, Patch, Steer
-from toolkit.runtime.hooks.names import resolve
+from toolkit.runtime.hooks.names import Point, resolve
 from toolkit.runtime.hooks.positions import Positions, Where, check_positions, where
 from toolkit.runtime.hooks.step import HookedStep, begin_step
 
@@ -50,7 +50,13 @@ class ActiveHooks:
     @property
     def points(self) -> tuple[str, ...]:
         """The points of this model, in the order in which a forward pass reaches them."""
-        return available_points(self._open_decoder().spec)
+        decoder = self._open_decoder()
+        divided = decoder.divided_points
+        return tuple(
+            point
+            for point in available_points(decoder.spec)
+            if point.rpartition(".")[2] not in divided
+        )
 
     def capture(
         self,
@@ -104,6 +110,7 @@ class ActiveHooks:
         found = dict.fromkeys(p for name in names for p in resolve(decoder.spec, name))
         if not found:
             raise InvalidRequest("capture takes the name of a point", param="hooks")
+        _refuse_divided(decoder, found)
         check_positions(positions)
         keeping = checked_keeping(
             dtype=dtype, device=device, max_gb=max_gb, sink=sink, requests=requests
@@ -200,6 +207,11 @@ class ActiveHooks:
         with self._lock:
             self._hooked.pop(request_id, None)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether anybody's activations are shown: then steps take the path that shows them."""
+        return bool(self._hooked)
+
     def step(self, plan: StepPlan, batch: FlatBatch) -> HookedStep | None:
         """Return what a step shows, None if it shows nothing: then it takes the fastest path."""
         if not self._hooked:
@@ -244,12 +256,27 @@ class ActiveHooks:
             raise InvalidRequest(
                 f"hooks are Hook(...), Steer(...) or Patch(...), not {hook!r:.80}", param="hooks"
             )
-        return hook.bind(self._open_decoder(), num_prompt_tokens)
+        decoder = self._open_decoder()
+        bound = hook.bind(decoder, num_prompt_tokens)
+        _refuse_divided(decoder, bound.points)
+        return bound
 
     def _open_decoder(self) -> Any:
         if self._decoder is None:
             raise EngineClosed("this engine was closed; build a new one")
         return self._decoder
+
+
+def _refuse_divided(decoder: Any, points: Iterable[Point]) -> None:
+    """Raise InvalidRequest for a point whose activations lie in parts in several processes."""
+    divided = sorted({point.name for point in points} & decoder.divided_points)
+    if divided:
+        raise InvalidRequest(
+            f"{', '.join(divided)}: with tensor_parallel={decoder.size} each process has a part of "
+            "these activations, and hooks see whole ones; name others (llm.hooks.points), or use "
+            "an LLM with tensor_parallel=1",
+            param="hooks",
+        )
 
 
 def _sibling(leader: Request, request: Request) -> HookedRequest | None:

@@ -1,0 +1,293 @@
+"""The other processes of a model end with it, however it ends, and never leave anybody waiting."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from tests.engine.deadline import eventually
+from tests.models.checkpoints import PROMPTS
+from tests.runtime.tensor_parallel.processes import load, workers_of
+from tests.server.tiny_model import write_tiny_model
+from toolkit import LLM, SamplingParams, live
+from toolkit.errors import EngineClosed, InvalidConfig, WorkerFailed
+from toolkit.models import decoder_spec, read_config
+from toolkit.runtime.tensor_parallel.orders import Begin
+from toolkit.runtime.tensor_parallel.workers import Workers
+from toolkit.server import serve
+
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
+LONG = SamplingParams(temperature=0, max_tokens=80, ignore_eos=True)
+SHORT = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+# What is promised, from the death of a process to the error.
+PROMISED_S = 10.0
+
+
+@pytest.fixture
+def two(folder: Path) -> Iterator[LLM]:
+    with load(folder, tensor_parallel=2) as llm:
+        yield llm
+    assert workers_of() == []
+
+
+def its_worker(llm: LLM) -> int:
+    (worker,) = workers_of()
+    return worker
+
+
+@contextmanager
+def soon(signal_number: int, process_id: int, after_s: float = 0.3) -> Iterator[None]:
+    """Send a signal while the block runs."""
+    timer = threading.Timer(after_s, os.kill, (process_id, signal_number))
+    timer.start()
+    yield
+    timer.join()
+
+
+def endless(llm: LLM) -> Iterator[BaseException | None]:
+    """Generate until something goes wrong; yield what."""
+    while True:
+        for output in llm.generate(PROMPTS, LONG, progress=False):
+            if output.error is not None:
+                yield output.error
+
+
+def test_a_killed_process_is_the_end_of_the_running_requests_and_is_named(two: LLM):
+    worker = its_worker(two)
+    with soon(signal.SIGKILL, worker):
+        error = next(endless(two))
+    assert isinstance(error, WorkerFailed)
+    assert f"process {worker}, 2 of the 2 of this model, was killed by signal 9" in str(error)
+    assert workers_of() == []
+    # And it stays so: nobody waits, whatever is asked.
+    started = time.monotonic()
+    for ask in (two.generate, two.embed):
+        with pytest.raises(WorkerFailed, match="killed by signal 9"):
+            ask(PROMPTS[0])
+    assert time.monotonic() - started < 2
+
+
+def test_a_process_that_dies_while_nobody_asks_is_noticed(two: LLM):
+    two.generate(PROMPTS[0], SHORT)
+    os.kill(its_worker(two), signal.SIGTERM)
+    eventually(lambda: two.engine.failure is not None)
+    assert workers_of() == []
+    with pytest.raises(WorkerFailed, match=r"killed by signal 15.*make a new one"):
+        two.generate(PROMPTS[0], SHORT)
+
+
+def test_a_process_that_hangs_is_given_up_and_ended(two: LLM):
+    worker = its_worker(two)
+    two.generate(PROMPTS[0], SHORT)
+    os.kill(worker, signal.SIGSTOP)
+    started = time.monotonic()
+    error = two.generate(PROMPTS[0], SHORT)[0].error
+    assert time.monotonic() - started < PROMISED_S
+    assert isinstance(error, WorkerFailed)
+    assert "did not answer for 7 s" in str(error)
+    eventually(lambda: workers_of() == [])
+
+
+def test_the_other_processes_are_unharmed_by_interrupts_of_which_they_know_nothing(two: LLM):
+    expected = two.generate(PROMPTS, SHORT, progress=False)
+    worker = its_worker(two)
+    os.kill(worker, signal.SIGINT)
+    assert os.getsid(worker) != os.getsid(0)  # not in reach of a terminal's Ctrl-C
+    for after_s in (0.01, 0.05, 0.1):
+        with pytest.raises(KeyboardInterrupt), soon(signal.SIGINT, os.getpid(), after_s):
+            for _ in endless(two):
+                pass
+        again = two.generate(PROMPTS, SHORT, progress=False)
+        assert [o.outputs[0].token_ids for o in again] == [o.outputs[0].token_ids for o in expected]
+
+
+def test_an_interrupt_of_steps_by_hand_tears_no_sum_apart(two: LLM):
+    engine = two.engine
+    for after_s in (0.005, 0.01, 0.02, 0.03):
+        request = engine.add(PROMPTS[0], LONG)
+        with soon(signal.SIGINT, os.getpid(), after_s):
+            try:
+                while not request.is_finished:
+                    engine.step()
+                time.sleep(0.5)  # for an interrupt that comes late
+            except KeyboardInterrupt:
+                pass
+        engine.run_until_idle()
+        assert request.error is None
+        assert request.num_output_tokens == 80
+
+
+def test_close_ends_the_processes_and_gives_the_threads_back(folder: Path):
+    num_threads = torch.get_num_threads()
+    llm = load(folder, tensor_parallel=2, num_threads=2)
+    assert torch.get_num_threads() == 1
+    assert "2 processes" in repr(llm)
+    assert "each of 2 processes" in repr(llm.memory_plan())
+    assert any("2 processes" in row.where for row in live())
+    (worker,) = workers_of()
+    llm.generate(PROMPTS[0], SHORT)
+    llm.close()
+    llm.close()
+    assert workers_of() == []
+    assert not Path(f"/proc/{worker}").exists()
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(num_threads)
+    with pytest.raises(EngineClosed):
+        llm.generate(PROMPTS[0], SHORT)
+
+
+def test_an_llm_that_is_dropped_takes_its_processes_along(folder: Path):
+    llm = load(folder, tensor_parallel=2)
+    llm.generate(PROMPTS[0], SHORT)
+    del llm
+    gc.collect()
+    assert workers_of() == []
+
+
+def test_a_setting_that_turns_out_wrong_late_leaves_no_process(folder: Path):
+    with pytest.raises(InvalidConfig, match="nonsense"):
+        load(folder, tensor_parallel=2, policy="nonsense")
+    assert workers_of() == []
+
+
+def test_an_interrupted_start_leaves_no_process(folder: Path):
+    def start_and_rest() -> None:
+        load(folder, tensor_parallel=2)
+        time.sleep(5)  # where a start takes less than a second
+
+    with pytest.raises(KeyboardInterrupt), soon(signal.SIGINT, os.getpid(), 1.0):
+        start_and_rest()
+    assert workers_of() == []
+
+
+def test_a_start_that_fails_tells_what_the_process_wrote(folder: Path, tmp_path: Path):
+    device = torch.device("cpu")
+    begin = Begin(
+        rank=1,
+        size=2,
+        spec=decoder_spec(read_config(str(folder))),
+        family="llama",
+        folder=tmp_path,  # in which there is nothing
+        dtype=torch.float32,
+        device=device,
+        kernels="reference",
+        num_threads=1,
+    )
+    workers = Workers(2, device)
+    workers.start([begin])
+    with pytest.raises(WorkerFailed, match=r"(?s)ended with code 1.*Traceback.*no weights in") as e:
+        workers.hear()
+    assert "Traceback" not in e.value.summary
+    workers.close()
+    assert workers_of() == []
+
+
+def test_a_process_that_cannot_be_started_is_told_of(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(WorkerFailed, match=r"cannot be started: FileNotFoundError.*nowhere"):
+        load(folder, tensor_parallel=2)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerFailed, match="ended with code 1"):
+        load(folder, tensor_parallel=2)
+
+
+def test_a_request_over_http_is_told_in_openais_words(tmp_path: Path):
+    two = load(write_tiny_model(tmp_path), tensor_parallel=2, tokenizer=None)
+    with serve(two, port=0) as server:
+        body = {"model": server.model_name, "prompt": "Hello", "max_tokens": 80}
+        body |= {"temperature": 0, "ignore_eos": True}
+        with httpx.Client(base_url=server.base_url, timeout=30) as client:
+            assert client.post("completions", json=body).status_code == 200
+            assert client.get(f"{server.url}/health").status_code == 200
+            with soon(signal.SIGKILL, its_worker(two), 0.1):
+                while (answer := client.post("completions", json=body)).status_code == 200:
+                    pass
+            later = [
+                client.post("completions", json=body | {"stream": True}),
+                client.get(f"{server.url}/health"),
+            ]
+        error = answer.json()["error"]
+        assert answer.status_code == 503
+        assert error["type"] == "server_error"
+        assert error["code"] == "engine_unavailable"
+        assert "was killed by signal 9" in error["message"]
+        for each in later:
+            assert each.status_code == 503
+            assert "was killed by signal 9" in each.json()["error"]["message"]
+    two.close()
+    assert workers_of() == []
+
+
+SCRIPT = """
+import sys, time
+from tests.runtime.tensor_parallel.processes import workers_of
+from toolkit import LLM, SamplingParams
+llm = LLM(tensor_parallel=2)
+print(*workers_of(), flush=True)
+params = SamplingParams(temperature=0, max_tokens=80, ignore_eos=True)
+if sys.argv[1] == "busy":
+    while True:
+        llm.generate("The red cat", params, progress=False)
+elif sys.argv[1] == "idle":
+    time.sleep(600)
+elif sys.argv[1] == "driven":
+    llm.engine.start()
+    llm.engine.add("The red cat", params)
+print("the end", flush=True)
+"""
+
+
+@contextmanager
+def script(what: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, what],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("what", ["busy", "idle"])
+def test_the_processes_end_with_one_that_is_killed(what: str):
+    with script(what) as parent:
+        worker = int(parent.stdout.readline())
+        time.sleep(0.2)
+        parent.kill()
+        parent.wait()
+        eventually(lambda: not Path(f"/proc/{worker}").exists(), patience_s=5)
+
+
+@pytest.mark.parametrize("what", ["nothing", "driven"])
+def test_a_script_that_forgets_to_close_leaves_nothing(what: str):
+    with script(what) as parent:
+        written, complaints = parent.communicate(timeout=60)
+        worker, *rest = written.split("\n", 1)
+        assert rest == ["the end\n"]
+        assert parent.returncode == 0
+        assert complaints == ""
+        eventually(lambda: not Path(f"/proc/{worker}").exists(), patience_s=5)
+
+
+def test_a_server_in_a_process_of_its_own_has_processes_too_and_ends_them():
+    with serve(process=True, port=0, tensor_parallel=2) as server:
+        (worker,) = workers_of(server.process_id)
+        with server.client() as client:
+            answer = client.completions.create(model=server.model_name, prompt="The", max_tokens=4)
+        assert answer.choices[0].text
+    assert not Path(f"/proc/{worker}").exists()

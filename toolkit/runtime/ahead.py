@@ -1,0 +1,149 @@
+"""Begin the next step before this one's tokens are known; use what of it is wanted then.
+
+Request path 5/8, beside runtime.whole_steps; engine.foresight says why this is safe. Per step, in
+the order in which the device gets it: what the plan asks for and is not in flight already, then
+what is foreseen of the next step. Only then does the host wait, for this step's tokens alone; while
+it takes them in and plans, the device has work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from toolkit.engine.plan import StepPlan, StepResult, StepTimes
+from toolkit.request import Request
+from toolkit.runtime.flight import Flight, Launcher
+from toolkit.runtime.hooks import ActiveHooks
+from toolkit.runtime.whole_steps import WholeSteps
+from toolkit.sampling import Sampler
+
+__all__ = ["StepsAhead"]
+
+
+class StepsAhead:
+    """The steps of one model of which parts are launched before they are planned.
+
+    Args:
+        launcher: Queues what nobody looks into.
+        whole: Computes the rest.
+        sampler: Knows whose tokens are explained.
+        hooks: Knows whether activations are shown.
+        requests: Everybody, by id; its owner adds and removes.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        whole: WholeSteps,
+        *,
+        sampler: Sampler,
+        hooks: ActiveHooks,
+        requests: Mapping[str, Request],
+    ) -> None:
+        self._launcher = launcher
+        self._whole = whole
+        self._sampler = sampler
+        self._hooks = hooks
+        self._requests = requests
+        self._flight: Flight | None = None
+        self.num_begun = 0  # chunks that were launched before they were planned
+        self.num_used = 0  # those of them that were planned then
+
+    @property
+    def is_flying(self) -> bool:
+        """Whether something is in flight."""
+        return self._flight is not None
+
+    def forget(self) -> None:
+        """Let nobody use what is in flight."""
+        self._flight = None
+
+    def run(self, plan: StepPlan, started: float) -> StepResult:
+        """Compute a step, whose blocks are known to the rows already.
+
+        Args:
+            plan: The step.
+            started: When, on ``time.perf_counter``.
+        """
+        flight, self._flight = self._flight, None
+        covered = set() if flight is None else self._covered(flight, plan)
+        self.num_used += len(covered)
+        rest = _without(plan, covered)
+        launched, result = None, StepResult(tokens={})
+        if self._is_blind(rest):
+            if rest.chunks:
+                launched = self._launcher.launch(rest, self._requests)
+            if plan.foreseen:
+                self._flight = self._launcher.launch(_foreseen(plan), self._requests)
+                self.num_begun += len(plan.foreseen)
+        else:  # what is foreseen needs its tokens on the device
+            result = self._whole.run(rest, started)
+        parts = [(flight, covered), (launched, [chunk.request_id for chunk in rest.chunks])]
+        landing = [(part, names) for part, names in parts if part is not None and names]
+        return _landed(plan, result, landing, started)
+
+    def _covered(self, flight: Flight, plan: StepPlan) -> set[str]:
+        """Return whose chunks are in flight, unless somebody wants to look into them by now."""
+        requests = self._owners(plan)
+        if self._hooks.is_active or self._sampler.explained.is_on(requests):
+            return set()
+        return flight.covered(plan, self._requests)
+
+    def _is_blind(self, plan: StepPlan) -> bool:
+        requests = self._owners(plan)
+        return self._whole.shows_nothing_of(requests) and self._sampler.draws_blind(requests)
+
+    def _owners(self, plan: StepPlan) -> list[Request]:
+        return [self._requests[chunk.request_id] for chunk in plan.chunks]
+
+
+def _landed(
+    plan: StepPlan,
+    result: StepResult,
+    landing: Iterable[tuple[Flight, Collection[str]]],
+    started: float,
+) -> StepResult:
+    """Wait for a step's tokens.
+
+    Args:
+        plan: The step.
+        result: Of what was computed and waited for already.
+        landing: Flights, with the requests whose tokens are wanted of each.
+        started: When the step began.
+    """
+    launched = time.perf_counter()
+    tokens, errors, slow_path = dict(result.tokens), dict(result.errors), result.slow_path
+    for flight, names in landing:
+        own_tokens, own_errors = flight.land(names)
+        tokens |= own_tokens
+        errors |= own_errors
+        if flight.missed_graph and slow_path == "none":
+            slow_path = "graph_miss"
+    waited_s = time.perf_counter() - launched
+    times = result.times
+    if times == StepTimes():
+        times = StepTimes(prepare_s=launched - started)
+    names = [chunk.request_id for chunk in plan.chunks]
+    return replace(
+        result,
+        tokens={name: tokens[name] for name in names if name in tokens},
+        errors=errors,
+        times=replace(times, forward_s=times.forward_s + waited_s),
+        slow_path=slow_path,
+    )
+
+
+def _without(plan: StepPlan, covered: Collection[str]) -> StepPlan:
+    """Return a plan of the other requests' chunks."""
+    if not covered:
+        return plan
+    chunks = tuple([chunk for chunk in plan.chunks if chunk.request_id not in covered])
+    return replace(plan, chunks=chunks, num_tokens=sum(chunk.num_tokens for chunk in chunks))
+
+
+def _foreseen(plan: StepPlan) -> StepPlan:
+    """Return the plan of what is foreseen."""
+    num_tokens = sum(chunk.num_tokens for chunk in plan.foreseen)
+    return StepPlan(plan.step + 1, plan.foreseen, num_tokens=num_tokens)
