@@ -20,6 +20,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def measure_toolkit(
         **options,
     ) as llm:
         measure_throughput(llm, shortened(load))
+        graphs = llm.engine.runner.graphs
+        if graphs is not None:  # else the first step of each size would wait for its graph
+            llm.engine.between_steps(partial(graphs.capture_all, progress=False))
         num_before = len(llm.engine.record.steps)
         figures = measure_throughput(llm, load)
         steps = llm.engine.record.steps.iloc[num_before:]

@@ -22,8 +22,10 @@ from toolkit.kernels import reference_sampling
 
 __all__ = ["cut_unlikely"]
 
-_BLOCK = 4096  # of a row, for one program
+_BLOCK = 1024  # logits that a program looks at in one go: 64 tallies a thread of 8 warps
 _NUM_WARPS = 8
+# Programs of a pass, over all rows: two for each of an H100's multiprocessors.
+_NUM_PROGRAMS = 264
 _NUM_PASSES = tl.constexpr(8)  # each leaves 1 / 16 of 2^32 places
 _PARTS = tl.constexpr(16)
 # A probability's unit, of the largest one: 2^18 tokens of 2^40 units stay below 2^63, and what is
@@ -52,10 +54,13 @@ def _logit(place):
 
 
 @triton.jit
-def _piece(logits_ptr, row_stride, vocab_size, BLOCK: tl.constexpr):
-    """Return pointers to this program's logits, and which of them there are."""
+def _row(logits_ptr, row_stride, BLOCK: tl.constexpr):
+    """Return pointers to the first logits of this program's row that it looks at, and columns.
+
+    From one block to its next it goes ``BLOCK * tl.num_programs(1)`` on.
+    """
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    return logits_ptr + tl.program_id(0).to(tl.int64) * row_stride + columns, columns < vocab_size
+    return logits_ptr + tl.program_id(0).to(tl.int64) * row_stride, columns
 
 
 @triton.jit
@@ -106,15 +111,20 @@ def _target(scratch_ptr, top_p):
 
 @triton.jit
 def _bounds_kernel(logits_ptr, scratch_ptr, vocab_size, row_stride, BLOCK: tl.constexpr):
-    """Find the row's largest and smallest logit; grid (rows, pieces), as of all kernels here."""
+    """Find the row's largest and smallest logit; grid (rows, programs), as of all kernels here."""
     scratch_ptr += tl.program_id(0).to(tl.int64) * _SCRATCH
-    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
-    places = _place(tl.load(ptrs, mask=here, other=float("-inf"))).to(tl.int64)
-    most = tl.max(tl.where(here, places, _LOWEST_PLACE), axis=0)
-    least = tl.min(tl.where(here, places, -1 - _LOWEST_PLACE), axis=0)
+    row_ptr, columns = _row(logits_ptr, row_stride, BLOCK)
+    most = tl.full((BLOCK,), _LOWEST_PLACE, tl.int64)
+    least = -1 - most
+    for start in range(0, vocab_size, BLOCK * tl.num_programs(1)):
+        here = start + columns < vocab_size
+        x = tl.load(row_ptr + start + columns, mask=here, other=0.0)
+        places = _place(x).to(tl.int64)
+        most = tl.maximum(most, tl.where(here, places, _LOWEST_PLACE))
+        least = tl.minimum(least, tl.where(here, places, -1 - _LOWEST_PLACE))
     # Both counted up from 0, which the scratch is filled with.
-    tl.atomic_max(scratch_ptr, most - _LOWEST_PLACE)
-    tl.atomic_max(scratch_ptr + 1, -1 - least - _LOWEST_PLACE)
+    tl.atomic_max(scratch_ptr, tl.max(most, axis=0) - _LOWEST_PLACE)
+    tl.atomic_max(scratch_ptr + 1, -1 - tl.min(least, axis=0) - _LOWEST_PLACE)
 
 
 @triton.jit(do_not_specialize=["number"])
@@ -137,13 +147,16 @@ def _top_k_kernel(
         tl.store(search_ptr + 2 * number + 1, high)
     if high - low <= 1:
         return
-    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
-    places = _place(tl.load(ptrs, mask=here, other=float("-inf"))).to(tl.int64)
+    row_ptr, columns = _row(logits_ptr, row_stride, BLOCK)
+    parts = tl.arange(0, _PARTS)
+    cuts = _cut_place(low, high, parts)[:, None]
+    counts = tl.full((_PARTS, BLOCK), 0, tl.int32)
+    for start in range(0, vocab_size, BLOCK * tl.num_programs(1)):
+        here = start + columns < vocab_size
+        x = tl.load(row_ptr + start + columns, mask=here, other=0.0)
+        counts += (here[None, :] & (_place(x).to(tl.int64)[None, :] >= cuts)).to(tl.int32)
     tallies_ptr = search_ptr + 2 * _NUM_PASSES + _PARTS * number
-    for part in tl.static_range(1, _PARTS):
-        reaches = here & (places >= _cut_place(low, high, part))
-        count = tl.sum(reaches.to(tl.int32), axis=0)
-        tl.atomic_add(tallies_ptr + part, count.to(tl.int64), sem="relaxed")
+    tl.atomic_add(tallies_ptr + parts, tl.sum(counts, axis=1).to(tl.int64), sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["number"])
@@ -176,20 +189,19 @@ def _top_p_kernel(
         tl.store(search_ptr + 2 * number + 1, high)
     if (number > 0) & (high - low <= 1):
         return
-    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
-    x = tl.load(ptrs, mask=here, other=float("-inf"))
-    places = _place(x).to(tl.int64)
-    shares = tl.exp(tl.minimum(tl.where(x == x, x, float("-inf")) - largest, 0.0))
-    units = tl.where(here, shares * _UNITS, 0.0).to(tl.int64)
+    row_ptr, columns = _row(logits_ptr, row_stride, BLOCK)
+    parts = tl.arange(0, _PARTS)
+    # The first of the first pass is not low, but what all kept tokens reach.
+    cuts = tl.where((parts == 0) & (number == 0), bottom, _cut_place(low, high, parts))[:, None]
+    sums = tl.full((_PARTS, BLOCK), 0, tl.int64)
+    for start in range(0, vocab_size, BLOCK * tl.num_programs(1)):
+        here = start + columns < vocab_size
+        x = tl.load(row_ptr + start + columns, mask=here, other=float("-inf"))
+        shares = tl.exp(tl.minimum(tl.where(x == x, x, float("-inf")) - largest, 0.0))
+        units = tl.where(here, shares * _UNITS, 0.0).to(tl.int64)
+        sums += tl.where(_place(x).to(tl.int64)[None, :] >= cuts, units[None, :], 0)
     tallies_ptr = search_ptr + 2 * _NUM_PASSES + _PARTS * number
-    if number == 0:
-        kept = tl.sum(tl.where(places >= bottom, units, 0), axis=0)
-        tl.atomic_add(tallies_ptr, kept, sem="relaxed")
-    for part in tl.static_range(1, _PARTS):
-        reaches = places >= _cut_place(low, high, part)
-        tl.atomic_add(
-            tallies_ptr + part, tl.sum(tl.where(reaches, units, 0), axis=0), sem="relaxed"
-        )
+    tl.atomic_add(tallies_ptr + parts, tl.sum(sums, axis=1), sem="relaxed")
 
 
 @triton.jit
@@ -218,10 +230,12 @@ def _cut_kernel(
     if HAS_MIN_P:
         min_p = tl.load(min_p_ptr + tl.program_id(0))
         floor = tl.where(min_p > 0.0, largest + tl.log(tl.where(min_p > 0.0, min_p, 1.0)), floor)
-    ptrs, here = _piece(logits_ptr, row_stride, vocab_size, BLOCK)
-    x = tl.load(ptrs, mask=here, other=float("-inf"))
-    is_cut = here & ((_place(x).to(tl.int64) < low) | (x < floor))
-    tl.store(ptrs, tl.full((BLOCK,), float("-inf"), tl.float32), mask=is_cut)
+    row_ptr, columns = _row(logits_ptr, row_stride, BLOCK)
+    for start in range(0, vocab_size, BLOCK * tl.num_programs(1)):
+        here = start + columns < vocab_size
+        x = tl.load(row_ptr + start + columns, mask=here, other=0.0)
+        is_cut = here & ((_place(x).to(tl.int64) < low) | (x < floor))
+        tl.store(row_ptr + start + columns, float("-inf"), mask=is_cut)
 
 
 def cut_unlikely(
@@ -246,7 +260,8 @@ def cut_unlikely(
     num_rows, vocab_size = logits.shape
     if num_rows == 0:
         return logits
-    grid = (num_rows, triton.cdiv(vocab_size, _BLOCK))
+    most_pieces = triton.cdiv(vocab_size, _BLOCK)
+    grid = (num_rows, max(1, min(most_pieces, _NUM_PROGRAMS // num_rows)))
     scratch = torch.zeros(num_rows, _SCRATCH.value, dtype=torch.int64, device=logits.device)
     top_k = top_k.contiguous()
     top_p = None if top_p is None else top_p.contiguous()
