@@ -25,6 +25,7 @@ from toolkit.sampling import RowState, Sampler, SamplerOutput
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
     from toolkit.models import TransformersDecoder
+    from toolkit.runtime.tensor_parallel import ShardedDecoder
 
 __all__ = ["WholeSteps"]
 
@@ -58,7 +59,7 @@ class WholeSteps:
 
     def __init__(
         self,
-        decoder: Decoder | TransformersDecoder,
+        decoder: Decoder | TransformersDecoder | ShardedDecoder,
         storage: KVStorage,
         rows: RowTable,
         *,
