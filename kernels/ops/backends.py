@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -69,8 +70,11 @@ class Ops:
 
 
 def _ops(name: str, module: ModuleType) -> Ops:
-    names = [field.name for field in fields(Ops) if field.name not in ("name", "level")]
-    return Ops(name, **{op: getattr(module, op) for op in names})
+    return Ops(name, **{op: getattr(module, op) for op in _op_names()})
+
+
+def _op_names() -> list[str]:
+    return [field.name for field in fields(Ops) if field.name not in ("name", "level")]
 
 
 _REFERENCE = _ops("reference", reference)
@@ -86,11 +90,12 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
     """Return the implementation that ``choice`` names, or the fastest one for "auto".
 
     ``choice`` is "auto", "reference", "torch", "cpu" or "triton". "triton" is for CUDA devices,
-    where "auto" still means "reference"; on a CPU it runs under Triton's interpreter, to be looked
-    at, and only where TRITON_INTERPRET=1 says so. "cpu" compiles the C++ ops if that has not been
-    done yet, which takes seconds; "auto" takes them if they are there, else it starts to compile
-    them in the background for the engines to come, says so in one line of the log, and returns
-    "torch": the reference ops with oneDNN's linear maps.
+    where "auto" tries each of its ops beside the reference first: a device on which one of them is
+    wrong, or cannot be compiled, gets "reference" and a warning. On a CPU "triton" runs under
+    Triton's interpreter, to be looked at, and only where TRITON_INTERPRET=1 says so. "cpu" compiles
+    the C++ ops if that has not been done yet, which takes seconds; "auto" takes them if they are
+    there, else it starts to compile them in the background for the engines to come, says so in one
+    line of the log, and returns "torch": the reference ops with oneDNN's linear maps.
 
     ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
     chunks and its cache hits; "cpu" and "triton" have them, and "auto" picks the device's. (Under
@@ -115,6 +120,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
         return _triton_ops(device, batch_invariant=batch_invariant)
     if choice == "torch":
         return _TORCH
+    if choice == "auto" and device.type == "cuda":
+        return _triton_or_reference(device)
     if choice == "reference" or device.type != "cpu":
         return _REFERENCE
     level = machine_level()
@@ -133,6 +140,37 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
 def _cpu_ops(level: Level, path: Path, *, batch_invariant: bool = False) -> Ops:
     bound = bind(path, batch_invariant=batch_invariant)
     return replace(_REFERENCE, name="cpu", level=level.name, **bound)
+
+
+@cache
+def _triton_or_reference(device: torch.device) -> Ops:
+    try:
+        ops = _triton_ops(device, batch_invariant=False)
+    except ValueError as error:
+        logger.warning("%s: this engine uses the slower reference ops", error)
+        return _REFERENCE
+    return _unless_wrong(ops, device)
+
+
+def _unless_wrong(ops: Ops, device: torch.device) -> Ops:
+    """Return Triton's ops if they agree with the reference on a device; else say what does not."""
+    from toolkit.kernels.triton.self_check import disagreements
+
+    own = {
+        name: op
+        for name in _op_names()
+        if (op := getattr(ops, name)) is not getattr(_REFERENCE, name)
+    }
+    wrong = disagreements(own, device)
+    if not wrong:
+        return ops
+    logger.warning(
+        "on %s these ops in Triton are not as they should be, so this engine uses the slower "
+        'reference ops; kernels="triton" would use them all the same: %s',
+        device,
+        "; ".join(f"{name}: {what}" for name, what in wrong.items()),
+    )
+    return _REFERENCE
 
 
 def _triton_ops(device: torch.device, *, batch_invariant: bool) -> Ops:

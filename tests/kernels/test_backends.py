@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from tests.kernels.numerics import CPU
 from toolkit.kernels import reference, select_ops
+from toolkit.kernels.backends import _unless_wrong
 from toolkit.kernels.triton.linear import linear as triton_linear
 
 CUDA = torch.device("cuda")
@@ -46,11 +48,26 @@ def test_triton_replaces_the_ops_that_it_has():
 
 def test_a_cuda_device_can_have_triton():
     """Choosing touches no device."""
-    assert select_ops("auto", CUDA).name == "reference"
     assert select_ops("triton", CUDA).name == "triton"
     assert select_ops("reference", CUDA).name == "reference"
     with pytest.raises(ValueError, match=r"no 'cpu' kernels .* 'auto', 'reference', 'triton'"):
         select_ops("cpu", CUDA)
+
+
+@pytest.mark.slow
+def test_auto_takes_triton_where_its_ops_are_right_and_else_says_which_are_not(caplog):
+    ops = select_ops("triton", CPU)
+    assert _unless_wrong(ops, CPU) is ops
+    assert not caplog.records
+    twisted = replace(ops, silu_mul=lambda gate_up: 2 * reference.silu_mul(gate_up))
+    assert _unless_wrong(twisted, CPU) is select_ops("reference", CPU)
+    assert "silu_mul: off by" in caplog.text
+    assert "rms_norm" not in caplog.text
+
+
+@pytest.mark.gpu
+def test_auto_takes_triton_on_a_gpu():
+    assert select_ops("auto", CUDA).name == "triton"
 
 
 def test_batch_invariance_is_the_compiled_ops_of_the_device():

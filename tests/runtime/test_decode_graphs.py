@@ -84,6 +84,16 @@ def test_padded_steps_give_the_same_tokens(tiny: LLM, count: int, asynchronous: 
     assert generated(padded, count) == generated(plain, count)
 
 
+def test_steps_that_cannot_be_captured_are_launched_kernel_by_kernel(tiny: LLM, caplog):
+    def refusing(call):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    engine = engine_like(tiny, asynchronous=False, capture=refusing)
+    assert generated(engine, 3) == generated(engine_like(tiny, asynchronous=False), 3)
+    assert len(caplog.records) == 1, "one warning, not one a step"
+    assert "not permitted" in caplog.text
+
+
 def test_buffers_give_the_same_bits(tiny: LLM):
     """Where nothing is filled up: the wider block tables alone change no log-probability."""
     rows = []

@@ -10,6 +10,7 @@ Needs ops that do not wait for the device: those in Triton, not the reference.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
@@ -32,6 +33,8 @@ class StepGraph(Protocol):
         """Launch it; return what it computes, which the next replay overwrites."""
         ...
 
+
+logger = logging.getLogger(__name__)
 
 # Turns a call, which has been made before, into a graph of it.
 Capture: TypeAlias = Callable[[Callable[[], Tensor]], StepGraph]
@@ -156,5 +159,15 @@ class DecodeGraphs:
         graph = self._graphs.get(size)
         if graph is None:
             batch = self._buffers.batch(size)
-            self._graphs[size] = graph = self._capture(lambda: self._forward(batch))
+            self._graphs[size] = graph = self._captured(lambda: self._forward(batch))
         return graph
+
+    def _captured(self, call: Callable[[], Tensor]) -> StepGraph:
+        """Capture a call, or let it be called again each time where that cannot be captured."""
+        try:
+            return self._capture(call)
+        except RuntimeError as error:
+            call()  # what fails without being captured too fails here, as itself
+            self._capture = EagerReplay
+            logger.warning("steps are launched kernel by kernel, since no graph of them: %s", error)
+            return EagerReplay(call)
