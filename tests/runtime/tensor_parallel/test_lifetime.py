@@ -251,9 +251,10 @@ print("the end", flush=True)
 
 
 @contextmanager
-def script(what: str) -> Iterator[subprocess.Popen[str]]:
+def script(what: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, what],
+        env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -264,24 +265,26 @@ def script(what: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("what", ["busy", "idle"])
-def test_the_processes_end_with_one_that_is_killed(what: str):
-    with script(what) as parent:
+def test_the_processes_end_with_one_that_is_killed(what: str, tmp_path: Path):
+    with script(what, tmp_path) as parent:
         worker = int(parent.stdout.readline())
         time.sleep(0.2)
         parent.kill()
         parent.wait()
         eventually(lambda: not Path(f"/proc/{worker}").exists(), patience_s=5)
+        assert list(tmp_path.glob("toolkit-*")) == []
 
 
 @pytest.mark.parametrize("what", ["nothing", "driven"])
-def test_a_script_that_forgets_to_close_leaves_nothing(what: str):
-    with script(what) as parent:
+def test_a_script_that_forgets_to_close_leaves_nothing(what: str, tmp_path: Path):
+    with script(what, tmp_path) as parent:
         written, complaints = parent.communicate(timeout=60)
         worker, *rest = written.split("\n", 1)
         assert rest == ["the end\n"]
         assert parent.returncode == 0
         assert complaints == ""
         eventually(lambda: not Path(f"/proc/{worker}").exists(), patience_s=5)
+        assert list(tmp_path.glob("toolkit-*")) == []
 
 
 def test_a_server_in_a_process_of_its_own_has_processes_too_and_ends_them():

@@ -54,6 +54,7 @@ class ShardedDecoder:
             workers.collectives.join(workers.meeting_place)
             fingerprints = [fingerprint(own)]
         fingerprints += workers.hear()
+        workers.forget_meeting()
         self._fingerprint = blake2b("".join(fingerprints).encode(), digest_size=8).hexdigest()
         # By ``close``, or by whoever drops it without: its processes go with it.
         self._end = weakref.finalize(self, _end, workers, num_threads)

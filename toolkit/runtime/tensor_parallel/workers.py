@@ -113,6 +113,11 @@ class Workers:
         """The file in which the processes find one another."""
         return os.path.join(self._folder, "meeting")
 
+    def forget_meeting(self) -> None:
+        """Remove the file, which gloo reads once: a process that is killed leaves nothing then."""
+        if self.collectives.device.type == "cpu":
+            self._clean()
+
     # ---- lead
 
     @contextmanager
