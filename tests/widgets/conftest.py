@@ -51,17 +51,25 @@ class Page:
     def __init__(self, widget: Any, *, view: str = "tab-1", answers: bool = True) -> None:
         self.widget, self.view, self.answers = widget, view, answers
         self.frames: list[Frame] = []  # all that came, oldest first
+        self._num_looked_at = 0  # of them; the others are those that ``wait`` may return
         self.say("hello")
+        self._num_looked_at = len(self.frames)
 
     def say(self, kind: str, **fields: Any) -> list[Frame]:
         """Send an action and return the frames that came since the last call."""
         content = {**fields, "type": kind, "view": self.view}
         message = {"content": {"data": {"method": "custom", "content": content}}, "buffers": []}
+        before = self.read()
         self.widget.comm.receive(message)
-        return self.read()
+        return before + self._take()
 
     def read(self) -> list[Frame]:
         """The frames that came since the last call."""
+        new = self._take()
+        self._num_looked_at = len(self.frames)
+        return new
+
+    def _take(self) -> list[Frame]:
         new = frames_of(self.widget)[len(self.frames) :]
         self.frames += new
         if self.answers and new:
@@ -75,10 +83,13 @@ class Page:
         return next(frame for frame in reversed(self.frames) if frame.kind == kind)
 
     def wait(self, kind: str, timeout_s: float = 30.0) -> Frame:
-        """Return the next frame of a kind, as the ticker sends it."""
+        """Return the next frame of a kind, be it one that came at once when something was said."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            for frame in self.read():
+            self._take()
+            while self._num_looked_at < len(self.frames):
+                frame = self.frames[self._num_looked_at]
+                self._num_looked_at += 1
                 if frame.kind == kind:
                     return frame
             time.sleep(0.01)
