@@ -184,7 +184,7 @@ class WholeSteps:
         if hooks is None:
             hidden = self._decoder(batch, layers)
         else:
-            probs = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
+            probs: dict[str, Any] = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
             hidden = self._decoder(batch, layers, hooks.tap, **probs)
             hooks.score_prompts(hidden, self._decoder.logits)
         return hidden
