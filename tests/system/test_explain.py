@@ -25,9 +25,8 @@ CLOSE = 1e-3
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLM]:
     """An LLM with few blocks and small steps: prompts are chunked, requests are preempted."""
-    with LLM(
-        max_model_len=256, max_num_seqs=12, num_kv_blocks=24, max_num_batched_tokens=40
-    ) as made:
+    limits = {"max_num_seqs": 12, "num_kv_blocks": 24, "max_num_batched_tokens": 40}
+    with LLM(dtype="float32", max_model_len=256, **limits) as made:
         yield made
 
 
