@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.models.checkpoints import FAMILIES, write_checkpoint
 from tests.runtime.pairs import engine_like
 from toolkit import LLM, SamplingParams
 from toolkit.engine import Engine
+from toolkit.errors import InvalidConfig
 from toolkit.runtime.cuda_graphs import CudaCapture, EagerReplay
 from toolkit.runtime.decode_buffers import DecodeBuffers, bucket_sizes
 from toolkit.runtime.rows import SingleTokens
@@ -134,10 +136,16 @@ def test_graphs_are_captured_when_first_used_or_all_at_once(tiny: LLM):
     assert graphs.captured == ()
     first = generated(engine, 3)
     assert graphs.captured == (4,)
-    engine.between_steps(lambda: graphs.capture_all(progress=False))
+    engine.between_steps(partial(engine.runner.capture_graphs, progress=False))  # type: ignore[attr-defined]
     assert graphs.captured == (1, 2, 4, 8, 16)
     engine.reset_prefix_cache()
     assert generated(engine, 3) == first
+
+
+def test_capturing_where_there_are_no_graphs_says_what_they_need(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=False)
+    with pytest.raises(InvalidConfig, match="graphs need a CUDA device"):
+        engine.between_steps(engine.runner.capture_graphs)  # type: ignore[attr-defined]
 
 
 def test_capturing_all_at_once_disturbs_nobody(tiny: LLM):

@@ -21,7 +21,7 @@ from toolkit.engine.plan import (
     StepPlan,
     StepResult,
 )
-from toolkit.errors import EngineError, InvalidParameter, InvalidRequest
+from toolkit.errors import EngineError, InvalidConfig, InvalidParameter, InvalidRequest
 from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Request
 from toolkit.runtime.ahead import StepsAhead
@@ -267,6 +267,20 @@ class ModelRunner:
             token_text=self._token_text,
             capture=self._capture,
         )
+
+    def capture_graphs(self, *, progress: bool = True) -> None:
+        """Capture the steps of single tokens now, for ``engine.between_steps``; see DecodeGraphs.
+
+        Raises:
+            InvalidConfig: this engine captures none.
+        """
+        if self.graphs is None:
+            raise InvalidConfig(
+                f"no step is captured on {self.decoder.device} with kernels={self.decoder.ops.name!r}: "
+                "graphs need a CUDA device, kernels='triton', a model of the toolkit's families and "
+                "one process; without them every step is launched as it comes"
+            )
+        self.graphs.capture_all(progress=progress)
 
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""
