@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +24,18 @@ def session(out: Path, *words: str, **environment: str) -> subprocess.CompletedP
 
 
 def test_stages_fit_a_sitting_of_25_minutes(tmp_path: Path):
-    stages = dict(line.split() for line in session(tmp_path, "--list").stdout.splitlines())
-    assert list(stages)[:2] == ["tests", "single"]
-    assert sum(map(int, stages.values())) < 25 * 60
+    lines = [line.split(maxsplit=2) for line in session(tmp_path, "--list").stdout.splitlines()]
+    assert [stage for stage, _, _ in lines][:2] == ["tests", "single"]
+    assert sum(int(seconds) for _, seconds, _ in lines) < 25 * 60
+    assert all(about for _, _, about in lines)
+
+
+def test_help_is_the_text_at_the_top(tmp_path: Path):
+    done = session(tmp_path, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Measure all that needs a GPU")
+    assert "BUDGET" in done.stdout
+    assert "set -u" not in done.stdout
 
 
 def test_an_unknown_stage_is_refused(tmp_path: Path):
@@ -44,8 +55,15 @@ def test_a_dry_run_ends_its_stages_and_prints_a_table(tmp_path: Path):
     assert [stage for stage, _, _ in journal] == ["tests", "single", "engine", "ladder", "tuning"]
     for stage, state, _ in journal:
         assert state == "done", logs[stage]
-    for words in ("single tokens, 2 x 40", "ladder: naive", "tiny, 3 requests, transformers"):
+    for words in (
+        "single tokens, 2 x 40",
+        "ladder: naive",
+        "engine: tiny, 3 requests, transformers",
+    ):
         assert words in done.stdout
+    assert "tests: the tests that are marked gpu; up to" in done.stdout
+    assert "   done after" in done.stdout
+    assert "%" not in done.stdout, "parts of what is possible mean nothing here"
     assert "figures say nothing" in done.stdout
 
 
@@ -59,3 +77,32 @@ def test_what_is_done_is_not_done_again_and_a_spent_budget_ends_with_the_table(t
     assert done.stdout.count("done before") == len(stages) - 1
     assert "== ops: no time left" in done.stdout
     assert "stage ops" in done.stdout
+
+
+def test_the_table_says_of_every_figure_its_stage_its_unit_and_its_part(tmp_path: Path):
+    rung = {"rung": "naive", "batch": 1, "context": 8, "us": 2.0, "fraction_of_limit": 0.25}
+    way = {"output_tokens_per_s": 9.0, "fraction_of_least_time": 0.5, "host_share": 0.1}
+    metrics = {"silu_mul 1 x 8 triton us": {"median": 3.0}, "read limit GB/s": {"median": 7.0}}
+    ways = {"model": "qwen3-8b", "num_requests": 2, "ways": {"toolkit": way}, "is_dry_run": False}
+    results = {
+        "attention_ladder": {"is_dry_run": False, "rungs": [rung]},
+        "offline_engine_qwen3-8b": ways,
+        "offline_engine_invariant": ways,
+        "ops": {"metrics": metrics},
+    }
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    table = subprocess.run(
+        [sys.executable, SCRIPT.with_name("session_table.py")],
+        env={**os.environ, "OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [re.split(r"  +", line) for line in table.stdout.splitlines()] == [
+        ["ladder: naive, 1 x 8", "2.0 us", "25% of read bandwidth"],
+        ["ops: silu_mul 1 x 8 triton", "3.0 us"],
+        ["ops: read limit", "7.0 GB/s"],
+        ["invariant: qwen3-8b, 2 requests, toolkit", "9.0 tokens/s", "50% of limit, host 10%"],
+        ["large: qwen3-8b, 2 requests, toolkit", "9.0 tokens/s", "50% of limit, host 10%"],
+    ]

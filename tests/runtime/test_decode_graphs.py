@@ -144,7 +144,7 @@ def test_graphs_are_captured_when_first_used_or_all_at_once(tiny: LLM):
 
 def test_capturing_where_there_are_no_graphs_says_what_they_need(tiny: LLM):
     engine = engine_like(tiny, asynchronous=False)
-    with pytest.raises(InvalidConfig, match="graphs need a CUDA device"):
+    with pytest.raises(InvalidConfig, match="they need a CUDA device"):
         engine.between_steps(engine.runner.capture_graphs)  # type: ignore[attr-defined]
 
 

@@ -276,9 +276,9 @@ class ModelRunner:
         """
         if self.graphs is None:
             raise InvalidConfig(
-                f"no step is captured on {self.decoder.device} with kernels={self.decoder.ops.name!r}: "
-                "graphs need a CUDA device, kernels='triton', a model of the toolkit's families and "
-                "one process; without them every step is launched as it comes"
+                f"this engine captures no graphs (kernels={self.decoder.ops.name!r}, "
+                f"{self.decoder.device}): they need a CUDA device, kernels='triton', a model of "
+                "the toolkit's families and one process"
             )
         self.graphs.capture_all(progress=progress)
 
