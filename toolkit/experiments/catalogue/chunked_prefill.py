@@ -105,7 +105,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     w = Workload(Poisson(_RATE), OpenChatShareGPT4(), num_requests=_NUM_REQUESTS)
     systems, budgets, rates, stalls = [], [], [], []
     total = len(SYSTEMS) + len(_BUDGETS) + len(_PAPER_ORDER["tbt"])
-    with progress_bar(total, "Chunked prefill", unit="system", progress=progress) as bar:
+    with progress_bar(total, "Chunked prefill", unit="run", progress=progress) as bar:
         for name, options in SYSTEMS.items():
             systems.append(_swept(w, machine, seeds, name, **options))
             stalls.append(_stall(machine, name, **options))

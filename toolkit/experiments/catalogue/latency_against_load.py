@@ -80,7 +80,7 @@ def run(
     durations_s = _DURATIONS_S[size]
     cells = [(load, allocator) for load in durations_s for allocator in ALLOCATORS]
     curves, knees = [], []
-    with progress_bar(len(cells), "Latency against load", unit="curve", progress=progress) as bar:
+    with progress_bar(len(cells), "Latency against load", unit="run", progress=progress) as bar:
         for load, allocator in cells:
             middle = _KNEES[load][allocator]
             w = Workload(

@@ -77,7 +77,7 @@ def run(
     measured: dict[str, float] = {}
     reasons: dict[str, str] = {}
     if path is None:
-        needed = f"needs the trace: trace=, or a folder with {TRACE_FILE} as {TRACES_VARIABLE}"
+        needed = f"needs the trace: let {TRACES_VARIABLE} name the folder with {TRACE_FILE}"
         reasons = dict.fromkeys(_MOONCAKE, needed)
     else:
         lru = rates[rates["eviction"] == "lru"].set_index("num_blocks")["hit_rate"]

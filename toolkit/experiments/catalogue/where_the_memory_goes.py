@@ -137,9 +137,10 @@ def _serve(
     return meter.mean, meter.mean_num_running, int(engine.record.steps["num_running"].max())
 
 
-_REASONS = dict.fromkeys(
+_LENGTHS = "lengths are surrogates: of the paper's only means were published"
+_REASONS = dict.fromkeys((*_FIG2, *_FIG13), _LENGTHS) | dict.fromkeys(
     ("vllm-fig13-sharegpt-paged", "vllm-fig13-alpaca-paged"),
-    "below saturation: rate x latency, so that lengths and the step time of another GPU decide",
+    f"{_LENGTHS}; below saturation: rate x latency, so that the step time of another GPU decides",
 )
 
 

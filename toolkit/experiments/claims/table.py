@@ -69,7 +69,16 @@ def _batched() -> Iterable[Claim]:
         for allocator, value in zip(allocators, values, strict=True):
             quantity = f"{allocator}: batched, {load}"
             ending = f"fig13-{name}-{allocator}"
-            yield _vllm(ending, "13", quantity, value, tolerance, unit="requests")
+            is_given = allocator == "orca-max"  # as many as the memory has room for
+            yield _vllm(
+                ending,
+                "13",
+                quantity,
+                value,
+                tolerance,
+                unit="requests",
+                is_arithmetic=is_given,
+            )
 
 
 def _sharing() -> Iterable[Claim]:
@@ -158,6 +167,7 @@ CLAIMS: tuple[Claim, ...] = (
         0,
         kind="exact",
         unit="requests",
+        is_arithmetic=True,
     ),
     *_memory_shares(),
     _vllm("fig12-over-max", "12", "rate of vLLM / Orca (Max)", 2.7, 0, high=8.0, unit="×"),
@@ -237,6 +247,7 @@ CLAIMS: tuple[Claim, ...] = (
         "exact",
         _NANO_SOURCE,
         unit="tokens",
+        is_arithmetic=True,
     ),
     Claim(
         "nano-vllm-against-vllm",
