@@ -66,6 +66,7 @@ def test_a_miss_says_by_how_much_and_what_is_allowed() -> None:
     assert share.judge(7.5).reason == "0.75 × the claim, and 0.85 to 1.15 × is allowed"
     error = replace(a_claim("shape", 0, value=0.0, high=9.0), unit="%")
     assert error.judge(548.3).off == "539 points above"
+    assert error.judge(2_683.0).off == "2,674 points above"
     assert a_claim("exact", 0).judge(10.5).reason == "0.5 above, and none is allowed"
     at_least = a_claim("shape", 0, value=3.0)
     assert at_least.judge(2.0).reason == "33.3 % below; claimed: at least 3"

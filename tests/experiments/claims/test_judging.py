@@ -89,7 +89,9 @@ def test_a_row_says_of_how_many_seeds_it_is_and_how_they_scatter(toy: Toy) -> No
     one = verdicts(only="toy", progress=False)
     assert one["num_seeds"].tolist() == [1, 0]
     assert math.isnan(one["error"].iloc[0])
-    assert one.summary() == "1 of 1 arithmetic claims reproduced; 1 from a single seed; 1 not measured"
+    assert (
+        one.summary() == "1 of 1 arithmetic claims reproduced; 1 from a single seed; 1 not measured"
+    )
     toy.sampled = (6.0, 7.0, 8.0)
     assert verdict_table([], []).summary() == "0 claims, none of them measured"
     three = verdicts(only="toy", progress=False)

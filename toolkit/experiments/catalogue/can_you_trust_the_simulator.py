@@ -249,9 +249,9 @@ def _reasons(errors: pd.DataFrame, cost: FittedCost, drift: pd.DataFrame) -> dic
         own = errors[errors["quantile"] == quantile]
         worst = own.loc[own["error"].abs().idxmax()]
         said[claim] = (
-            f"{_LABELS[worst['metric']]} is the worst, at {worst['share']:.0%} of capacity; a step is "
-            f"{cost.held_out_error:.1%} off on average; fits before, between and after the loads "
-            f"differ by up to {drift['slower'].max():.1%}"
+            f"{_LABELS[worst['metric']]} is the worst, at {worst['share']:.0%} of capacity; "
+            f"a step is {cost.held_out_error:.1%} off on average; "
+            f"fits before, between and after the loads differ by up to {drift['slower'].max():.1%}"
         )
     return said
 

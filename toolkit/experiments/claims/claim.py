@@ -186,7 +186,8 @@ class Claim:
 
     def _apart(self, difference: float) -> str:
         """Return a difference of two of its numbers with its unit; per cents differ by points."""
-        return f"{difference:.3g} {'points' if self.unit == '%' else self.unit}".rstrip()
+        number = f"{difference:,.0f}" if difference >= 1_000 else f"{difference:.3g}"
+        return f"{number} {'points' if self.unit == '%' else self.unit}".rstrip()
 
     def _missed(self, off: str) -> str:
         """Say of a number that is too far off how far, and what would have been near enough."""
