@@ -221,7 +221,7 @@ def plot(result: Result) -> DataFigure:
                 xlim=(0, None),
             )
         axes.plot([], [], color=PAPER_COLOUR, lw=0.8, alpha=0.6, label="its limit")
-        for mark, name in (("x", "a seed's passes its limit"), ("|", "turns up in the paper")):
+        for mark, name in (("x", "a seed's curve passes it"), ("|", "turns up in the paper")):
             axes.plot([], [], mark, color=PAPER_COLOUR, markersize=8, label=name)
         handles, names = axes.get_legend_handles_labels()
         fig.legend(handles, names, loc="outside lower center", ncols=2 * len(loads))

@@ -246,5 +246,5 @@ def _draw_bar(
 
 def _name_allocators(axes: Any) -> None:
     names = [name.replace(" ", "\n") for name in ALLOCATORS.values()]
-    axes.set_xticks(range(len(ALLOCATORS)), names)
+    axes.set_xticks(range(len(ALLOCATORS)), names, fontsize="x-small")
     axes.grid(axis="x", visible=False)
