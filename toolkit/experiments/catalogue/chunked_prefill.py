@@ -260,8 +260,8 @@ def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
     axes.plot(x, y, ".-", color="#999999", ms=3, lw=1, zorder=1, label="both, other budgets")
     for budget in _BUDGETS:
         at = (x[budget], y[budget])
-        place = {"xytext": (0, -10), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(f"{budget:,}", at, color="#707070", **place)
+        below = {"xytext": (0, -10), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{budget:,}", at, color="#707070", **below)
     systems = result.data["systems"].groupby("system", sort=False)[list(_COLUMNS.values())].mean()
     for place, (name, row) in enumerate(systems.iterrows()):
         look = plots.look(place)
