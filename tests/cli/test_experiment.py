@@ -32,7 +32,7 @@ def test_run_prints_verdicts_and_keeps_all_that_a_report_needs(tmp_path: Path) -
     command = ["experiment", "run", "toy", "--size", "quick", "--seed", "5"]
     result = runner.invoke(app, [*command, "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "1 of 1 measured claims reproduced; 1 not measured" in result.stdout
+    assert "1 of 1 arithmetic claims reproduced; 1 not measured" in result.stdout
     names = {path.name for path in (tmp_path / "toy").iterdir()}
     assert names == {"experiment.json", "curve.csv", "figure.png", "figure.pdf"}
     assert Result.load(tmp_path / "toy").seed == 5

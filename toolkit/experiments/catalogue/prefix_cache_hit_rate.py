@@ -77,7 +77,7 @@ def run(
     measured: dict[str, float] = {}
     reasons: dict[str, str] = {}
     if path is None:
-        needed = f"needs the trace: trace=, or a folder with {TRACE_FILE} as {TRACES_VARIABLE}"
+        needed = f"needs the trace: let {TRACES_VARIABLE} name the folder with {TRACE_FILE}"
         reasons = dict.fromkeys(_MOONCAKE, needed)
     else:
         lru = rates[rates["eviction"] == "lru"].set_index("num_blocks")["hit_rate"]
@@ -124,7 +124,7 @@ def plot(result: Result) -> Any:
         plots.plain_ticks(axes.xaxis)
         axes.set_ylim(0, 1.15 * unlimited)  # nothing finds more; the words need room
         axes.set_xlabel("cache size (blocks of 512 tokens)")
-        axes.set_ylabel("blocks found (%)")
+        axes.set_ylabel("block hit rate (%)")
         axes.set_title(TITLE if rates["trace"].iloc[0] != "synthetic" else f"{TITLE} (synthetic)")
         axes.legend()
         figure.data = rates
