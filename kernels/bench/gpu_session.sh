@@ -4,12 +4,16 @@
 #   gpu_session.sh [--dry-run] [STAGE ...]     the stages named, or all that are not done yet
 #   gpu_session.sh --list                      the stages in their order, with the seconds they may take
 #
-# OUT     folder of the results and logs; kernels/bench/results, or a temporary one for a dry run
+# OUT     folder of the results and logs; kernels/bench/results, or a temporary one for a dry run,
+#         which goes into dry_run in it: a later session is to find nothing of it
 # BUDGET  seconds after which no stage runs any more: 1500, just above what all may take together
 # PYTHON  the interpreter: python3
 #
 # Nothing is installed and nothing is downloaded. A dry run takes tiny sizes, on a CPU too, to show
 # that the script works; its figures say nothing.
+#
+# Ends with code 0 if all stages that were asked for are done, 1 if one failed or had no time, 2 for a
+# word or a BUDGET that says nothing, 130 after Ctrl-C, which ends the stage that runs too.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -20,23 +24,37 @@ budget=${BUDGET:-1500}
 stages="tests:180 single:100 engine:220 prompts:80 ops:110 ladder:60 invariant:150 large:280 mixed:40
 tuning:140 kernel_tests:120"
 
+is_stage() {
+  local entry
+  for entry in $stages; do [ "${entry%%:*}" != "$1" ] || return 0; done
+  return 1
+}
+
 dry=
 names=
 for word in "$@"; do
   case $word in
     --dry-run) dry=--dry-run ;;
     --list) echo $stages | tr ' :' '\n ' ; exit 0 ;;
-    *) [[ " $stages " =~ [[:space:]]$word: ]] || { echo "no stage $word; see --list"; exit 2; }
+    *) is_stage "$word" || { echo "no stage $word; see --list"; exit 2; }
        names="$names $word" ;;
   esac
 done
 
 if [ -n "$dry" ]; then
+  OUT=${OUT:+$OUT/dry_run}
   OUT=${OUT:-$(mktemp -d)}
   budget=${BUDGET:-9000}
   "$python" -c 'import torch, sys; sys.exit(torch.cuda.is_available())' && export TRITON_INTERPRET=1
 fi
-export OUT=${OUT:-$here/results}
+if ! [[ $budget =~ ^[0-9]+$ ]]; then
+  echo "BUDGET=$budget is no number of seconds; give one, such as 1500"
+  exit 2
+fi
+budget=$((10#$budget))  # 0900 is no octal number
+OUT=${OUT:-$here/results}
+case $OUT in /*) ;; *) OUT=$PWD/$OUT ;; esac  # the stages run in another folder
+export OUT
 export PYTHONPATH="$here/from_checkout:$root${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 mkdir -p "$OUT/logs" || exit 1
@@ -75,7 +93,18 @@ run_ops() {
 export -f run_stage run_tests run_ops
 export here python dry
 
+# timeout makes a process group of the stage, which a terminal's Ctrl-C does not reach.
+running=
+stopped=
+stop() {
+  stopped=yes
+  [ -z "$running" ] || kill "$running" 2> /dev/null
+}
+trap stop INT TERM HUP
+
+missed=
 for entry in $stages; do
+  [ -z "$stopped" ] || break
   stage=${entry%%:*}
   seconds=${entry##*:}
   [ -z "$dry" ] || seconds=$((6 * seconds))  # a CPU may be busy
@@ -90,14 +119,30 @@ for entry in $stages; do
   if [ "$seconds" -lt 20 ]; then
     echo "== $stage: no time left"
     printf '%s\tno time left\t0\n' "$stage" >> "$journal"
+    missed=yes
     continue
   fi
   echo "== $stage: up to $seconds s"
   began=$SECONDS
-  timeout -k 10 "$seconds" bash -c "run_stage $stage" > "$OUT/logs/$stage.log" 2>&1
+  timeout -k 10 "$seconds" bash -c "run_stage $stage" > "$OUT/logs/$stage.log" 2>&1 &
+  running=$!
+  wait "$running"
   code=$?
+  while kill -0 "$running" 2> /dev/null; do  # the signal ended the wait, the stage ends soon
+    wait "$running"
+    code=$?
+  done
+  running=
   case $code in 0) state=done ;; 124 | 137) state='out of time' ;; *) state="failed with code $code" ;; esac
-  [ "$code" -eq 0 ] || tail -n 3 "$OUT/logs/$stage.log"
+  [ -z "$stopped" ] || state=interrupted
+  if [ "$state" != done ]; then
+    missed=yes
+    tail -n 3 "$OUT/logs/$stage.log"
+  fi
   printf '%s\t%s\t%s\n' "$stage" "$state" "$((SECONDS - began))" >> "$journal"
 done
 "$python" "$here/session_table.py"
+code=$?
+[ -z "$stopped" ] || exit 130
+[ -z "$missed" ] || exit 1
+exit "$code"
