@@ -13,6 +13,8 @@ from toolkit.cli.bench.results import BenchResult
 from toolkit.errors import InvalidConfig
 from toolkit.experiments import Fixed, Poisson, Workload, report
 from toolkit.experiments.catalogue import EXPERIMENTS
+from toolkit.experiments.catalogue.result import Result
+from toolkit.experiments.runs.results import Run
 from toolkit.files import ready_to_write
 from toolkit.record import Record
 from toolkit.widgets.fallback import written
@@ -50,6 +52,43 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
         ready_to_write(tmp_path / "file" / "deep" / "new")
     with pytest.raises(InvalidConfig, match=r"file is a file and no folder: choose"):
         Toy().run().save(tmp_path / "file")
+
+
+def test_a_link_to_nothing_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("link/new", "link/deep/new"):
+        with pytest.raises(InvalidConfig, match=r"link is a link to nowhere, which is not there"):
+            ready_to_write(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/file"])
+def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"cannot be written, for file name too long: choose"):
+        ready_to_write(tmp_path / name)
+
+
+def test_what_is_saved_below_home_is_loaded_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    Record().save("~/record")
+    made_run([0.1] * 5).save("~/run")
+    LOAD.to_csv("~/load.csv")
+    Toy().run().save("~/toy")
+    BenchResult("latency", {}, {}, {}).save(Path("~/bench"))
+    Record.load("~/record")
+    Run.load("~/run")
+    assert len(Workload.from_trace("~/load.csv", format="toolkit")) == 2
+    assert Result.load("~/toy").name == "toy"
+    with pytest.raises(InvalidConfig, match="home/new holds no results"):
+        report("~/new")
+    assert BenchResult.load(Path("~/bench")).benchmark == "latency"
+    assert sorted(path.name for path in home.iterdir()) == [
+        *("bench", "load.csv", "record", "run", "toy")
+    ]
+    assert list(tmp_path.iterdir()) == [home]
 
 
 def test_results_and_their_page_make_their_folders(

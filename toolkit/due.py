@@ -6,6 +6,8 @@ import heapq
 import math
 from typing import Generic, TypeVar
 
+from toolkit.errors import InvalidConfig
+
 __all__ = ["DueLine"]
 
 T = TypeVar("T")
@@ -50,7 +52,14 @@ class DueLine(Generic[T]):
             item: What is handed out with it.
             due_s: From the start of the load, or from the end of the one it follows.
             after: That one; -1 for none.
+
+        Raises:
+            InvalidConfig: it would never be due, or at no time that can be compared.
         """
+        if not math.isfinite(due_s):
+            raise InvalidConfig(f"request {arrival_id}: due_s={due_s} is no time; give seconds")
+        if after == arrival_id:
+            raise InvalidConfig(f"request {arrival_id} follows itself, so it would never be sent")
         if after < 0:
             heapq.heappush(self._heap, (due_s, arrival_id, item))
         elif after in self._ended_s:

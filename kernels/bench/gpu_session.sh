@@ -5,12 +5,16 @@
 #   gpu_session.sh --list                      the stages in their order, the seconds they may take, what they do
 #   gpu_session.sh --help                      this text
 #
-# OUT     folder of the results and logs; kernels/bench/results, or a temporary one for a dry run
+# OUT     folder of the results and logs; kernels/bench/results, or a temporary one for a dry run,
+#         which goes into dry_run in it: a later session is to find nothing of it
 # BUDGET  seconds after which no stage runs any more: 1500, just above what all may take together
 # PYTHON  the interpreter: python3
 #
 # Nothing is installed and nothing is downloaded. A dry run takes tiny sizes, on a CPU too, to show
 # that the script works; its figures say nothing.
+#
+# Ends with code 0 if all stages that were asked for are done, 1 if one failed or had no time, 2 for a
+# word or a BUDGET that says nothing, 130 after Ctrl-C, which ends the stage that runs too.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -43,6 +47,12 @@ list_stages() {
   done
 }
 
+is_stage() {
+  local entry
+  for entry in $stages; do [ "${entry%%:*}" != "$1" ] || return 0; done
+  return 1
+}
+
 dry=
 names=
 for word in "$@"; do
@@ -50,17 +60,25 @@ for word in "$@"; do
     --dry-run) dry=--dry-run ;;
     --list) list_stages; exit 0 ;;
     --help | -h) sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) [[ " $stages " =~ [[:space:]]$word: ]] || { echo "no stage $word; see --list"; exit 2; }
+    *) is_stage "$word" || { echo "no stage $word; see --list"; exit 2; }
        names="$names $word" ;;
   esac
 done
 
 if [ -n "$dry" ]; then
+  OUT=${OUT:+$OUT/dry_run}
   OUT=${OUT:-$(mktemp -d)}
   budget=${BUDGET:-9000}
   "$python" -c 'import torch, sys; sys.exit(torch.cuda.is_available())' && export TRITON_INTERPRET=1
 fi
-export OUT=${OUT:-$here/results}
+if ! [[ $budget =~ ^[0-9]+$ ]]; then
+  echo "BUDGET=$budget is no number of seconds; give one, such as 1500"
+  exit 2
+fi
+budget=$((10#$budget))  # 0900 is no octal number
+OUT=${OUT:-$here/results}
+case $OUT in /*) ;; *) OUT=$PWD/$OUT ;; esac  # the stages run in another folder
+export OUT
 export PYTHONPATH="$here/from_checkout:$root${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 mkdir -p "$OUT/logs" || exit 1
@@ -99,7 +117,18 @@ run_ops() {
 export -f run_stage run_tests run_ops
 export here python dry
 
+# timeout makes a process group of the stage, which a terminal's Ctrl-C does not reach.
+running=
+stopped=
+stop() {
+  stopped=yes
+  [ -z "$running" ] || kill "$running" 2> /dev/null
+}
+trap stop INT TERM HUP
+
+missed=
 for entry in $stages; do
+  [ -z "$stopped" ] || break
   stage=${entry%%:*}
   seconds=${entry##*:}
   [ -z "$dry" ] || seconds=$((6 * seconds))  # a CPU may be busy
@@ -114,15 +143,31 @@ for entry in $stages; do
   if [ "$seconds" -lt 20 ]; then
     echo "== $stage: no time left"
     printf '%s\tno time left\t0\n' "$stage" >> "$journal"
+    missed=yes
     continue
   fi
   echo "== $stage: $(about "$stage"); up to $seconds s, log in $OUT/logs/$stage.log"
   began=$SECONDS
-  timeout -k 10 "$seconds" bash -c "run_stage $stage" > "$OUT/logs/$stage.log" 2>&1
+  timeout -k 10 "$seconds" bash -c "run_stage $stage" > "$OUT/logs/$stage.log" 2>&1 &
+  running=$!
+  wait "$running"
   code=$?
+  while kill -0 "$running" 2> /dev/null; do  # the signal ended the wait, the stage ends soon
+    wait "$running"
+    code=$?
+  done
+  running=
   case $code in 0) state=done ;; 124 | 137) state='out of time' ;; *) state="failed with code $code" ;; esac
+  [ -z "$stopped" ] || state=interrupted
   echo "   $state after $((SECONDS - began)) s"
-  [ "$code" -eq 0 ] || tail -n 3 "$OUT/logs/$stage.log"
+  if [ "$state" != done ]; then
+    missed=yes
+    tail -n 3 "$OUT/logs/$stage.log"
+  fi
   printf '%s\t%s\t%s\n' "$stage" "$state" "$((SECONDS - began))" >> "$journal"
 done
 "$python" "$here/session_table.py"
+code=$?
+[ -z "$stopped" ] || exit 130
+[ -z "$missed" ] || exit 1
+exit "$code"

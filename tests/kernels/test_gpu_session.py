@@ -5,22 +5,45 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.engine.deadline import eventually
+
 SCRIPT = Path(__file__).resolve().parents[2] / "kernels" / "bench" / "gpu_session.sh"
 
 
-def session(out: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def session(
+    out: Path | str, *words: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SCRIPT, *words],
         env={**os.environ, "PYTHON": sys.executable, "OUT": str(out), **environment},
         capture_output=True,
         text=True,
+        cwd=cwd,
     )
+
+
+def interpreter(folder: Path, stage: str) -> str:
+    """Return a program in Python's place, which does in a stage what a line of shell says."""
+    path = folder / "interpreter"
+    path.write_text(
+        "#!/bin/bash\n"
+        f'case "$*" in *session_table*) exec {sys.executable} "$@" ;;\n'
+        f'*session_check* | "-c "*) exit 0 ;; *) {stage} ;; esac\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def journal_of(folder: Path) -> list[list[str]]:
+    return [line.split("\t") for line in (folder / "gpu_session.tsv").read_text().splitlines()]
 
 
 def test_stages_fit_a_sitting_of_25_minutes(tmp_path: Path):
@@ -38,10 +61,65 @@ def test_help_is_the_text_at_the_top(tmp_path: Path):
     assert "set -u" not in done.stdout
 
 
-def test_an_unknown_stage_is_refused(tmp_path: Path):
-    done = session(tmp_path, "singel")
+@pytest.mark.parametrize("word", ["singel", ".*", "single:100 engine", "--dryrun", ""])
+def test_an_unknown_stage_is_refused(word: str, tmp_path: Path):
+    done = session(tmp_path, word)
     assert done.returncode == 2
-    assert "no stage singel" in done.stdout
+    assert f"no stage {word}" in done.stdout
+
+
+@pytest.mark.parametrize("budget", ["15min", "-1", "1e3"])
+def test_a_budget_that_is_no_number_of_seconds_is_refused(budget: str, tmp_path: Path):
+    done = session(tmp_path, BUDGET=budget)
+    assert done.returncode == 2
+    assert f"BUDGET={budget} is no number of seconds" in done.stdout
+
+
+def test_a_folder_is_taken_from_where_the_script_is_called(tmp_path: Path):
+    python = interpreter(tmp_path, "exit 0")
+    done = session("results", "single", cwd=tmp_path, PYTHON=python, BUDGET="0900")
+    assert done.returncode == 0
+    assert journal_of(tmp_path / "results") == [["single", "done", "0"]]
+    assert "stage single" in done.stdout
+
+
+def test_a_dry_run_leaves_everything_to_be_done(tmp_path: Path):
+    python = interpreter(tmp_path, "exit 0")
+    for dry in (["--dry-run"], []):
+        done = session(tmp_path, *dry, PYTHON=python)
+        assert done.returncode == 0
+        assert "done before" not in done.stdout
+    assert journal_of(tmp_path) == journal_of(tmp_path / "dry_run")
+
+
+def test_a_stage_that_fails_is_in_the_exit_code_and_the_others_run(tmp_path: Path):
+    python = interpreter(tmp_path, '[[ "$*" != *single* ]]')
+    done = session(tmp_path, "single", "prompts", PYTHON=python)
+    assert done.returncode == 1
+    states = [state for _, state, _ in journal_of(tmp_path)]
+    assert states == ["failed with code 1", "done"]
+
+
+def test_an_interrupt_ends_the_stage_and_the_session(tmp_path: Path):
+    python = interpreter(tmp_path, f'echo $$ > "{tmp_path}/stage"; sleep 300')
+    out = {"PYTHON": python, "OUT": str(tmp_path)}
+    process = subprocess.Popen(
+        [SCRIPT, "single", "prompts"],
+        env={**os.environ, **out},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    number = tmp_path / "stage"
+    while not (number.exists() and number.read_text().endswith("\n")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    shown, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    eventually(lambda: not Path(f"/proc/{number.read_text().strip()}").exists())
+    assert [line[:2] for line in journal_of(tmp_path)] == [["single", "interrupted"]]
+    assert "stage single" in shown
 
 
 @pytest.mark.slow
@@ -49,9 +127,10 @@ def test_a_dry_run_ends_its_stages_and_prints_a_table(tmp_path: Path):
     """One stage of each script; the others call the same ones with other words."""
     stages = ("tests", "single", "engine", "ladder", "tuning")
     done = session(tmp_path, "--dry-run", *stages)
-    logs = {path.stem: path.read_text()[-1500:] for path in (tmp_path / "logs").iterdir()}
+    out = tmp_path / "dry_run"
+    logs = {path.stem: path.read_text()[-1500:] for path in (out / "logs").iterdir()}
     assert done.returncode == 0, done.stdout
-    journal = [line.split("\t") for line in (tmp_path / "gpu_session.tsv").read_text().splitlines()]
+    journal = journal_of(out)
     assert [stage for stage, _, _ in journal] == ["tests", "single", "engine", "ladder", "tuning"]
     for stage, state, _ in journal:
         assert state == "done", logs[stage]
@@ -70,10 +149,11 @@ def test_a_dry_run_ends_its_stages_and_prints_a_table(tmp_path: Path):
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_a_spent_budget_ends_with_the_table(tmp_path: Path):
     stages = [line.split()[0] for line in session(tmp_path, "--list").stdout.splitlines()]
-    journal = tmp_path / "gpu_session.tsv"
+    journal = tmp_path / "dry_run" / "gpu_session.tsv"
+    journal.parent.mkdir()
     journal.write_text("".join(f"{stage}\tdone\t1\n" for stage in stages if stage != "ops"))
     done = session(tmp_path, "--dry-run", BUDGET="1")
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert done.stdout.count("done before") == len(stages) - 1
     assert "== ops: no time left" in done.stdout
     assert "stage ops" in done.stdout

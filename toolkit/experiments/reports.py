@@ -15,7 +15,7 @@ from toolkit.experiments.catalogue import Experiment, Result, find
 from toolkit.experiments.claims.judging import VerdictTable, verdict_table
 from toolkit.experiments.claims.table import CLAIMS
 from toolkit.experiments.runs.results import Run
-from toolkit.files import ready_to_write
+from toolkit.files import from_home, ready_to_write
 
 __all__ = ["report"]
 
@@ -43,7 +43,7 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
         InvalidConfig: the folder holds neither, or a result that is damaged.
         RecordError: a run's file is damaged.
     """
-    folder = Path(folder)
+    folder = from_home(folder)
     places = sorted(place for place in folder.glob("*/") if Result.is_in(place))
     files = sorted([*folder.glob("run-*.zip"), *folder.glob("*/run-*.zip")])
     if not places and not files:

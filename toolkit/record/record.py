@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import InvalidConfig, InvalidParameter, RecordError
+from toolkit.files import from_home
 from toolkit.record.block_states import block_states
 from toolkit.record.environment import config_values, environment
 from toolkit.record.facts import Facts
@@ -232,7 +233,7 @@ class Record(Tables, Readings):
                 unpacks to more than a record can be (`saved.MAX_MEMBER_BYTES`).
         """
         record = cls()
-        record._restore(load_record(Path(path)))
+        record._restore(load_record(from_home(path)))
         return record
 
     # ---- inside

@@ -13,7 +13,7 @@ from rich.table import Table
 from toolkit.cli.bench.environment import environment
 from toolkit.cli.bench.metrics import spread
 from toolkit.errors import InvalidConfig
-from toolkit.files import ready_to_write
+from toolkit.files import from_home, ready_to_write
 
 __all__ = ["BenchResult", "combine"]
 
@@ -43,6 +43,7 @@ class BenchResult:
     @classmethod
     def load(cls, path: Path) -> BenchResult:
         """Read a result that ``save`` wrote; raises InvalidConfig for anything else."""
+        path = from_home(path)
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:

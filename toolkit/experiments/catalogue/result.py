@@ -14,7 +14,7 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.catalogue.basis import basis
-from toolkit.files import ready_to_write
+from toolkit.files import from_home, ready_to_write
 from toolkit.html_table import facts_html
 from toolkit.record.environment import environment
 
@@ -95,7 +95,7 @@ class Result:
         Raises:
             InvalidConfig: the folder holds no complete result.
         """
-        folder = Path(folder)
+        folder = from_home(folder)
         try:
             facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             facts = _checked(facts)

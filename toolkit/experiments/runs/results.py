@@ -11,6 +11,7 @@ import pandas as pd
 
 from toolkit.experiments.metrics import summarize
 from toolkit.experiments.runs.saturation import Saturation
+from toolkit.files import from_home
 from toolkit.record import Record
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Run:
         """
         from toolkit.experiments.runs.run_file import load_run
 
-        return load_run(Path(path))
+        return load_run(from_home(path))
 
     def __repr__(self) -> str:
         counts = self.requests["status"].value_counts()

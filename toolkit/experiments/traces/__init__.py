@@ -19,7 +19,7 @@ from toolkit.experiments.traces.sharegpt import read_sharegpt
 from toolkit.experiments.traces.trace import Trace
 from toolkit.experiments.traces.vidur import read_vidur, write_vidur
 from toolkit.experiments.workloads.drawing import check
-from toolkit.files import ready_to_write
+from toolkit.files import from_home, ready_to_write
 
 if TYPE_CHECKING:
     from toolkit.experiments.workloads.workload import Workload
@@ -40,6 +40,7 @@ def read_trace(
     path: Path, format: str, *, num_requests: int | None = None, tokenizer: Any = None
 ) -> Trace:
     """Read the first ``num_requests`` of a file, or all; see `Workload.from_trace`."""
+    path = from_home(path)
     if num_requests is not None and num_requests < 1:
         raise InvalidConfig(f"num_requests={num_requests}: a workload has at least one")
     if format not in FORMATS:
