@@ -89,7 +89,8 @@ def test_a_dry_run_leaves_everything_to_be_done(tmp_path: Path):
         done = session(tmp_path, *dry, PYTHON=python)
         assert done.returncode == 0
         assert "done before" not in done.stdout
-    assert journal_of(tmp_path) == journal_of(tmp_path / "dry_run")
+    real, dry_run = ([row[:2] for row in journal_of(f)] for f in (tmp_path, tmp_path / "dry_run"))
+    assert real == dry_run
 
 
 def test_a_stage_that_fails_is_in_the_exit_code_and_the_others_run(tmp_path: Path):
