@@ -26,6 +26,10 @@ def test_list_names_every_experiment() -> None:
     assert result.exit_code == 0
     for name in EXPERIMENTS:
         assert name in result.stdout
+    *_, last = result.stdout.splitlines()
+    assert last.startswith(
+        "prefix_cache_hit_rate: to judge its claims it needs the trace: let TOOL"
+    )
 
 
 def test_run_prints_verdicts_and_keeps_all_that_a_report_needs(tmp_path: Path) -> None:
