@@ -16,7 +16,6 @@ from tests.engine.deadline import eventually
 SCRIPT = Path(__file__).resolve().parents[2] / "kernels" / "bench" / "gpu_session.sh"
 
 
-
 def session(
     out: Path | str, *words: str, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -117,7 +116,9 @@ def test_a_dry_run_ends_its_stages_and_prints_a_table(tmp_path: Path):
     """One stage of each script; the others call the same ones with other words."""
     stages = ("tests", "single", "engine", "ladder", "tuning")
     done = session(tmp_path, "--dry-run", *stages)
-    logs = {path.stem: path.read_text()[-1500:] for path in (tmp_path / "dry_run" / "logs").iterdir()}
+    logs = {
+        path.stem: path.read_text()[-1500:] for path in (tmp_path / "dry_run" / "logs").iterdir()
+    }
     assert done.returncode == 0, done.stdout
     journal = journal_of(tmp_path / "dry_run")
     assert [stage for stage, _, _ in journal] == ["tests", "single", "engine", "ladder", "tuning"]
