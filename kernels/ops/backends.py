@@ -99,7 +99,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
 
     ``batch_invariant`` asks for ops that give a request the same bits whatever its batch, its
     chunks and its cache hits; "cpu" and "triton" have them, and "auto" picks the device's. (Under
-    its interpreter Triton multiplies with NumPy, which promises no bits.)
+    its interpreter Triton multiplies with NumPy, which promises no bits.) On a CUDA device "auto"
+    tries these too, and as nothing else has those bits a wrong one is an error.
 
     Raises ValueError for what is not here, saying what there is.
     """
@@ -109,6 +110,7 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
             f"no {choice!r} kernels for device {str(device)!r} here; choose one of: "
             + ", ".join(map(repr, names))
         )
+    is_checked = choice == "auto" and device.type == "cuda"
     if batch_invariant and choice == "auto":
         choice = _INVARIANT.get(device.type, choice)
     if batch_invariant and choice not in _INVARIANT.values():
@@ -116,6 +118,8 @@ def select_ops(choice: str, device: torch.device, *, batch_invariant: bool = Fal
         raise ValueError(
             f"batch_invariant=True needs kernels={needed!r}, not {choice!r}, on {device}"
         )
+    if choice == "triton" and is_checked:
+        return _invariant_triton(device)
     if choice == "triton":
         return _triton_ops(device, batch_invariant=batch_invariant)
     if choice == "torch":
@@ -152,8 +156,39 @@ def _triton_or_reference(device: torch.device) -> Ops:
     return _unless_wrong(ops, device)
 
 
+@cache
+def _invariant_triton(device: torch.device) -> Ops:
+    return _require_right(_triton_ops(device, batch_invariant=True), device)
+
+
+def _require_right(ops: Ops, device: torch.device) -> Ops:
+    """Return Triton's ops if they agree with the reference on a device; else raise ValueError."""
+    wrong = _what_is_wrong(ops, device)
+    if wrong:
+        raise ValueError(
+            f"on {device} these ops in Triton are not as they should be, and no others give a "
+            'request the same bits in every batch; kernels="triton" would use them all the same: '
+            f"{wrong}"
+        )
+    return ops
+
+
 def _unless_wrong(ops: Ops, device: torch.device) -> Ops:
     """Return Triton's ops if they agree with the reference on a device; else say what does not."""
+    wrong = _what_is_wrong(ops, device)
+    if not wrong:
+        return ops
+    logger.warning(
+        "on %s these ops in Triton are not as they should be, so this engine uses the slower "
+        'reference ops; kernels="triton" would use them all the same: %s',
+        device,
+        wrong,
+    )
+    return _REFERENCE
+
+
+def _what_is_wrong(ops: Ops, device: torch.device) -> str:
+    """Return which of Triton's ops disagree with the reference, and how; empty if none does."""
     from toolkit.kernels.triton.self_check import disagreements
 
     own = {
@@ -162,15 +197,7 @@ def _unless_wrong(ops: Ops, device: torch.device) -> Ops:
         if (op := getattr(ops, name)) is not getattr(_REFERENCE, name)
     }
     wrong = disagreements(own, device)
-    if not wrong:
-        return ops
-    logger.warning(
-        "on %s these ops in Triton are not as they should be, so this engine uses the slower "
-        'reference ops; kernels="triton" would use them all the same: %s',
-        device,
-        "; ".join(f"{name}: {what}" for name, what in wrong.items()),
-    )
-    return _REFERENCE
+    return "; ".join(f"{name}: {what}" for name, what in wrong.items())
 
 
 def _triton_ops(device: torch.device, *, batch_invariant: bool) -> Ops:

@@ -13,7 +13,7 @@ import torch
 
 from tests.kernels.numerics import CPU
 from toolkit.kernels import reference, select_ops
-from toolkit.kernels.backends import _unless_wrong
+from toolkit.kernels.backends import _require_right, _unless_wrong
 from toolkit.kernels.triton.linear import linear as triton_linear
 
 CUDA = torch.device("cuda")
@@ -68,15 +68,27 @@ def test_auto_takes_triton_where_its_ops_are_right_and_else_says_which_are_not(c
 @pytest.mark.gpu
 def test_auto_takes_triton_on_a_gpu():
     assert select_ops("auto", CUDA).name == "triton"
+    ops = select_ops("auto", CUDA, batch_invariant=True)
+    assert unwrapped(ops.linear) is triton_linear
+
+
+@pytest.mark.slow
+def test_invariant_ops_that_are_wrong_are_an_error_for_nothing_else_has_their_bits():
+    ops = select_ops("triton", CPU, batch_invariant=True)
+    assert _require_right(ops, CPU) is ops
+    twisted = replace(ops, linear=lambda *arguments: 1.02 * reference.linear(*arguments))
+    with pytest.raises(
+        ValueError, match=r"no others give .* same bits .* all the same: linear: off"
+    ):
+        _require_right(twisted, CPU)
 
 
 def test_batch_invariance_is_the_compiled_ops_of_the_device():
-    for choice in ("auto", "triton"):
-        ops = select_ops(choice, CUDA, batch_invariant=True)
-        assert ops.name == "triton"
-        linear, attention = (unwrapped(op) for op in (ops.linear, ops.paged_attention))
-        assert linear is triton_linear
-        assert attention.keywords == {"batch_invariant": True}
+    ops = select_ops("triton", CUDA, batch_invariant=True)
+    assert ops.name == "triton"
+    linear, attention = (unwrapped(op) for op in (ops.linear, ops.paged_attention))
+    assert linear is triton_linear
+    assert attention.keywords == {"batch_invariant": True}
     for device, needed in ((CPU, "cpu"), (CUDA, "triton")):
         with pytest.raises(ValueError, match=f"batch_invariant=True needs kernels='{needed}'"):
             select_ops("reference", device, batch_invariant=True)

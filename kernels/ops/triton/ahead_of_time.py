@@ -60,6 +60,8 @@ def resources(kernel: Any) -> dict[str, Any]:
     products = re.findall(r"((?:wg)?mma)\.(?:mma_async\.)?sync\.aligned\.(m\d+n\d+k\d+)", ptx)
     return {
         "name": kernel.metadata.name,
+        # Of the tensors that it reads and writes: "bf16", "fp32", "i64".
+        "dtypes": sorted({t[1:] for t in kernel.src.signature.values() if t.startswith("*")}),
         "spilled_bytes": usage["LOCAL"] + usage["STACK"],
         "registers": usage["REG"],
         "shared_bytes": kernel.metadata.shared,

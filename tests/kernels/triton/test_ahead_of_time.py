@@ -55,11 +55,14 @@ def test_every_kernel_compiles_for_an_h100_without_spills(kernels: list[dict[str
 @pytest.mark.slow
 def test_half_precision_is_multiplied_by_hoppers_own_instructions(kernels: list[dict[str, Any]]):
     """Of one depth, four to a step of 64 inputs, whatever the tile: a row's sum has one order."""
-    products = [kernel for kernel in kernels if kernel["name"] in LINEARS]
-    half = [kernel["products"] for kernel in products if kernel["products"]]
-    assert len(half) > len(LINEARS)
-    assert len(half) < len(products)  # float32 is multiplied without tensor cores
-    for instructions in half:
-        ((name, count),) = instructions.items()
+    linears = [kernel for kernel in kernels if kernel["name"] in LINEARS]
+    half = [kernel for kernel in linears if "bf16" in kernel["dtypes"]]
+    whole = [kernel for kernel in linears if "fp32" in kernel["dtypes"]]
+    assert len(half) + len(whole) == len(linears)
+    assert len(half) > len(LINEARS) < len(whole)
+    assert [kernel for kernel in whole if kernel["products"]] == []  # without tensor cores
+    for kernel in half:
+        assert len(kernel["products"]) == 1, kernel
+        ((name, count),) = kernel["products"].items()
         assert re.fullmatch(r"wgmma\.m64n\d+k16", name)
         assert count == 4

@@ -21,7 +21,7 @@ def workers_of(parent_id: int | None = None) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue  # it ended while we looked
-        if _MODULE in words and words[-2] == wanted:
+        if any(_MODULE in word for word in words) and words[-2] == wanted:
             found.append(int(folder.name))
     return found
 

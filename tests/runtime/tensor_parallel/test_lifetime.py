@@ -24,6 +24,7 @@ from tests.server.tiny_model import write_tiny_model
 from toolkit import LLM, SamplingParams, live
 from toolkit.errors import EngineClosed, InvalidConfig, WorkerFailed
 from toolkit.models import decoder_spec, read_config
+from toolkit.runtime.tensor_parallel import start
 from toolkit.runtime.tensor_parallel.orders import Begin
 from toolkit.runtime.tensor_parallel.workers import Workers
 from toolkit.server import serve
@@ -207,7 +208,7 @@ def test_a_start_that_fails_tells_what_the_process_wrote(folder: Path, tmp_path:
     workers = Workers(2, device)
     workers.start([begin])
     with pytest.raises(WorkerFailed, match=r"(?s)ended with code 1.*Traceback.*no weights in") as e:
-        workers.hear()
+        workers.hear(60)
     assert "Traceback" not in e.value.summary
     workers.close()
     assert workers_of() == []
@@ -220,6 +221,65 @@ def test_a_process_that_cannot_be_started_is_told_of(folder: Path, monkeypatch: 
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(WorkerFailed, match="ended with code 1"):
         load(folder, tensor_parallel=2)
+
+
+def test_a_process_that_hangs_at_its_start_is_given_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sleeper = tmp_path / "python"
+    sleeper.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/number\nexec sleep 600\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    monkeypatch.setattr(start, "_LATE_S", 1.0)
+    monkeypatch.setattr(start, "_LATE_TIMES", 0)
+    num_threads = torch.get_num_threads()
+    with pytest.raises(WorkerFailed, match=r"process \d+ was not ready after 1 s; .*make a new"):
+        load(folder, tensor_parallel=2)
+    number = (tmp_path / "number").read_text().strip()
+    assert not Path(f"/proc/{number}").exists()
+    assert torch.get_num_threads() == num_threads
+
+
+FORK = """
+import gc, os, signal, sys
+from pathlib import Path
+from tests.runtime.tensor_parallel.processes import load
+from toolkit import SamplingParams
+from toolkit.errors import EngineError
+llm = load(Path(sys.argv[1]), tensor_parallel=2)
+params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+def tokens():
+    return llm.generate([5, 6, 7], params, progress=False)[0].outputs[0].token_ids
+before = tokens()
+for what in ("close", "collect", "leave", "end"):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # which ends one that hangs
+        try:
+            llm.engine.runner.decoder.logits(None)
+        except EngineError as error:
+            assert "make a new LLM here" in str(error), error
+        if what == "close":
+            llm.close()
+        elif what == "collect":
+            del llm
+            gc.collect()
+        elif what == "leave":
+            sys.exit(0)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, (what, status)
+    assert tokens() == before, what
+llm.close()
+print("well")
+"""
+
+
+def test_a_fork_leaves_the_processes_to_the_one_that_started_them(folder: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(folder)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "well\n", done.stderr[-2000:]
 
 
 def test_a_request_over_http_is_told_in_openais_words(tmp_path: Path):

@@ -6,7 +6,10 @@ this process is not disturbed.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -52,6 +55,7 @@ class Collectives:
         self.rank, self.size, self.device = rank, size, device
         self.patience_s = patience_s
         self._backend: Any = None
+        _LIVING.add(self)
 
     def join(self, path: str) -> None:
         """Meet the others in a file that does not exist yet; return when all are there."""
@@ -113,6 +117,11 @@ class Collectives:
         """Let go of the group."""
         self._backend = None
 
+    def abandon(self) -> None:
+        """Keep the group for ever, in a fork, which has none of the threads that its end awaits."""
+        if self._backend is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._backend))
+
     def _complete(self, operation: Callable[..., Any], *arguments: object) -> None:
         """Do something together with the others, and wait for it."""
         try:
@@ -137,3 +146,15 @@ class Collectives:
             if work.is_completed():
                 return True
         return False
+
+
+_LIVING: weakref.WeakSet[Collectives] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for each in list(_LIVING):
+        each.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

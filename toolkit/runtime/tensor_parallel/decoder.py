@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from hashlib import blake2b
 
 import torch
@@ -33,15 +34,18 @@ class ShardedDecoder:
     Args:
         own: This process's part, filled.
         workers: The others, which load theirs.
-        num_threads: What this process computes with again when they have ended.
+        end: What ends them, and whatever else was begun for them; from now on this has it.
+        patience_s: How long to wait until they are ready.
 
     Raises:
-        WorkerFailed: another process ended before it was ready.
+        WorkerFailed: another process ended before it was ready, or was not ready in time.
     """
 
     divided_points = DIVIDED_POINTS
 
-    def __init__(self, own: Decoder, workers: Workers, num_threads: int) -> None:
+    def __init__(
+        self, own: Decoder, workers: Workers, end: ExitStack, *, patience_s: float
+    ) -> None:
         self._own = own
         self._workers = workers
         self.spec: DecoderSpec = own.spec
@@ -49,15 +53,15 @@ class ShardedDecoder:
         self.size = workers.size
         # What ``logits`` reads of the last forward pass, which the others have as well.
         self._last: weakref.ref[Tensor] | None = None
-        workers.hear()  # that they have loaded
+        workers.hear(patience_s)  # that they have loaded
         with workers.together(Join(workers.meeting_place)):
             workers.collectives.join(workers.meeting_place)
             fingerprints = [fingerprint(own)]
-        fingerprints += workers.hear()
+        fingerprints += workers.hear(patience_s)
         workers.forget_meeting()
         self._fingerprint = blake2b("".join(fingerprints).encode(), digest_size=8).hexdigest()
         # By ``close``, or by whoever drops it without: its processes go with it.
-        self._end = weakref.finalize(self, _end, workers, num_threads)
+        self._end = weakref.finalize(self, end.pop_all().close)
         self._end.atexit = False
 
     @property
@@ -142,8 +146,3 @@ class ShardedDecoder:
     def close(self) -> None:
         """End the other processes; idempotent."""
         self._end()
-
-
-def _end(workers: Workers, num_threads: int) -> None:
-    workers.close()
-    torch.set_num_threads(num_threads)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +19,15 @@ from toolkit.models.weights import read_decoder
 from toolkit.runtime.tensor_parallel.collectives import has_backend
 from toolkit.runtime.tensor_parallel.decoder import ShardedDecoder
 from toolkit.runtime.tensor_parallel.orders import Begin
+from toolkit.runtime.tensor_parallel.shares import share_threads
 from toolkit.runtime.tensor_parallel.workers import Workers
 
 __all__ = ["Part", "part_of", "refuse_sharding", "start_sharded"]
+
+# The others may take so much longer to load their parts than this process, and so many times as
+# long: beside it they load torch first, and all read from one disk.
+_LATE_S = 120.0
+_LATE_TIMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +100,18 @@ def _started(
     source: ModelSource, size: int, spec: DecoderSpec, *, progress: bool
 ) -> ShardedDecoder:
     family, folder = find_family(source.config), resolve_files(source.model, source.revision)
-    num_threads = torch.get_num_threads()
     devices = [source.device] * size
-    share: int | None = max(1, num_threads // size)
-    if source.device.type == "cuda":
-        first = source.device.index or 0
-        devices = [torch.device("cuda", first + rank) for rank in range(size)]
-        share = None
-    workers = Workers(size, devices[0])
-    try:
+    share: int | None = None
+    with ExitStack() as end:  # in the reverse order
+        if source.device.type == "cuda":
+            first = source.device.index or 0
+            devices = [torch.device("cuda", first + rank) for rank in range(size)]
+        else:
+            share, release = share_threads(size)
+            end.callback(release)
+        workers = Workers(size, devices[0])
+        end.callback(workers.close)
+        started = time.monotonic()
         workers.start(
             [
                 Begin(
@@ -117,8 +128,6 @@ def _started(
                 for rank in range(1, size)
             ]
         )
-        if share is not None:
-            torch.set_num_threads(share)
         own = read_decoder(
             spec,
             family,
@@ -129,11 +138,8 @@ def _started(
             shard=Shard(0, size, workers.collectives.sum),
             progress=progress,
         )
-        return ShardedDecoder(own, workers, num_threads)
-    except BaseException:
-        workers.close()
-        torch.set_num_threads(num_threads)
-        raise
+        patience_s = _LATE_S + _LATE_TIMES * (time.monotonic() - started)
+        return ShardedDecoder(own, workers, end, patience_s=patience_s)
 
 
 def _own_spec(source: ModelSource, size: int, max_model_len: int | None = None) -> DecoderSpec:

@@ -1,4 +1,4 @@
-"""``python -m toolkit.runtime.tensor_parallel.worker``: one of the other processes of a model.
+"""One of the other processes of a model; ``command.python_command`` says how it is started.
 
 It holds a part of the weights and of the KV cache, does what the first process tells it, and ends
 with it at the latest: standard input is a pipe that the first one holds open, whatever it does, and
@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from functools import singledispatchmethod
 
 import torch
@@ -131,17 +132,17 @@ class Worker:
 
 
 def main() -> None:
-    """Work for the process that started this one; its arguments say where."""
+    """Work for the process that started this one, to this one's end; the arguments say where."""
     channel_number, parent_id = map(int, sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(parent_id)
     threading.Thread(target=_end_with_input, daemon=True).start()
     channel = Channel(socket.socket(fileno=channel_number))
-    try:
-        begin = channel.receive()
-    except EOFError:
-        return
-    Worker(channel, begin).run()
+    with suppress(EOFError):  # it has ended
+        Worker(channel, channel.receive()).run()
+    # Not through the interpreter's end, which waits for what gloo and OpenMP still hold.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with(parent_id: int) -> None:
@@ -157,11 +158,4 @@ def _end_with_input() -> None:
     """End at once, in whatever long call this process is, when the parent is gone or says so."""
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
-    # Not through the interpreter's end, which waits for what gloo and OpenMP still hold.
-    sys.stderr.flush()
     os._exit(0)

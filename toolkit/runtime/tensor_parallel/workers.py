@@ -11,9 +11,9 @@ import selectors
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ from toolkit.errors import EngineClosed, EngineError, WorkerFailed
 from toolkit.interrupts import interrupts_held
 from toolkit.runtime.tensor_parallel.channel import Channel
 from toolkit.runtime.tensor_parallel.collectives import Collectives, Parted
+from toolkit.runtime.tensor_parallel.command import python_command
 from toolkit.runtime.tensor_parallel.orders import Begin, DropCaches
 
 __all__ = ["Workers"]
@@ -73,6 +74,7 @@ class Workers:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
+        self._process_id = os.getpid()
         self.collectives = Collectives(0, size, device=device, patience_s=_PATIENCE_S)
         self._workers: list[_Worker] = []
         self._lost: WorkerFailed | None = None  # why, once it is so
@@ -82,7 +84,7 @@ class Workers:
         self.using = threading.RLock()  # held for an order and what is computed together
         self._changed = threading.Condition()
         self._folder = tempfile.mkdtemp(prefix="toolkit-")
-        self._clean = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._clean = weakref.finalize(self, _remove, self._folder, self._process_id)
         self._thread: threading.Thread | None = None
 
     # ---- start
@@ -95,17 +97,22 @@ class Workers:
         )
         self._thread.start()
 
-    def hear(self) -> list[Any]:
+    def hear(self, patience_s: float) -> list[Any]:
         """Return the next thing that each process says, once all have said something.
 
         Raises:
-            WorkerFailed: one has ended; its last words are in the message.
+            WorkerFailed: one has ended, and its last words are in the message; or one has said
+                nothing for so long.
         """
+        deadline = time.monotonic() + patience_s
         with self._changed:
             while True:
                 self.require_all()
                 if len(self._workers) == self.size - 1 and all(w.told for w in self._workers):
                     return [worker.told.popleft() for worker in self._workers]
+                if time.monotonic() > deadline:
+                    silent = [w.process.pid for w in self._workers if not w.told]
+                    self._lose(f"process {silent[0]} was not ready after {patience_s:.0f} s")
                 self._changed.wait(0.5)  # not for ever: an interrupt is heard between two waits
 
     @property
@@ -129,7 +136,9 @@ class Workers:
         Raises:
             WorkerFailed: a process has ended or hangs, now or earlier.
             EngineClosed: they were ended by ``close``.
+            EngineError: they belong to the process that this one was forked from.
         """
+        self._require_own()  # before the lock, which a thread over there may have held
         with interrupts_held(), self.using:
             self.require_all()
             try:
@@ -144,6 +153,13 @@ class Workers:
             raise self.failure
         if self._is_closed:
             raise EngineClosed("this LLM was closed, and its processes ended; build a new one")
+
+    def _require_own(self) -> None:
+        if os.getpid() != self._process_id:
+            raise EngineError(
+                f"this LLM's processes belong to process {self._process_id}, from which this one "
+                "was forked: make a new LLM here"
+            )
 
     @property
     def failure(self) -> WorkerFailed | None:
@@ -213,13 +229,7 @@ class Workers:
             undo.callback(own_end.close)
             log = undo.enter_context(tempfile.TemporaryFile())
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "toolkit.runtime.tensor_parallel.worker",
-                    str(its_end.fileno()),
-                    str(os.getpid()),
-                ],
+                python_command([str(its_end.fileno()), str(os.getpid())]),
                 stdin=subprocess.PIPE,  # whose end is the end of this process
                 stdout=log,
                 stderr=log,
@@ -261,7 +271,9 @@ class Workers:
     # ---- end
 
     def close(self) -> None:
-        """End the processes; idempotent, from any thread."""
+        """End the processes; idempotent, from any thread; nothing happens in a fork of this one."""
+        if os.getpid() != self._process_id:
+            return
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -271,3 +283,9 @@ class Workers:
             self._thread.join()
         self.collectives.leave()
         self._clean()
+
+
+def _remove(folder: str, process_id: int) -> None:
+    """Remove a folder, unless it is that of the process that this one was forked from."""
+    if os.getpid() == process_id:
+        shutil.rmtree(folder, ignore_errors=True)
