@@ -73,7 +73,6 @@ class ModelRunner:
     ) -> None:
         block_size = storage.layout.block_size
         max_blocks = -(-max_model_len // block_size)
-        self.decoder = decoder
         self.storage = storage
         self.sampler = sampler
         self.hooks = ActiveHooks(decoder, token_text)
@@ -93,7 +92,7 @@ class ModelRunner:
                 device=decoder.device,
             )
             self.graphs = DecodeGraphs(
-                self._forward, lambda: decoder.is_untouched, buffers=buffers, capture=capture
+                self._forward, self._is_untouched, buffers=buffers, capture=capture
             )
         self._whole = WholeSteps(
             decoder,
@@ -179,6 +178,21 @@ class ModelRunner:
         if plan.foreseen or self.ahead.is_flying:
             return self.ahead.run(plan, started)
         return self._whole.run(plan, started)
+
+    @property
+    def decoder(self) -> Decoder | TransformersDecoder | ShardedDecoder:
+        """The model; another one of its shape may take its place between two steps."""
+        return self._whole.decoder
+
+    @decoder.setter
+    def decoder(self, decoder: Decoder | TransformersDecoder | ShardedDecoder) -> None:
+        self._whole.decoder = decoder
+        self.ahead.forget()
+        if self.graphs is not None:
+            self.graphs.clear()
+
+    def _is_untouched(self) -> bool:
+        return isinstance(self.decoder, Decoder) and self.decoder.is_untouched
 
     def _forward(self, batch: FlatBatch) -> Tensor:
         """Return the logits of a batch's samples."""
@@ -311,6 +325,6 @@ class ModelRunner:
         self.hooks.clear()
         self.storage.free()
         self.sampler.close()
-        del self.decoder, self._whole, self.ahead
+        del self._whole, self.ahead
         if self._on_close is not None:
             self._on_close()

@@ -47,7 +47,7 @@ class WholeSteps:
     """The steps of one model that are computed one at a time.
 
     Args:
-        decoder: The model.
+        decoder: The model; another one may take its place between two steps.
         storage: Its keys and values.
         rows: The block tables of those that run.
         sampler: Chooses tokens.
@@ -69,7 +69,7 @@ class WholeSteps:
         graphs: DecodeGraphs | None,
         requests: Mapping[str, Request],
     ) -> None:
-        self._decoder = decoder
+        self.decoder = decoder
         self._storage = storage
         self._rows = rows
         self._sampler = sampler
@@ -77,7 +77,7 @@ class WholeSteps:
         self._pooler = pooler
         self._graphs = graphs
         self._requests = requests
-        self._scorer = PromptScorer(decoder.logits, sampler)
+        self._scorer = PromptScorer(lambda hidden: self.decoder.logits(hidden), sampler)
 
     def scores_prompts_of(self, requests: Iterable[Request]) -> bool:
         """Whether a prompt of these requests is still to be scored."""
@@ -149,7 +149,7 @@ class WholeSteps:
             prompt_scores = self._scorer.score(plan, self._requests, hidden)
             hidden = hidden[wanted]
         else:
-            hidden = self._decoder(batch, self._storage.layers, rows=wanted)
+            hidden = self.decoder(batch, self._storage.layers, rows=wanted)
         embeddings: dict[str, bytes] = {}
         errors: dict[str, BaseException] = {}
         if pooled is not None:
@@ -183,15 +183,15 @@ class WholeSteps:
         layers = self._storage.layers
         hidden: Tensor
         if hooks is None:
-            hidden = self._decoder(batch, layers)
+            hidden = self.decoder(batch, layers)
         else:
             probs: dict[str, Any] = {"attn_probs": hooks.attn_probs, "probs_rows": hooks.probs_rows}
-            hidden = self._decoder(batch, layers, hooks.tap, **probs)
-            hooks.score_prompts(hidden, self._decoder.logits)
+            hidden = self.decoder(batch, layers, hooks.tap, **probs)
+            hooks.score_prompts(hidden, self.decoder.logits)
         return hidden
 
     def _logits(self, hidden: Tensor, hooks: HookedStep | None) -> Tensor:
-        return self._decoder.logits(hidden, None if hooks is None else hooks.tap)
+        return self.decoder.logits(hidden, None if hooks is None else hooks.tap)
 
 
 def _sampled(output: SamplerOutput, index: int) -> SampledToken:
