@@ -35,6 +35,14 @@ def test_a_policy_that_lets_long_prompts_starve_is_found() -> None:
     assert check.policy == "newest_first"
 
 
+def test_short_prompts_first_let_long_ones_starve_unless_these_grow_old() -> None:
+    def short_but_patient(request: Any, view: Any) -> float:
+        return request.num_prompt_tokens - 200 * (view.now_s - request.arrival_s)
+
+    assert verdicts(check_policy("shortest-first"))["longest wait"] in (LOOK, BAD)
+    assert verdicts(check_policy(short_but_patient))["longest wait"] == FINE
+
+
 def test_a_policy_that_keeps_others_waiting_is_found() -> None:
     class FewAtATime:
         def admit(self, request: Any, view: Any) -> bool:

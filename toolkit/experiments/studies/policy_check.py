@@ -94,7 +94,7 @@ def check_policy(
     once, and nothing else is measured.
 
     - starvation: the longest wait for a first token, in those of ``fcfs``, where short requests
-      keep coming and a few long ones are among them (90 % of what the machine serves);
+      keep coming, a tenth more than the machine serves, and a few long ones are among them;
     - mean wait: in a long line, which grows where short requests stand behind long ones;
     - idle budget: tokens that a step had room for while somebody waited whom the policy held back;
     - recomputed: tokens computed again after preemptions, where the cache is too small;
@@ -125,7 +125,7 @@ def check_policy(
             seen.append(tried)
             bar.update()
     rows = [
-        _longest_wait(*trials["steady"]),
+        _longest_wait(*trials["overload"]),
         _mean_wait(*trials["line"]),
         _idle(*trials["line"]),
         _recomputed(*trials["tight"]),
@@ -159,7 +159,7 @@ def _longest_wait(tried: Trial, base: Trial) -> Row:
     told = "{:.2g} times that of fcfs, fine up to {:g}"
     words = "some wait long, as overtaken ones do", "somebody starves while others keep coming"
     verdict, what = _graded(value / base.longest_wait_s, _WAIT_RATIO, told, words)
-    return "longest wait", "steady", value, base.longest_wait_s, "s", verdict, what
+    return "longest wait", "overload", value, base.longest_wait_s, "s", verdict, what
 
 
 def _mean_wait(tried: Trial, base: Trial) -> Row:

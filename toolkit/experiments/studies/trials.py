@@ -22,7 +22,9 @@ __all__ = ["LOADS", "Load", "Trial", "first_look", "make_loads", "try_policy"]
 _OVERRULES = "toolkit.engine.policy"
 _SHORT, _LONG = (100, 50), (1_200, 100)  # tokens in and out
 _SHARE_LONG = 0.05
-_STEADY_SHARE = 0.9  # of what the machine serves
+# Of what the machine serves: below it everybody's turn comes, and nobody can starve.
+_OVERLOAD = 1.1
+_NUM_OVERLOAD = 600  # as long a load as it takes to tell who starves from who waits until he is old
 # Few enough that a line forms while some of those who came are served.
 _SEATS = {"max_num_seqs": 16}
 
@@ -36,7 +38,7 @@ class Load:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-LOADS = ("steady", "line", "tight")
+LOADS = ("overload", "line", "tight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +65,17 @@ def first_look(seed: int) -> Load:
 
 
 def make_loads(machine: Machine, seed: int) -> list[Load]:
-    """Return three loads: a steady one below capacity, a long line, and one with a tight cache."""
+    """Return three loads: one above capacity, a long line, and one with a tight cache."""
     generator = np.random.default_rng(seed)
     crowd = _arrivals(generator, 200)
     done = machine.run(crowd, progress=False, **_SEATS).requests
     rate = len(crowd) / float(done["finished_s"].max())
-    gaps_s = generator.exponential(1 / (_STEADY_SHARE * rate), 300)
+    gaps_s = generator.exponential(1 / (_OVERLOAD * rate), _NUM_OVERLOAD)
     longest = max(sum(_LONG), machine.kv_slots // 24)
     num_blocks = -(-2 * longest // 16)
-    steady, line, tight = LOADS
+    overload, line, tight = LOADS
     return [
-        Load(steady, _arrivals(generator, 300, np.cumsum(gaps_s)), _SEATS),
+        Load(overload, _arrivals(generator, _NUM_OVERLOAD, np.cumsum(gaps_s)), _SEATS),
         Load(line, _arrivals(generator, 300), {"max_num_seqs": 32}),
         Load(
             tight,
