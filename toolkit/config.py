@@ -44,7 +44,7 @@ class SchedulerConfig:
 
     ``asynchronous`` lets a plan say what the next step will most likely compute, so that a device
     can start on it before this step's tokens are known (``toolkit.engine.foresight``). It changes
-    no token and no order; a request may hold its next block a step earlier.
+    no token; a request may hold its next block, an empty one, a step earlier.
     """
 
     max_model_len: int

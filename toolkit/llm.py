@@ -159,6 +159,7 @@ class LLM:
             batch_invariant=batch_invariant,
         )
         ops = _ops(kernels, self.device, quantization, batch_invariant)
+        self._kernels = ops.name
         source = open_model(
             path,
             dtype=dtype,
@@ -552,7 +553,8 @@ class LLM:
 
     def __repr__(self) -> str:
         dtype = str(self._plan.layout.dtype).removeprefix("torch.")
-        return f"LLM({self.model_name!r}, {dtype} on {self._where}, {self.engine!r})"
+        where = f"{dtype} on {self._where}, kernels={self._kernels!r}"
+        return f"LLM({self.model_name!r}, {where}, {self.engine!r})"
 
     # ---- inside
 

@@ -2,7 +2,8 @@
 # Measure all that needs a GPU, in one sitting or in several, and print a table at the end.
 #
 #   gpu_session.sh [--dry-run] [STAGE ...]     the stages named, or all that are not done yet
-#   gpu_session.sh --list                      the stages in their order, with the seconds they may take
+#   gpu_session.sh --list                      the stages in their order, the seconds they may take, what they do
+#   gpu_session.sh --help                      this text
 #
 # OUT     folder of the results and logs; kernels/bench/results, or a temporary one for a dry run,
 #         which goes into dry_run in it: a later session is to find nothing of it
@@ -24,6 +25,28 @@ budget=${BUDGET:-1500}
 stages="tests:180 single:100 engine:220 prompts:80 ops:110 ladder:60 invariant:150 large:280 mixed:40
 tuning:140 kernel_tests:120"
 
+about() {
+  case $1 in
+    tests) echo 'the tests that are marked gpu' ;;
+    single) echo 'attention of single tokens' ;;
+    engine) echo 'Qwen3 0.6B offline, beside transformers' ;;
+    prompts) echo 'attention of prompts, beside torch' ;;
+    ops) echo 'all other ops, and the limits of memory and products' ;;
+    ladder) echo 'paged attention from naive to fast' ;;
+    invariant) echo 'the price of batch-invariant mode' ;;
+    large) echo 'Qwen3 8B offline, beside transformers' ;;
+    mixed) echo 'attention of prompts and single tokens in one batch' ;;
+    tuning) echo 'tiles and splits of attention' ;;
+    kernel_tests) echo 'the tests of the ops in Triton' ;;
+  esac
+}
+
+list_stages() {
+  for entry in $stages; do
+    printf '%-12s %4s  %s\n' "${entry%%:*}" "${entry##*:}" "$(about "${entry%%:*}")"
+  done
+}
+
 is_stage() {
   local entry
   for entry in $stages; do [ "${entry%%:*}" != "$1" ] || return 0; done
@@ -35,7 +58,8 @@ names=
 for word in "$@"; do
   case $word in
     --dry-run) dry=--dry-run ;;
-    --list) echo $stages | tr ' :' '\n ' ; exit 0 ;;
+    --list) list_stages; exit 0 ;;
+    --help | -h) sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) is_stage "$word" || { echo "no stage $word; see --list"; exit 2; }
        names="$names $word" ;;
   esac
@@ -122,7 +146,7 @@ for entry in $stages; do
     missed=yes
     continue
   fi
-  echo "== $stage: up to $seconds s"
+  echo "== $stage: $(about "$stage"); up to $seconds s, log in $OUT/logs/$stage.log"
   began=$SECONDS
   timeout -k 10 "$seconds" bash -c "run_stage $stage" > "$OUT/logs/$stage.log" 2>&1 &
   running=$!
@@ -135,6 +159,7 @@ for entry in $stages; do
   running=
   case $code in 0) state=done ;; 124 | 137) state='out of time' ;; *) state="failed with code $code" ;; esac
   [ -z "$stopped" ] || state=interrupted
+  echo "   $state after $((SECONDS - began)) s"
   if [ "$state" != done ]; then
     missed=yes
     tail -n 3 "$OUT/logs/$stage.log"

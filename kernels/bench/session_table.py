@@ -13,6 +13,7 @@ from typing import Any
 
 FOLDER = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
 Line = tuple[str, str, str]  # what was measured, the figure, the part of what is possible
+STAGES = {"qwen3-0.6b": "engine", "qwen3-8b": "large"}  # of an engine's results, by their name
 
 
 def read(name: str) -> dict[str, Any]:
@@ -21,11 +22,17 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def share(result: dict[str, Any], fraction: float, limit: str) -> str:
+    """Say a part of what is possible; nothing of a dry run, where it is always next to 0."""
+    return "" if result.get("is_dry_run") else f"{fraction:.0%} of {limit}"
+
+
 def attention_lines() -> Iterator[Line]:
     """Yield single tokens, prompts and mixed batches."""
-    for row in read("attention_single").get("rows", []):
+    single = read("attention_single")
+    for row in single.get("rows", []):
         size = f"{row['batch']} x {row['context']}, {row['num_heads']} heads"
-        part = f"{row['fraction_of_read_bandwidth']:.0%} of read bandwidth"
+        part = share(single, row["fraction_of_read_bandwidth"], "read bandwidth")
         yield f"single tokens, {size}", f"{row['us']} us", part
     for row in read("attention_prompts").get("rows", []):
         size = f"{row['batch']} x {row['context']}, {row['num_heads']} heads"
@@ -33,26 +40,29 @@ def attention_lines() -> Iterator[Line]:
         yield f"prompts, {size}", f"{row['tflop_per_s']} TFLOP/s", part
     for row in read("attention_mixed").get("rows", []):
         yield "a mixed batch", f"{row['us']} us", f"{row['over_sum_of_parts']} of its parts"
-    for row in read("attention_ladder").get("rungs", []):
+    ladder = read("attention_ladder")
+    for row in ladder.get("rungs", []):
         what = f"ladder: {row['rung']}, {row['batch']} x {row['context']}"
-        yield what, f"{row['us']} us", f"{row['fraction_of_limit']:.0%} of read bandwidth"
+        yield what, f"{row['us']} us", share(ladder, row["fraction_of_limit"], "read bandwidth")
 
 
 def op_lines() -> Iterator[Line]:
     """Yield the measured limits and every op's time."""
     metrics = read("ops").get("metrics", {})
     for name, metric in metrics.items():
-        yield name, str(metric["median"]), ""
+        what, unit = name.rsplit(" ", 1)
+        yield f"ops: {what}", f"{metric['median']} {unit}", ""
 
 
 def engine_lines() -> Iterator[Line]:
     """Yield tokens/s of the engine, and of transformers over the same load."""
     for path in sorted(FOLDER.glob("offline_engine_*.json")):
-        result = read(path.stem)
+        result, name = read(path.stem), path.stem.removeprefix("offline_engine_")
+        stage = STAGES.get(name, name)
         for way, row in result["ways"].items():
-            what = f"{result['model']}, {result['num_requests']} requests, {way}"
+            what = f"{stage}: {result['model']}, {result['num_requests']} requests, {way}"
             part = ""
-            if "host_share" in row:
+            if "host_share" in row and not result["is_dry_run"]:
                 part = f"{row['fraction_of_least_time']:.0%} of limit, host {row['host_share']:.0%}"
             yield what, f"{row['output_tokens_per_s']} tokens/s", part
 

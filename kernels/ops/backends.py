@@ -206,10 +206,10 @@ def _triton_ops(device: torch.device, *, batch_invariant: bool) -> Ops:
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
-        raise ValueError("kernels='triton' needs the package triton, which is not here") from error
+        raise ValueError("the ops in Triton need the package triton, which is not here") from error
     if device.type == "cpu" and not triton.is_interpreted():
         raise ValueError(
-            "kernels='triton' runs on a CPU only under Triton's interpreter; "
-            "set TRITON_INTERPRET=1 before Python starts, or choose another"
+            "on a CPU the ops in Triton run only under Triton's interpreter; "
+            "set TRITON_INTERPRET=1 before Python starts, or choose other kernels"
         )
     return replace(_REFERENCE, name="triton", **triton.bind(batch_invariant=batch_invariant))

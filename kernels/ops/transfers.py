@@ -5,10 +5,21 @@ On a CPU there is nothing to move, and nothing here costs anything.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
-__all__ = ["HostCopy", "staged", "to_device"]
+__all__ = ["HostCopy", "current_device", "staged", "to_device"]
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Let a GPU be this thread's current one, where kernels are launched and graphs captured.
+
+    Tensors of ``cuda:1`` alone do not make it that: Triton's kernels, streams and events go to the
+    current device, which is ``cuda:0`` until somebody says otherwise.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def staged(values: Tensor, device: torch.device) -> Tensor:
@@ -35,7 +46,7 @@ class HostCopy:
             self._values = torch.empty_like(values, device="cpu", pin_memory=True)
             self._values.copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(values.device))
 
     def wait(self) -> Tensor:
         """Return it on the CPU; waits for what was launched before it, and for nothing later."""

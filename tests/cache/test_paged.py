@@ -441,6 +441,17 @@ def test_looking_ahead_is_for_everybody_or_for_nobody():
     cache.check()
 
 
+def test_looking_ahead_evicts_nothing():
+    cache = make_cache(num_blocks=4)
+    cache.close(store(cache, [7, 8, 9, 9]))  # two blocks that a later prompt may reuse
+    request = store(cache, [1, 2])
+    assert cache.look_ahead([Span(request, 2, 5)]) is None
+    assert (cache.pool.num_evicted, cache.pool.num_empty) == (0, 1)
+    assert cache.look_ahead([Span(request, 2, 4)]) is not None
+    assert (cache.pool.num_evicted, cache.pool.num_empty) == (0, 0)
+    cache.check()
+
+
 def test_looking_ahead_copies_nothing():
     cache = make_cache(num_blocks=8, block_size=4)
     source = store(cache, [1, 2, 3])

@@ -26,13 +26,17 @@ def test_list_names_every_experiment() -> None:
     assert result.exit_code == 0
     for name in EXPERIMENTS:
         assert name in result.stdout
+    *_, last = result.stdout.splitlines()
+    assert last.startswith(
+        "prefix_cache_hit_rate: to judge its claims it needs the trace: let TOOL"
+    )
 
 
 def test_run_prints_verdicts_and_keeps_all_that_a_report_needs(tmp_path: Path) -> None:
     command = ["experiment", "run", "toy", "--size", "quick", "--seed", "5"]
     result = runner.invoke(app, [*command, "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "1 of 1 measured claims reproduced; 1 not measured" in result.stdout
+    assert "1 of 1 arithmetic claims reproduced; 1 not measured" in result.stdout
     names = {path.name for path in (tmp_path / "toy").iterdir()}
     assert names == {"experiment.json", "curve.csv", "figure.png", "figure.pdf"}
     assert Result.load(tmp_path / "toy").seed == 5

@@ -326,6 +326,17 @@ def test_listening_to_everything_changes_nothing(world: World):
 # ---- observers
 
 
+@pytest.mark.parametrize("kind", [Event, events.RequestEvent])
+def test_what_nobody_ever_hears_of_is_refused(kind: type[Event]):
+    engine = make_engine()
+    with pytest.raises(TypeError, match=f"just a {kind.__name__}: give the kinds .* Finished"):
+        engine.on(kind, print)
+    engine.add([1], params(3))
+    with pytest.raises(TypeError, match="give the kinds"):
+        engine.run_until(kind)
+    assert not engine.events.wants(kind)
+
+
 def test_an_observer_that_raises_is_detached_with_one_warning(caplog: pytest.LogCaptureFixture):
     engine = make_engine()
     calls: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.builders import LedgerRunner, expected_output, make_engine, params
 from toolkit.engine import Engine
-from toolkit.engine.events import Preempted
+from toolkit.engine.events import BlockEvicted, Preempted
 from toolkit.engine.plan import UNKNOWN_TOKEN, ScheduledChunk
 
 
@@ -110,6 +110,29 @@ def test_where_blocks_do_not_suffice_nothing_is_foreseen():
     assert foreseen(engine) == []
     engine.run_until_idle()
     assert first.output_token_ids == expected_output([1, 2, 3], 9)
+
+
+def test_no_cached_prefix_is_evicted_for_a_step_that_never_comes():
+    """A stop token ends the answer just where the next block would have begun."""
+    seen = []
+    for asynchronous in (False, True):
+        engine = make_engine(
+            asynchronous=asynchronous, num_blocks=6, block_size=4, max_model_len=24
+        )
+        evicted: list[BlockEvicted] = []
+        engine.on(BlockEvicted, evicted.append)
+        prefix = list(range(20, 37))
+        engine.add(prefix, params(1))
+        engine.run_until_idle()
+        # Two blocks are empty now and four keep the prefix; the answer ends as it fills the two.
+        prompt = [1, 2, 3, 4, 5, 6]
+        request = engine.add(prompt, params(9, stop_token_ids=[expected_output(prompt, 3)[-1]]))
+        engine.run_until_idle()
+        assert request.num_output_tokens == 3
+        again = engine.add(prefix, params(1))
+        engine.run_until_idle()
+        seen.append((len(evicted), again.num_cached_tokens, engine.step_number))
+    assert seen[0] == seen[1]
 
 
 def test_a_policy_that_gives_out_tokens_is_not_foreseen_while_somebody_waits():

@@ -34,7 +34,13 @@ def test_a_line_is_the_geometric_mean_over_seeds() -> None:
     row = table[(table["policy"] == "mine") & (table["rate"] == 8.0)].iloc[0]
     assert row["ttft_s_p99"] == pytest.approx(0.5 * middle / 2)
     assert row["num"] == 5
-    assert 0 < row["low"] < row["ttft_s_p99"] < row["high"]
+
+
+def test_a_band_stays_within_what_was_measured() -> None:
+    rows = [{"policy": "fcfs", "rate": 1.0, "a_p50": value} for value in (0.3, 0.31, 9.0, 9.5)]
+    (row,) = curve_table(pd.DataFrame(rows), "a_p50").to_dict("records")
+    assert (row["low"], row["high"]) == (0.3, 9.5)
+    assert 0.3 < row["a_p50"] < 9.5
 
 
 def test_one_seed_has_no_band_and_what_is_missing_is_left_out() -> None:
@@ -65,6 +71,12 @@ def test_a_knee_does_not_depend_on_units(values: list[float], factor: float) -> 
     assert knee(rates, rounded) == knee(rates, rounded * 2.0 ** round(np.log2(factor)))
 
 
+def test_what_rises_gently_has_no_knee() -> None:
+    bent = np.array([0.0, 0.01, 0.02, 0.1, 0.9])
+    assert knee(range(5), 1 + bent) is None
+    assert knee(range(5), 1 + 2 * bent) == 3
+
+
 def test_what_falls_or_is_too_short_has_no_knee() -> None:
     assert knee([1, 2, 3], [3.0, 2.0, 1.0]) is None
     assert knee([1, 2], [1.0, 9.0]) is None
@@ -79,7 +91,7 @@ def test_the_picture_has_a_line_and_a_band_per_policy_and_carries_its_data() -> 
     assert axes.get_ylabel() == "P99 time to first token (s)"
     assert len(axes.collections) == 2  # bands
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["fcfs", "mine", "knee"]
+    assert labels == ["fcfs", "mine", "knee: turns up"]
     assert set(fig.data.columns) == {
         "policy",
         "rate",

@@ -30,7 +30,7 @@ def test_a_page_holds_figure_verdicts_tables_and_the_command(folder: Path) -> No
     assert path == folder / "report.html"
     assert "toolkit experiment run toy --size quick --seed 4" in page
     assert page.count("data:image/png;base64,") == 1
-    assert "1 of 1 measured claims reproduced; 1 not measured" in page
+    assert "1 of 1 arithmetic claims reproduced; 1 not measured" in page
     assert "curve.csv</code>, 100 rows, the first 60 of them" in page
     assert "0.3333" in page
     assert "python" in page

@@ -127,4 +127,4 @@ def test_without_the_package_triton_says_so():
     )
     name, refusal = run(code).splitlines()
     assert name == "reference"
-    assert "needs the package triton" in refusal
+    assert "need the package triton" in refusal

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,9 +47,18 @@ def journal_of(folder: Path) -> list[list[str]]:
 
 
 def test_stages_fit_a_sitting_of_25_minutes(tmp_path: Path):
-    stages = dict(line.split() for line in session(tmp_path, "--list").stdout.splitlines())
-    assert list(stages)[:2] == ["tests", "single"]
-    assert sum(map(int, stages.values())) < 25 * 60
+    lines = [line.split(maxsplit=2) for line in session(tmp_path, "--list").stdout.splitlines()]
+    assert [stage for stage, _, _ in lines][:2] == ["tests", "single"]
+    assert sum(int(seconds) for _, seconds, _ in lines) < 25 * 60
+    assert all(about for _, _, about in lines)
+
+
+def test_help_is_the_text_at_the_top(tmp_path: Path):
+    done = session(tmp_path, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Measure all that needs a GPU")
+    assert "BUDGET" in done.stdout
+    assert "set -u" not in done.stdout
 
 
 @pytest.mark.parametrize("word", ["singel", ".*", "single:100 engine", "--dryrun", ""])
@@ -78,7 +89,8 @@ def test_a_dry_run_leaves_everything_to_be_done(tmp_path: Path):
         done = session(tmp_path, *dry, PYTHON=python)
         assert done.returncode == 0
         assert "done before" not in done.stdout
-    assert journal_of(tmp_path) == journal_of(tmp_path / "dry_run")
+    real, dry_run = ([row[:2] for row in journal_of(f)] for f in (tmp_path, tmp_path / "dry_run"))
+    assert real == dry_run
 
 
 def test_a_stage_that_fails_is_in_the_exit_code_and_the_others_run(tmp_path: Path):
@@ -116,16 +128,22 @@ def test_a_dry_run_ends_its_stages_and_prints_a_table(tmp_path: Path):
     """One stage of each script; the others call the same ones with other words."""
     stages = ("tests", "single", "engine", "ladder", "tuning")
     done = session(tmp_path, "--dry-run", *stages)
-    logs = {
-        path.stem: path.read_text()[-1500:] for path in (tmp_path / "dry_run" / "logs").iterdir()
-    }
+    out = tmp_path / "dry_run"
+    logs = {path.stem: path.read_text()[-1500:] for path in (out / "logs").iterdir()}
     assert done.returncode == 0, done.stdout
-    journal = journal_of(tmp_path / "dry_run")
+    journal = journal_of(out)
     assert [stage for stage, _, _ in journal] == ["tests", "single", "engine", "ladder", "tuning"]
     for stage, state, _ in journal:
         assert state == "done", logs[stage]
-    for words in ("single tokens, 2 x 40", "ladder: naive", "tiny, 3 requests, transformers"):
+    for words in (
+        "single tokens, 2 x 40",
+        "ladder: naive",
+        "engine: tiny, 3 requests, transformers",
+    ):
         assert words in done.stdout
+    assert "tests: the tests that are marked gpu; up to" in done.stdout
+    assert "   done after" in done.stdout
+    assert "%" not in done.stdout, "parts of what is possible mean nothing here"
     assert "figures say nothing" in done.stdout
 
 
@@ -140,3 +158,32 @@ def test_what_is_done_is_not_done_again_and_a_spent_budget_ends_with_the_table(t
     assert done.stdout.count("done before") == len(stages) - 1
     assert "== ops: no time left" in done.stdout
     assert "stage ops" in done.stdout
+
+
+def test_the_table_says_of_every_figure_its_stage_its_unit_and_its_part(tmp_path: Path):
+    rung = {"rung": "naive", "batch": 1, "context": 8, "us": 2.0, "fraction_of_limit": 0.25}
+    way = {"output_tokens_per_s": 9.0, "fraction_of_least_time": 0.5, "host_share": 0.1}
+    metrics = {"silu_mul 1 x 8 triton us": {"median": 3.0}, "read limit GB/s": {"median": 7.0}}
+    ways = {"model": "qwen3-8b", "num_requests": 2, "ways": {"toolkit": way}, "is_dry_run": False}
+    results = {
+        "attention_ladder": {"is_dry_run": False, "rungs": [rung]},
+        "offline_engine_qwen3-8b": ways,
+        "offline_engine_invariant": ways,
+        "ops": {"metrics": metrics},
+    }
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    table = subprocess.run(
+        [sys.executable, SCRIPT.with_name("session_table.py")],
+        env={**os.environ, "OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [re.split(r"  +", line) for line in table.stdout.splitlines()] == [
+        ["ladder: naive, 1 x 8", "2.0 us", "25% of read bandwidth"],
+        ["ops: silu_mul 1 x 8 triton", "3.0 us"],
+        ["ops: read limit", "7.0 GB/s"],
+        ["invariant: qwen3-8b, 2 requests, toolkit", "9.0 tokens/s", "50% of limit, host 10%"],
+        ["large: qwen3-8b, 2 requests, toolkit", "9.0 tokens/s", "50% of limit, host 10%"],
+    ]

@@ -75,7 +75,7 @@ def test_a_tensor_of_the_wrong_shape_is_refused_though_a_part_would_fit(tmp_path
         ({}, 4, r"6 attention heads.*choose 1 or 2$"),
         ({"num_key_value_heads": 3}, 2, r"3 key and value heads"),
         ({"intermediate_size": 55}, 2, r"width 55.*leave it at 1"),
-        ({"intermediate_size": 54, "num_key_value_heads": 1}, 4, r"choose 1 or 2, 3, 6$"),
+        ({"intermediate_size": 54, "num_key_value_heads": 1}, 4, r"choose 1, 2, 3 or 6$"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_with_what_can(changes: dict, size: int, why: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.models.checkpoints import FAMILIES, write_checkpoint
 from tests.runtime.pairs import engine_like
 from toolkit import LLM, SamplingParams
 from toolkit.engine import Engine
+from toolkit.errors import InvalidConfig
 from toolkit.runtime.cuda_graphs import CudaCapture, EagerReplay
 from toolkit.runtime.decode_buffers import DecodeBuffers, bucket_sizes
 from toolkit.runtime.rows import SingleTokens
@@ -84,14 +86,81 @@ def test_padded_steps_give_the_same_tokens(tiny: LLM, count: int, asynchronous: 
     assert generated(padded, count) == generated(plain, count)
 
 
-def test_steps_that_cannot_be_captured_are_launched_kernel_by_kernel(tiny: LLM, caplog):
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_steps_that_cannot_be_captured_are_launched_kernel_by_kernel(
+    tiny: LLM, caplog, asynchronous: bool
+):
     def refusing(call):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    engine = engine_like(tiny, asynchronous=False, capture=refusing)
+    engine = engine_like(tiny, asynchronous=asynchronous, capture=refusing)
     assert generated(engine, 3) == generated(engine_like(tiny, asynchronous=False), 3)
     assert len(caplog.records) == 1, "one warning, not one a step"
     assert "not permitted" in caplog.text
+    assert set(engine.record.steps.slow_path) == {"graph_miss"}
+    assert engine.runner.graphs.captured == ()  # type: ignore[attr-defined]
+
+
+class Tight:
+    """Captures where there is memory, and counts how often it is asked to."""
+
+    def __init__(self) -> None:
+        self.has_memory = False
+        self.num_tries = 0
+
+    def __call__(self, call: Any) -> EagerReplay:
+        self.num_tries += 1
+        if not self.has_memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return EagerReplay(call)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_graph_that_finds_no_memory_is_tried_again_later(tiny: LLM, caplog, asynchronous: bool):
+    capture = Tight()
+    engine = engine_like(tiny, asynchronous=asynchronous, capture=capture)
+    graphs = engine.runner.graphs  # type: ignore[attr-defined]
+    plain = engine_like(tiny, asynchronous=False)
+    for turn in range(2):
+        assert generated(engine, 1, max_tokens=60) == generated(plain, 1, max_tokens=60)
+        assert (capture.num_tries, graphs.captured) == (1, ()) if turn == 0 else (2, (1,))
+        capture.has_memory = True
+    missed = engine.record.steps.slow_path.tolist()
+    assert missed == ["graph_miss"] * 101 + ["none"] * 19
+    assert len(caplog.records) == 1
+
+
+def test_capturing_all_tries_at_once_what_found_no_memory_before(tiny: LLM):
+    capture = Tight()
+    engine = engine_like(tiny, asynchronous=False, capture=capture, max_num_seqs=2)
+    generated(engine, 1)
+    capture.has_memory = True
+    graphs = engine.runner.graphs  # type: ignore[attr-defined]
+    engine.between_steps(lambda: graphs.capture_all(progress=False))
+    assert graphs.captured == (1, 2)
+
+
+def test_what_fails_without_a_capture_too_fails_as_itself_and_refuses_nothing(tiny: LLM):
+    decoder = tiny.engine.runner.decoder  # type: ignore[attr-defined]
+    engine = engine_like(tiny, asynchronous=False, capture=_computing)
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("a weight is gone")
+
+    handle = decoder.register_forward_pre_hook(fails)
+    try:
+        request = engine.add([1], sampling(0))
+        engine.run_until_idle()
+    finally:
+        handle.remove()
+    assert "a weight is gone" in str(request.error)
+    generated(engine, 1)
+    assert engine.runner.graphs.captured == (1,)  # type: ignore[attr-defined]
+
+
+def _computing(call: Any) -> EagerReplay:
+    call()
+    return EagerReplay(call)
 
 
 def test_buffers_give_the_same_bits(tiny: LLM):
@@ -134,10 +203,16 @@ def test_graphs_are_captured_when_first_used_or_all_at_once(tiny: LLM):
     assert graphs.captured == ()
     first = generated(engine, 3)
     assert graphs.captured == (4,)
-    engine.between_steps(lambda: graphs.capture_all(progress=False))
+    engine.between_steps(partial(engine.runner.capture_graphs, progress=False))  # type: ignore[attr-defined]
     assert graphs.captured == (1, 2, 4, 8, 16)
     engine.reset_prefix_cache()
     assert generated(engine, 3) == first
+
+
+def test_capturing_where_there_are_no_graphs_says_what_they_need(tiny: LLM):
+    engine = engine_like(tiny, asynchronous=False)
+    with pytest.raises(InvalidConfig, match="they need a CUDA device"):
+        engine.between_steps(engine.runner.capture_graphs)  # type: ignore[attr-defined]
 
 
 def test_capturing_all_at_once_disturbs_nobody(tiny: LLM):

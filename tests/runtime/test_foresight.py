@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from tests.runtime.pairs import engine_like
 from toolkit import LLM, BeamSearchParams, SamplingParams
 from toolkit.engine import Engine
 from toolkit.engine.events import Preempted, TokenSampled
+from toolkit.engine.plan import StepPlan
 from toolkit.request import PoolingParams, Request
 from toolkit.runtime import ModelRunner
 from toolkit.runtime.cuda_graphs import EagerReplay
@@ -82,7 +83,44 @@ _WORLDS = st.fixed_dictionaries(
 )
 
 
-def play(llm: LLM, world: dict[str, Any], *, asynchronous: bool) -> tuple[Engine, list[Request]]:
+@dataclass
+class Played:
+    """What became of a world."""
+
+    engine: Engine
+    requests: list[Request] = field(default_factory=list)
+    plans: list[StepPlan] = field(default_factory=list)
+
+    @property
+    def order(self) -> list[Any]:
+        """What each step computed, and whom it let in and sent away."""
+        return [
+            (
+                [
+                    (chunk.request_id, chunk.start, chunk.end, chunk.samples)
+                    for chunk in plan.chunks
+                ],
+                plan.admitted_ids,
+                plan.preempted_ids,
+                plan.limited_by,
+            )
+            for plan in self.plans
+        ]
+
+    @property
+    def costs(self) -> list[Any]:
+        """What each answer cost, and how much of the cache lost its content."""
+        return [
+            [
+                (r.num_cached_tokens, r.num_preemptions)
+                for one in self.requests
+                for r in one.samples
+            ],
+            self.engine.cache.pool.num_evicted,
+        ]
+
+
+def play(llm: LLM, world: dict[str, Any], *, asynchronous: bool) -> Played:
     """Run a world to its end, the same acts before the same steps."""
     engine = engine_like(
         llm,
@@ -94,7 +132,8 @@ def play(llm: LLM, world: dict[str, Any], *, asynchronous: bool) -> tuple[Engine
     )
     rng = random.Random(3)
     tape = [rng.randrange(VOCAB_SIZE) for _ in range(80)]
-    requests: list[Request] = []
+    played = Played(engine)
+    requests = played.requests
     arrivals = sorted(enumerate(world["arrivals"]), key=lambda pair: pair[1]["step"])
     for step in range(MAX_STEPS):
         for index, arrival in arrivals:
@@ -109,9 +148,9 @@ def play(llm: LLM, world: dict[str, Any], *, asynchronous: bool) -> tuple[Engine
             engine.reset_prefix_cache()
         if step > arrivals[-1][1]["step"] and not engine.scheduler.has_work:
             break
-        engine.step()
+        played.plans.append(engine.step().plan)
     assert not engine.scheduler.has_work, "requests are left that never end"
-    return engine, requests
+    return played
 
 
 def _add(engine: Engine, index: int, arrival: dict[str, Any], tape: list[int]) -> Request:
@@ -144,13 +183,17 @@ def outcome(requests: list[Request]) -> list[Any]:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=_WORLDS)
-def test_an_engine_that_looks_ahead_gives_the_same_tokens(tiny: LLM, world: dict[str, Any]):
-    patient, expected = play(tiny, world, asynchronous=False)
-    eager, found = play(tiny, world, asynchronous=True)
-    assert outcome(found) == outcome(expected)
-    for engine in (patient, eager):
-        engine.cache.check()
-        assert engine.cache.pool.num_used == 0
+def test_an_engine_that_looks_ahead_gives_the_same_tokens_in_the_same_steps(
+    tiny: LLM, world: dict[str, Any]
+):
+    patient = play(tiny, world, asynchronous=False)
+    eager = play(tiny, world, asynchronous=True)
+    assert outcome(eager.requests) == outcome(patient.requests)
+    assert eager.order == patient.order
+    assert eager.costs == patient.costs
+    for played in (patient, eager):
+        played.engine.cache.check()
+        assert played.engine.cache.pool.num_used == 0
 
 
 # ---- what is begun early, and what becomes of it

@@ -41,7 +41,7 @@ def test_what_is_drawn_is_what_would_be_sampled(kernels: str):
         logits = normal(len(rows), VOCAB_SIZE, seed=turn, scale=3.0)
         expected = Sampler(VOCAB_SIZE, CPU, ops=ops).sample(logits.clone(), rows)
         sampler = Sampler(VOCAB_SIZE, CPU, ops=ops)
-        assert sampler.draws_blind([row.request for row in rows])
+        assert all(row.request.samples_blind for row in rows)
         token_ids, errors = sampler.draw(logits.clone(), rows).finish()
         assert (token_ids, errors) == (expected.token_ids, {})
 
@@ -76,20 +76,20 @@ def test_a_row_without_a_token_fails_alone_and_as_it_does_when_sampled(kernels: 
         {"structured_outputs": {"choice": ["a"]}},
     ],
 )
-def test_a_request_whose_tokens_are_looked_at_is_not_drawn_blind(kind: dict[str, Any]):
-    sampler = Sampler(VOCAB_SIZE, CPU)
-    plain, other = make_request(), make_request(**kind)
-    assert sampler.draws_blind([plain])
-    assert not sampler.draws_blind([plain, other])
+def test_a_request_whose_tokens_are_looked_at_does_not_sample_blind(kind: dict[str, Any]):
+    assert make_request().samples_blind
+    assert not make_request(**kind).samples_blind
 
 
-def test_explained_requests_are_not_drawn_blind():
+def test_explanations_are_on_where_one_of_the_requests_is_chosen():
     sampler = Sampler(VOCAB_SIZE, CPU)
     plain, watched = make_request(), make_request(tags={"watched": True})
     sampler.explain_if(lambda request: "watched" in request.tags)
-    assert sampler.draws_blind([plain])
-    assert not sampler.draws_blind([plain, watched])
-    assert not Sampler(VOCAB_SIZE, CPU, explains_all=lambda: True).draws_blind([plain])
+    assert not sampler.explained.is_on([plain])
+    assert sampler.explained.is_on([plain, watched])
+    assert Sampler(VOCAB_SIZE, CPU, explains_all=lambda: True).explained.is_on([plain])
+    sampler.explain_if(None)
+    assert not sampler.explained.is_on([plain, watched])
 
 
 def test_drawing_needs_no_value_of_any_tensor():

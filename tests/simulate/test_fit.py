@@ -124,3 +124,11 @@ def test_it_prints_its_coefficients_and_how_far_off_it_is():
     assert "held out" in told
     assert all(name in told for name, *_ in TERMS)
     assert "not validated" in repr(TRUTH)
+    assert "no use" not in told
+
+
+def test_a_fit_that_is_far_off_says_that_it_is_of_no_use_and_small_coefficients_are_told():
+    useless = FittedCost((0.01, 3.5e-9, 0.0, 0.0, 0.0), 100, 1.76, "an example")
+    for told in (repr(useless), useless._repr_html_()):
+        assert "176.0% mean relative error, held out: of no use for predictions" in told
+        assert "3.5e-09" in told

@@ -288,6 +288,10 @@ def test_a_machine_says_where_its_figures_come_from():
     shown = repr(Machine("opt-13b", "A100-40GB"))
     assert "DistServe artifact" in shown
     assert "not validated" in shown
+    alone, shared = (repr(Machine("llama-3-8b", "H100", tensor_parallel=n)) for n in (1, 2))
+    assert "2 ms of host a step" in alone
+    assert "all-reduces" not in alone
+    assert "layers shared by 2, with two all-reduces each" in shared
 
     class Fitted:
         origin, held_out_error = "steps of a run", 0.061

@@ -54,6 +54,17 @@ def test_a_bar_inside_another_vanishes(capsys: pytest.CaptureFixture[str]) -> No
     assert "Whole" in capsys.readouterr().err
 
 
+def test_the_time_that_is_left_is_told_by_all_units_so_far() -> None:
+    with progress_bar(10, "Work", unit="run", progress=True) as bar:
+        bar.start_t -= 40
+        bar.update(0)  # as a bar inside it does, again and again
+        time.sleep(0.15)
+        bar.update()
+        elapsed_s = bar.format_dict["elapsed"]
+        assert "<06:0" in str(bar)
+    assert 40 < elapsed_s < 50
+
+
 def test_a_hidden_bar_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar(1, "Work", unit="load", progress=False) as bar:
         bar.update()

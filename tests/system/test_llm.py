@@ -50,6 +50,11 @@ def test_the_seed_page_is_answered_exactly_within_five_tokens(llm: LLM) -> None:
         assert output.outputs[0].finish_reason == "stop"
 
 
+def test_an_llm_names_the_kernels_that_it_took() -> None:
+    with LLM(kernels="reference") as made:
+        assert "kernels='reference'" in repr(made)
+
+
 @pytest.mark.slow
 def test_nine_in_ten_unseen_sentences_are_translated_exactly(llm: LLM) -> None:
     cases = held_out_conversations(count=500, seed=0)

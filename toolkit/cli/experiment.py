@@ -36,6 +36,10 @@ def list_experiments() -> None:
     for name, module in EXPERIMENTS.items():
         table.add_row(name, module.TITLE, str(len(module.CLAIMS)))
     out.print(table)
+    for name, module in EXPERIMENTS.items():
+        needs = getattr(module, "NEEDS", "")  # most need nothing
+        if needs:
+            out.print(f"{name}: to judge its claims it {needs}", soft_wrap=True)
 
 
 @experiment.command("run")

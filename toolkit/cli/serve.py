@@ -134,16 +134,17 @@ def serve(
         orders = StopOrders()
         orders.take_signals()
         server.log.echo(_to_stderr, calls=access_log)
-        _announce(server)
+        _announce(server, num_processes=tensor_parallel_size)
         grace = f"stopping: running answers get {server.settings.grace_s:g} s; again ends them now"
         orders.obey(server, lambda: out.print(grace, style="dim"))
 
 
-def _announce(server: Any) -> None:
+def _announce(server: Any, *, num_processes: int) -> None:
+    in_parts = f", by {num_processes} processes" if num_processes > 1 else ""
     out.print(
         f"[bold]{escape(server.model_name)}[/] is served at [bold]{escape(server.base_url)}[/]"
         + (f" on unix:{escape(server.address.uds)}" if server.address.uds else "")
-        + "\n"
+        + f"{in_parts}\n"
     )
     write(server.address.curl(server.model_name) + "\n")
     out.print("Ctrl-C stops it.", style="dim")

@@ -132,7 +132,7 @@ Quantization = Annotated[str | None, _engine("int8 or int4.")]
 BatchInvariant = Annotated[
     bool, _engine("The same logits whatever the batch.", "--batch-invariant")
 ]
-Kernels = Annotated[str, _engine("auto, or reference: plain PyTorch.")]
+Kernels = Annotated[str, _engine("auto, reference (plain PyTorch), cpu or triton.")]
 NumThreads = Annotated[int | None, _engine("CPU threads.")]
 TensorParallelSize = Annotated[
     int, _engine("Processes that share the model; on GPUs each takes one.", min=1)

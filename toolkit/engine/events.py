@@ -251,10 +251,16 @@ class EventBus:
         """Call ``listener`` with every event of this kind; return how to stop it.
 
         Raises:
-            TypeError: ``kind`` is not one of this module's classes.
+            TypeError: ``kind`` is not one of this module's classes, or one that only others are
+                made from.
         """
         if not (isinstance(kind, type) and issubclass(kind, Event)):
             raise TypeError(f"give a class of toolkit.engine.events, such as Finished: {kind!r}")
+        if kind in (Event, RequestEvent):
+            raise TypeError(
+                f"nothing that happens is just a {kind.__name__}: give the kinds that you want, "
+                "one by one, such as Finished"
+            )
         # A new list each time: an emit under way goes on with the old one.
         with self._lock:
             self._listeners[kind] = [*self._listeners.get(kind, ()), listener]

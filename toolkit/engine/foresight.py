@@ -9,8 +9,9 @@ behind the step itself.
 Nothing else in the engine knows: the next plan is made when the tokens are known, like any other,
 and the runner uses what it has begun only as far as that plan asks for exactly it. What was in vain
 (the token was a stop token, somebody was preempted, aborted or changed) wrote to positions that no
-request reads before they are computed anew, and is dropped. So order, events, journal and tokens
-are those of an engine that does not look ahead.
+request reads before they are computed anew, and is dropped. So tokens are those of an engine that
+does not look ahead. A request may hold its next block a step earlier than there, an empty one:
+nobody is preempted and no cached prefix evicted for it.
 
 A step in two parts reads the weights twice, so it is all or nothing: where somebody who runs cannot
 be foreseen, nobody is. A request cannot while its activations are shown, nor unless it
@@ -74,8 +75,8 @@ def look_ahead(
 ) -> tuple[ScheduledChunk, ...]:
     """Let each of the requests hold the blocks that it will need; return what still follows.
 
-    They are appended to the blocks of this step's ``chunks``. Nobody is preempted for them: where
-    there are too few, nothing follows.
+    They are appended to the blocks of this step's ``chunks``. Nobody is preempted for them, and
+    nothing evicted: where there are too few empty ones, nothing follows.
     """
     if not following:
         return ()

@@ -9,13 +9,14 @@ import pandas as pd
 
 from toolkit.errors import InvalidConfig
 from toolkit.experiments import figure_style
-from toolkit.experiments.intervals import half_width
 
 __all__ = ["curve_table", "knee", "latency_curves"]
 
 # How far below the straight line between its ends a curve must sag to have a knee, as a share of
 # the rise. A straight line has none.
 _LEAST_SAG = 0.2
+# How many times its lowest value it must come to: what rises gently has no knee.
+_LEAST_RISE = 2.0
 
 _NAMES = {
     "ttft_s": "time to first token",
@@ -36,8 +37,8 @@ def latency_curves(
 ) -> figure_style.DataFigure:
     """Draw a metric (s, log) against offered load, from the table that ``sweep`` returns.
 
-    Lines are geometric means over the seeds, bands their 95 % intervals (Student's t of the
-    logarithms), and a ring marks the knee. The figure's ``.data`` is what ``curve_table`` returns.
+    Lines are geometric means over the seeds, bands reach from the lowest seed to the highest, and a
+    ring marks the knee. The figure's ``.data`` is what ``curve_table`` returns.
 
     Args:
         df: A row per run, with columns rate, seed, ``by`` and the metric's.
@@ -75,14 +76,17 @@ def latency_curves(
             (ring,) = axes.plot(
                 [], [], "o", ms=7, mfc="none", mec=figure_style.PAPER_COLOUR, mew=1.0
             )
-            handles, labels = [*handles, ring], [*labels, "knee"]
+            handles, labels = [*handles, ring], [*labels, "knee: turns up"]
         axes.legend(handles, labels)
     fig.data = table
     return fig
 
 
 def curve_table(df: pd.DataFrame, column: str, *, by: str = "policy") -> pd.DataFrame:
-    """Return a row per line and rate: by, rate, the geometric mean, low, high, num, is_knee."""
+    """Return a row per line and rate: by, rate, the geometric mean, low, high, num, is_knee.
+
+    From ``low`` to ``high`` reach the values of the seeds, ``num`` of them.
+    """
     rows: list[dict[str, Any]] = []
     for name, line in df.groupby(by, sort=False):
         points = [
@@ -99,16 +103,19 @@ def knee(rates: Any, values: Any) -> float | None:
 
     Of the points between its ends, the one farthest below the straight line that joins them, both
     axes scaled to their ranges ("Kneedle", Satopaa et al., ICDCSW 2011, offline and unsmoothed).
+    A curve that does not end at twice its lowest value has none.
 
     >>> knee([1, 2, 3, 4, 5], [1.0, 1.1, 1.3, 2.0, 9.0])
     4.0
     >>> knee([1, 2, 3], [1.0, 2.0, 3.0]) is None
     True
+    >>> knee([1, 2, 3, 4, 5], [9.0, 9.1, 9.3, 10.0, 17.0]) is None
+    True
     """
     x, y = np.asarray(rates, "float64"), np.asarray(values, "float64")
     known = np.isfinite(y)
     x, y = x[known], y[known]
-    if len(x) < 3 or y[-1] <= y[0]:
+    if len(x) < 3 or y[-1] <= y[0] or y[-1] < _LEAST_RISE * y.min():
         return None
     sag = (x - x[0]) / (x[-1] - x[0]) - (y - y[0]) / (y[-1] - y[0])
     lowest = int(sag.argmax())
@@ -116,13 +123,11 @@ def knee(rates: Any, values: Any) -> float | None:
 
 
 def _middle(values: np.ndarray[Any, Any], column: str) -> dict[str, float]:
-    """Return the geometric mean and its interval; the interval of one value is NaN."""
-    logs = np.log(values[np.isfinite(values) & (values > 0)])
-    if not len(logs):
-        return {column: np.nan, "low": np.nan, "high": np.nan, "num": 0}
-    mean, half = float(logs.mean()), half_width(logs)
-    low, high = np.exp(mean - half), np.exp(mean + half)
-    return {column: float(np.exp(mean)), "low": float(low), "high": float(high), "num": len(logs)}
+    """Return the geometric mean, the lowest value and the highest; of one value no ends."""
+    known = values[np.isfinite(values) & (values > 0)]
+    low, high = (known.min(), known.max()) if len(known) > 1 else (np.nan, np.nan)
+    mean = np.exp(np.log(known).mean()) if len(known) else np.nan
+    return {column: float(mean), "low": float(low), "high": float(high), "num": len(known)}
 
 
 def _column(df: pd.DataFrame, metric: str, quantile: float | str, by: str) -> tuple[str, str]:

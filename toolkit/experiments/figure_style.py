@@ -125,8 +125,12 @@ def plain_ticks(axis: Any) -> None:
     num_decades = math.log10(high / low)
     at = next(numbers for most, numbers in _TICKS if num_decades <= most)
     axis.set_major_locator(LogLocator(subs=at, numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1_000 else f"{number:g}"
 
 
 def _settings(width_in: float) -> dict[str, Any]:

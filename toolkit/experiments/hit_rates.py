@@ -74,7 +74,7 @@ def prefix_hit_rates(
     sizes = tuple(num_blocks)
     cells = [(rule, size) for size in sizes for rule in rules]
     found: dict[tuple[str, int | None], float] = {}
-    with progress_bar(len(cells), "Serving", unit="trace", progress=progress) as bar:
+    with progress_bar(len(cells), "Serving", unit="run", progress=progress) as bar:
         for rule, size in cells:
             key = (rules[0] if size is None else rule, size)
             if key not in found:

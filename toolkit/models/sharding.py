@@ -102,7 +102,8 @@ def refuse_indivisible(spec: DecoderSpec, size: int) -> None:
     if obstacle is None:
         return
     fitting = [n for n in range(2, spec.attention.num_heads + 1) if _obstacle(spec, n) is None]
-    advice = f"choose 1 or {', '.join(map(str, fitting))}" if fitting else "leave it at 1"
+    *others, last = map(str, [1, *fitting])
+    advice = f"choose {', '.join(others)} or {last}" if fitting else "leave it at 1"
     raise InvalidConfig(f"tensor_parallel={size}: this model has {obstacle}; {advice}")
 
 

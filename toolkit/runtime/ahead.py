@@ -8,6 +8,7 @@ it takes them in and plans, the device has work.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from toolkit.runtime.whole_steps import WholeSteps
 from toolkit.sampling import Sampler
 
 __all__ = ["StepsAhead"]
+
+logger = logging.getLogger(__name__)
 
 
 class StepsAhead:
@@ -48,6 +51,7 @@ class StepsAhead:
         self._hooks = hooks
         self._requests = requests
         self._flight: Flight | None = None
+        self._has_warned = False
         self.num_begun = 0  # chunks that were launched before they were planned
         self.num_used = 0  # those of them that were planned then
 
@@ -68,32 +72,46 @@ class StepsAhead:
             started: When, on ``time.perf_counter``.
         """
         flight, self._flight = self._flight, None
-        covered = set() if flight is None else self._covered(flight, plan)
+        # Asked once: whoever adds a hooked request or asks for explanations may be another thread.
+        is_watched = self._is_watched(plan)
+        covered: set[str] = set()
+        if flight is not None and not is_watched:
+            covered = flight.covered(plan, self._requests)
         self.num_used += len(covered)
         rest = _without(plan, covered)
         launched, result = None, StepResult(tokens={})
-        if self._is_blind(rest):
+        if rest.chunks and (is_watched or not self._are_blind(rest)):
+            result = self._whole.run(rest, started)
+        else:  # all tokens that the step draws are on the device, where what is foreseen needs them
             if rest.chunks:
                 launched = self._launcher.launch(rest, self._requests)
             if plan.foreseen:
-                self._flight = self._launcher.launch(_foreseen(plan), self._requests)
-                self.num_begun += len(plan.foreseen)
-        else:  # what is foreseen needs its tokens on the device
-            result = self._whole.run(rest, started)
+                self._begin(plan)
         parts = [(flight, covered), (launched, [chunk.request_id for chunk in rest.chunks])]
         landing = [(part, names) for part, names in parts if part is not None and names]
         return _landed(plan, result, landing, started)
 
-    def _covered(self, flight: Flight, plan: StepPlan) -> set[str]:
-        """Return whose chunks are in flight, unless somebody wants to look into them by now."""
-        requests = self._owners(plan)
-        if self._hooks.is_active or self._sampler.explained.is_on(requests):
-            return set()
-        return flight.covered(plan, self._requests)
+    def _begin(self, plan: StepPlan) -> None:
+        """Launch what a plan foresees; where that fails, the step itself is none the worse."""
+        try:
+            self._flight = self._launcher.launch(_foreseen(plan), self._requests)
+        except Exception:
+            if not self._has_warned:
+                message = "could not begin step %d early; steps go on without, and try again:"
+                logger.warning(message, plan.step + 1, exc_info=True)
+            self._has_warned = True
+        else:
+            self.num_begun += len(plan.foreseen)
 
-    def _is_blind(self, plan: StepPlan) -> bool:
+    def _is_watched(self, plan: StepPlan) -> bool:
+        """Whether anybody wants to look into the step, whoever computes what in it."""
+        return self._hooks.is_active or self._sampler.explained.is_on(self._owners(plan))
+
+    def _are_blind(self, plan: StepPlan) -> bool:
+        """Whether the requests themselves let their tokens be drawn without a look."""
         requests = self._owners(plan)
-        return self._whole.shows_nothing_of(requests) and self._sampler.draws_blind(requests)
+        is_drawn_blind = all(request.samples_blind for request in requests)
+        return is_drawn_blind and not self._whole.scores_prompts_of(requests)
 
     def _owners(self, plan: StepPlan) -> list[Request]:
         return [self._requests[chunk.request_id] for chunk in plan.chunks]

@@ -19,11 +19,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from toolkit.engine.plan import StepPlan
+from toolkit.kernels.transfers import current_device
 from toolkit.models import FlatBatch
 from toolkit.runtime.decode_buffers import DecodeBuffers
 from toolkit.runtime.rows import SingleTokens
 
-__all__ = ["Capture", "CudaCapture", "DecodeGraphs", "EagerReplay", "StepGraph"]
+__all__ = ["Capture", "CudaCapture", "DecodeGraphs", "EagerReplay", "StepGraph", "another"]
 
 
 class StepGraph(Protocol):
@@ -35,6 +36,9 @@ class StepGraph(Protocol):
 
 
 logger = logging.getLogger(__name__)
+
+# Steps that ask for a graph which found no memory before it is tried again.
+_STEPS_BETWEEN_TRIES = 100
 
 # Turns a call, which has been made before, into a graph of it.
 Capture: TypeAlias = Callable[[Callable[[], Tensor]], StepGraph]
@@ -55,18 +59,30 @@ class EagerReplay:
 
 
 class CudaCapture:
-    """Captures CUDA graphs that share a memory pool.
+    """Captures CUDA graphs that share a memory pool: for one engine, whose steps never overlap.
 
     Args:
-        device: Where.
+        device: Where; the current device of whoever captures.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
+    def another(self) -> CudaCapture:
+        """Return one with a pool of its own."""
+        return CudaCapture(self._device)
+
     def __call__(self, call: Callable[[], Tensor]) -> StepGraph:
         """Capture a call: run it once more, aside, since what is compiled or tuned comes first."""
+        try:
+            return self._captured(call)
+        except BaseException:
+            # torch takes no pool again whose only graph is gone; graphs that are there keep theirs.
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
+
+    def _captured(self, call: Callable[[], Tensor]) -> _CudaGraph:
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
@@ -88,6 +104,11 @@ class _CudaGraph:
         """Launch the graph."""
         self._graph.replay()
         return self._output
+
+
+def another(capture: Capture | None) -> Capture | None:
+    """Return what captures in the same way for an engine that runs beside the one that has this."""
+    return capture.another() if isinstance(capture, CudaCapture) else capture
 
 
 class DecodeGraphs:
@@ -114,22 +135,32 @@ class DecodeGraphs:
         self._buffers = buffers
         self._capture = capture
         self._graphs: dict[int, StepGraph] = {}
+        self._is_refused = False  # for good
+        self._num_awaited: dict[int, int] = {}  # steps until a bucket without memory is tried again
+        self._has_warned_of_memory = False
 
     @property
     def captured(self) -> tuple[int, ...]:
         """The sizes of the buckets that have been captured."""
         return tuple(sorted(self._graphs))
 
-    def fit(self, plan: StepPlan) -> bool:
-        """Whether there is a graph for a plan: each chunk is a token that the next follows."""
+    def serve(self, plan: StepPlan) -> bool:
+        """Whether there is a graph for a plan, captured now at the latest.
+
+        There is one where each chunk is a token that the next follows, unless somebody has changed
+        the model or CUDA refuses.
+        """
         return (
             plan.num_tokens == len(plan.chunks)
             and all(chunk.samples for chunk in plan.chunks)
             and self._is_untouched()
+            and self._has_graph(self._buffers.size_for(len(plan.chunks)))
         )
 
     def logits(self, tokens: SingleTokens, token_ids: Tensor | None = None) -> Tensor:
-        """Compute a step; return its logits [requests, vocab], good until the next step.
+        """Compute a step that they serve; return its logits [requests, vocab].
+
+        They are good until the next step.
 
         Args:
             tokens: The step.
@@ -138,7 +169,7 @@ class DecodeGraphs:
         count = len(tokens.positions)
         size = self._buffers.size_for(count)
         self._buffers.fill(size, tokens, token_ids)
-        return self._graph(size).replay()[:count]
+        return self._graphs[size].replay()[:count]
 
     @torch.inference_mode()
     def capture_all(self, *, progress: bool = True) -> None:
@@ -147,27 +178,43 @@ class DecodeGraphs:
         The largest takes the memory that the others then share. Only between two steps.
         """
         sizes = sorted(self._buffers.sizes, reverse=True)
-        for size in tqdm(sizes, desc="capturing", unit="graph", disable=not progress):
-            self._buffers.fill(size)
-            self._graph(size)
+        self._num_awaited.clear()
+        with current_device(self._buffers.device):
+            for size in tqdm(sizes, desc="capturing", unit="graph", disable=not progress):
+                self._has_graph(size)
 
     def clear(self) -> None:
         """Give the graphs and their memory back."""
         self._graphs.clear()
 
-    def _graph(self, size: int) -> StepGraph:
-        graph = self._graphs.get(size)
-        if graph is None:
+    def _has_graph(self, size: int) -> bool:
+        """Whether a bucket has a graph; capture it if it has none."""
+        if size not in self._graphs and not self._is_refused and not self._awaits_memory(size):
+            self._buffers.fill(size)  # with what disturbs nobody: capturing runs it
             batch = self._buffers.batch(size)
-            self._graphs[size] = graph = self._captured(lambda: self._forward(batch))
-        return graph
+            graph = self._captured(size, lambda: self._forward(batch))
+            if graph is not None:
+                self._graphs[size] = graph
+        return size in self._graphs
 
-    def _captured(self, call: Callable[[], Tensor]) -> StepGraph:
-        """Capture a call, or let it be called again each time where that cannot be captured."""
+    def _awaits_memory(self, size: int) -> bool:
+        """Whether a bucket found no memory a short while ago; count one step less to wait."""
+        left = self._num_awaited.get(size, 0)
+        self._num_awaited[size] = max(0, left - 1)
+        return left > 0
+
+    def _captured(self, size: int, call: Callable[[], Tensor]) -> StepGraph | None:
+        """Capture a bucket's call; None where that cannot be captured, or not now."""
         try:
             return self._capture(call)
+        except torch.OutOfMemoryError as error:
+            self._num_awaited[size] = _STEPS_BETWEEN_TRIES
+            if not self._has_warned_of_memory:
+                message = "no memory for a graph of %d rows, whose steps go without for a while: %s"
+                logger.warning(message, size, error)
+            self._has_warned_of_memory = True
         except RuntimeError as error:
             call()  # what fails without being captured too fails here, as itself
-            self._capture = EagerReplay
+            self._is_refused = True
             logger.warning("steps are launched kernel by kernel, since no graph of them: %s", error)
-            return EagerReplay(call)
+        return None

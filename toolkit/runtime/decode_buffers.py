@@ -68,7 +68,7 @@ class DecodeBuffers:
         self._block_tables = torch.zeros(max_num_seqs, max_blocks, **options)
         self._query_starts = torch.arange(max_num_seqs + 1, **options)
         self._context_lens = torch.ones(max_num_seqs, **options)
-        self._device = device
+        self.device = device
 
     def size_for(self, count: int) -> int:
         """Return the size of the bucket that holds so many rows."""
@@ -107,7 +107,7 @@ class DecodeBuffers:
         width = tokens.block_tables.shape[1]
         tables = np.zeros((size, width), dtype=np.int32)
         tables[:count], tables[count:, 0] = tokens.block_tables, spare_blocks
-        self._block_tables[:size, :width] = to_device(torch.from_numpy(tables), self._device)
+        self._block_tables[:size, :width] = to_device(torch.from_numpy(tables), self.device)
         if token_ids is None:
             self._write(self._token_ids, np.concatenate((tokens.token_ids, nothing)))
         else:
@@ -115,5 +115,5 @@ class DecodeBuffers:
             self._token_ids[count:size] = 0
 
     def _write(self, buffer: Tensor, values: NDArray[np.generic]) -> None:
-        host = staged(torch.from_numpy(values), self._device)
+        host = staged(torch.from_numpy(values), self.device)
         buffer[: len(values)].copy_(host, non_blocking=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from toolkit.cache.storage import KVStorage
 from toolkit.errors import EngineClosed, InvalidRequest
+from toolkit.kernels.transfers import current_device
 from toolkit.models import FlatBatch
 from toolkit.request import Request, RequestOutput
 from toolkit.runtime.model_runner import ModelRunner
@@ -177,8 +178,11 @@ class Explainer:
             return request, False
         return replace(request, params=params), True
 
-    @torch.inference_mode()
     def _stages(self, request: Request, position: int) -> tuple[Stages, bool]:
+        with torch.inference_mode(), current_device(self._runner.storage.device):
+            return self._recomputed(request, position)
+
+    def _recomputed(self, request: Request, position: int) -> tuple[Stages, bool]:
         """Compute the logits before ``position`` again, and send them through the chain.
 
         Returns what the chain did, and whether the request's grammar left one token.

@@ -107,7 +107,7 @@ class Launcher:
     Args:
         forward: Computes the logits [samples, vocab] of a batch.
         rows: The block tables.
-        sampler: Draws; ``sampler.draws_blind`` is true of what is launched.
+        sampler: Draws; of what is launched it is asked for the tokens alone.
         graphs: Of the steps of single tokens; None to launch every kernel by itself.
         device: Where the decoder is.
     """
@@ -133,7 +133,7 @@ class Launcher:
 
         A token that is unknown is the newest that was drawn for its request.
         """
-        uses_graph = self.graphs is not None and self.graphs.fit(plan)
+        uses_graph = self.graphs is not None and self.graphs.serve(plan)
         logits = self._replayed(plan) if uses_graph else self._computed(plan)
         rows = [
             RowState(requests[chunk.request_id], chunk.end)

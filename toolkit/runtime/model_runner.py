@@ -21,11 +21,12 @@ from toolkit.engine.plan import (
     StepPlan,
     StepResult,
 )
-from toolkit.errors import EngineError, InvalidParameter, InvalidRequest
+from toolkit.errors import EngineError, InvalidConfig, InvalidParameter, InvalidRequest
+from toolkit.kernels.transfers import current_device
 from toolkit.models import Decoder, FlatBatch
 from toolkit.request import Request
 from toolkit.runtime.ahead import StepsAhead
-from toolkit.runtime.cuda_graphs import Capture, DecodeGraphs
+from toolkit.runtime.cuda_graphs import Capture, DecodeGraphs, another
 from toolkit.runtime.decode_buffers import DecodeBuffers
 from toolkit.runtime.flight import Launcher
 from toolkit.runtime.hooks import ActiveHooks
@@ -169,6 +170,10 @@ class ModelRunner:
             self.sampler.history.forget(request_id)
         for request_id in plan.admitted_ids:
             self.sampler.history.start(self._requests[request_id])
+        with current_device(self.storage.device):
+            return self._run(plan, started)
+
+    def _run(self, plan: StepPlan, started: float) -> StepResult:
         self._rows.apply(plan)
         self._copy_blocks(plan)
         if plan.foreseen or self.ahead.is_flying:
@@ -198,13 +203,9 @@ class ModelRunner:
         ]
         for request in others:
             self.hooks.start(request)
-        for plan in restoration.steps:
-            self._rows.apply(replace(plan, copies=()))  # whose effect the tables show already
-            self._copy_blocks(plan)
-            if plan.chunks:
+        with current_device(self.storage.device):
+            for plan in restoration.steps:
                 self._restore_step(plan, restoration.requests)
-            for chunk in plan.chunks:
-                self._rows.release(chunk.request_id)
         for request in others:
             self.hooks.forget(request.id)
         for request in restoration.unfinished:
@@ -214,6 +215,14 @@ class ModelRunner:
             self.sampler.resume(request, is_running=table is not None)
 
     def _restore_step(self, plan: StepPlan, requests: Mapping[str, Request]) -> None:
+        self._rows.apply(replace(plan, copies=()))  # whose effect the tables show already
+        self._copy_blocks(plan)
+        if plan.chunks:
+            self._restore_chunks(plan, requests)
+        for chunk in plan.chunks:
+            self._rows.release(chunk.request_id)
+
+    def _restore_chunks(self, plan: StepPlan, requests: Mapping[str, Request]) -> None:
         batch = self._rows.flat_batch(plan)
         pooled = self._pooler.plan(plan)
         wanted = torch.tensor([] if pooled is None else pooled.rows, dtype=torch.int64)
@@ -265,12 +274,27 @@ class ModelRunner:
             max_num_seqs=config.scheduler.max_num_seqs,
             max_model_len=wanted,
             token_text=self._token_text,
-            capture=self._capture,
+            capture=another(self._capture),
         )
+
+    def capture_graphs(self, *, progress: bool = True) -> None:
+        """Capture the steps of single tokens now, for ``engine.between_steps``; see DecodeGraphs.
+
+        Raises:
+            InvalidConfig: this engine captures none.
+        """
+        if self.graphs is None:
+            raise InvalidConfig(
+                f"this engine captures no graphs (kernels={self.decoder.ops.name!r}, "
+                f"{self.decoder.device}): they need a CUDA device, kernels='triton', a model of "
+                "the toolkit's families and one process"
+            )
+        self.graphs.capture_all(progress=progress)
 
     def release(self, request_id: str) -> None:
         """Forget a request that ended."""
-        self._requests.pop(request_id, None)
+        if self._requests.pop(request_id, None) is not None and not self._requests:
+            self.ahead.forget()  # else what is in flight would keep the last requests
         self._rows.release(request_id)
         self._pooler.forget(request_id)
         self.hooks.forget(request_id)
@@ -282,6 +306,7 @@ class ModelRunner:
         self.ahead.forget()
         if self.graphs is not None:
             self.graphs.clear()
+            self.graphs = None
         self._pooler.clear()
         self.hooks.clear()
         self.storage.free()

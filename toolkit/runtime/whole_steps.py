@@ -79,9 +79,9 @@ class WholeSteps:
         self._requests = requests
         self._scorer = PromptScorer(decoder.logits, sampler)
 
-    def shows_nothing_of(self, requests: Iterable[Request]) -> bool:
-        """Whether nobody sees activations, and no prompt of these requests is scored."""
-        return not self._hooks.is_active and not self._scorer.is_wanted(requests)
+    def scores_prompts_of(self, requests: Iterable[Request]) -> bool:
+        """Whether a prompt of these requests is still to be scored."""
+        return self._scorer.is_wanted(requests)
 
     def run(self, plan: StepPlan, started: float) -> StepResult:
         """Compute a step and wait for all of it."""
@@ -125,8 +125,9 @@ class WholeSteps:
     def _fits_graph(self, plan: StepPlan) -> bool:
         return (
             self._graphs is not None
-            and self._graphs.fit(plan)
-            and self.shows_nothing_of(self._owners(plan))
+            and not self._hooks.is_active
+            and not self.scores_prompts_of(self._owners(plan))
+            and self._graphs.serve(plan)
         )
 
     def _replay(self, plan: StepPlan) -> _Computed:
@@ -143,7 +144,7 @@ class WholeSteps:
         pooled = self._pooler.plan(plan)
         wanted = batch.logit_rows if pooled is None else pooled.rows_after(batch.logit_rows)
         hooks = self._hooks.step(plan, batch)
-        if hooks is not None or self._scorer.is_wanted(self._owners(plan)):
+        if hooks is not None or self.scores_prompts_of(self._owners(plan)):
             hidden = self.all_states(batch, hooks)
             prompt_scores = self._scorer.score(plan, self._requests, hidden)
             hidden = hidden[wanted]

@@ -43,10 +43,8 @@ class Explained:
         """
         if self.everybody is not None and self.everybody():
             numbers = list(range(len(requests)))
-        elif self.chosen is not None:
-            numbers = self._chosen(requests)
         else:
-            return None
+            numbers = self._chosen(requests)
         # A beam is not drawn: the search ranks all candidates of all beams.
         numbers = [row for row in numbers if requests[row].beam is None]
         return Trace(logits, requests, numbers) if numbers else None
@@ -55,7 +53,7 @@ class Explained:
         """Whether any of these requests is chosen."""
         if self.everybody is not None and self.everybody():
             return True
-        return self.chosen is not None and bool(self._chosen(requests))
+        return bool(self._chosen(requests))
 
     def facts(
         self,
@@ -84,9 +82,11 @@ class Explained:
         return facts_of(seen, token_id=token_id, source=source, decode_token=self._decode_token)
 
     def _chosen(self, requests: Sequence[Request]) -> list[int]:
-        assert self.chosen is not None
+        chosen = self.chosen  # another thread may end it meanwhile
+        if chosen is None:
+            return []
         try:
-            return [row for row, request in enumerate(requests) if self.chosen(request)]
+            return [row for row, request in enumerate(requests) if chosen(request)]
         except Exception:
             logger.warning("sampler.explain_if is off: the function given raised", exc_info=True)
             self.chosen = None

@@ -136,17 +136,13 @@ class Sampler:
             self._add_facts(output, watched, drawn, rows)
         return output
 
-    def draws_blind(self, requests: Sequence[Request]) -> bool:
-        """Whether ``draw`` serves these requests: nobody looks at their tokens on the way."""
-        is_blind = all(request.samples_blind for request in requests)
-        return is_blind and not self.explained.is_on(requests)
-
     def draw(self, logits: Tensor, rows: Sequence[RowState]) -> Drawn:
         """Choose the tokens that ``sample`` would, and leave them on the device.
 
         Args:
             logits: [rows, vocab] float32; may be changed in place.
-            rows: As for ``sample``; ``draws_blind`` is true of their requests.
+            rows: As for ``sample``; their requests sample blind, and nobody wants to have their
+                tokens explained.
         """
         batch = self._batch_for([row.request for row in rows])
         state = self._state(batch, rows, {})

@@ -68,7 +68,9 @@ class Device:
 
 # 0.80 of the bandwidth: what inference simulators found on H100 (2650-2750 of 3350 GB/s). 0.60 of
 # the operations: DistServe's OPT-13B fit, 0.1405 ms a token, is 183 of the A100's 312 TFLOP/s.
-_EFFICIENCIES = "data sheet; 80 % of bandwidth, 60 % of compute, 40 % in attention, 2 ms host"
+_EFFICIENCIES = (
+    "data sheet; 80 % of bandwidth, 60 % of compute, 40 % in attention, 2 ms of host a step"
+)
 
 
 def _gpu(

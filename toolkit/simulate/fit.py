@@ -43,6 +43,7 @@ TERMS = (
 _NUM_ROUNDS = 5  # of weighting; the coefficients move by less than 0.1 % after three
 _NUM_FOLDS = 5
 MIN_STEPS = 20  # four per coefficient
+_USELESS_ERROR = 0.5  # of a step: what is predicted may be twice what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,19 @@ class FittedCost:
     def __repr__(self) -> str:
         error = self.held_out_error
         told = "not validated" if error is None else f"{error:.1%} mean relative error, held out"
-        return (
-            f"FittedCost({self.origin}; {self.num_steps} steps, {told})\n{self.table.to_string()}"
-        )
+        table = self.table.to_string(float_format=_short)
+        return f"FittedCost({self.origin}; {self.num_steps} steps, {told}{self._warning})\n{table}"
 
     def _repr_html_(self) -> str:
         first, *_ = repr(self).split("\n")
-        return f"<p>{first}</p>{self.table.to_html()}"
+        return f"<p>{first}</p>{self.table.to_html(float_format=_short)}"
+
+    @property
+    def _warning(self) -> str:
+        """What is to be said of a fit that knows too little."""
+        if self.held_out_error is None or self.held_out_error < _USELESS_ERROR:
+            return ""
+        return ": of no use for predictions; was the machine busy with other things?"
 
 
 def fit(
@@ -238,6 +245,10 @@ def _cross_validate(features: Array, seconds: Array) -> float:
         predicted = features[fold] @ _solve(features[kept], seconds[kept])
         errors.append(np.abs(predicted - seconds[fold]) / seconds[fold])
     return float(np.concatenate(errors).mean())
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}"
 
 
 def _name(record: Record) -> str:

@@ -43,7 +43,8 @@ class _LivingBar(tqdm):  # type: ignore[misc]  # has no types
 
     def __init__(self, **options: Any) -> None:
         # Else tqdm comes to ask every so many units only, and has its monitor draw from a thread.
-        super().__init__(**options, miniters=0)
+        # Nothing is smoothed: that takes the time since it was last drawn for that of a unit.
+        super().__init__(**options, miniters=0, smoothing=0)
         self._owner = _here()
         self._is_over = threading.Event()
         self._drawer: threading.Thread | None = None

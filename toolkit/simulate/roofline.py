@@ -101,8 +101,9 @@ class Roofline:
     @property
     def origin(self) -> str:
         """Where its figures come from."""
-        devices = f", {self.tensor_parallel} of them" if self.tensor_parallel > 1 else ""
-        return f"roofline per operator: {self.device.origin}{devices}"
+        count = self.tensor_parallel
+        shared = f"; layers shared by {count}, with two all-reduces each" if count > 1 else ""
+        return f"roofline per operator: {self.device.origin}{shared}"
 
     def __call__(self, work: StepWork) -> float:
         """Return the step's duration in seconds."""

@@ -37,7 +37,7 @@ RUNGS = (
     Rung("naive", False, False, False, False, False),
     Rung("grouped heads", True, False, False, False, False),
     Rung("tiles of 64 keys", True, True, False, False, False),
-    Rung("nothing masked is read", True, True, True, False, False),
+    Rung("stops where the context ends", True, True, True, False, False),
     Rung("exp2", True, True, True, True, False),
     Rung("splits: the op", True, True, True, True, True),
 )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.experiments.catalogue import Result
 from toolkit.experiments.catalogue import latency_against_load as experiment
 from toolkit.experiments.catalogue.latency_against_load import knee
 
@@ -44,8 +45,35 @@ def test_each_seed_has_its_ratio_and_a_knee_that_lacks_is_named() -> None:
     over_max, over_oracle = (
         experiment._reason(claim, knees, (0.7, 1.6)) for claim in experiment.CLAIMS
     )
-    assert over_max.startswith("orca-max: no knee from 0.7 to 1.6 times the paper's; ")
+    assert over_max.startswith("Orca (Max): no knee from 0.7 to 1.6 times the paper's; ")
     assert "no knee" not in over_oracle
+
+
+def test_a_knee_that_was_not_found_is_told_by_the_rates_that_were_tried() -> None:
+    latencies = {0: (0.1, 0.3), 1: (0.1, 0.15), 2: (0.3, 0.4)}
+    curves = pd.DataFrame(
+        [
+            {"load": "sharegpt", "allocator": "orca-pow2", "seed": seed, "rate": rate}
+            | {"norm_latency_s_mean": latency, "limit_s": 0.2}
+            for seed, both in latencies.items()
+            for rate, latency in zip((0.4, 1.2), both, strict=True)
+        ]
+    )
+    knees = pd.DataFrame(
+        [
+            {"load": "sharegpt", "allocator": "orca-pow2", "seed": seed, "rate": rate}
+            | {"limit_s": 0.2, "paper_rate": 0.75}
+            for seed, rate in enumerate((0.9, math.nan, math.nan))
+        ]
+    )
+    data = {"curves": curves, "knees": knees}
+    table = experiment.knee_table(Result("latency_against_load", "quick", data, {}))
+    assert table.loc[("sharegpt", "Orca (Pow2)")].to_dict() == {
+        "seed 0": "0.90",
+        "seed 1": "> 1.2",
+        "seed 2": "< 0.4",
+        "paper": 0.75,
+    }
 
 
 @pytest.mark.slow
@@ -66,4 +94,5 @@ def test_paging_sustains_most_and_the_largest_reservation_least(
     assert set(result.measured) == set(result.samples) == set(experiment.CLAIMS)
     figure = experiment.plot(result)
     assert len(figure.data) == len(result.data["curves"])
+    assert (result.data["curves"]["limit_s"] < experiment.LIMIT_S).all()
     assert figure.to_png()[:4] == b"\x89PNG"

@@ -62,6 +62,11 @@ def test_a_miss_says_by_how_much_and_what_is_allowed() -> None:
     assert a_claim("exact", 0.3).judge(10.5).reason == "0.5 above, and 0.3 is allowed"
     percent = replace(a_claim("exact", 0.3), unit="%")
     assert percent.judge(10.5).reason == "0.5 points above, and 0.3 points are allowed"
+    share = replace(a_claim("ratio", 0.15), unit="%")
+    assert share.judge(7.5).reason == "0.75 × the claim, and 0.85 to 1.15 × is allowed"
+    error = replace(a_claim("shape", 0, value=0.0, high=9.0), unit="%")
+    assert error.judge(548.3).off == "539 points above"
+    assert error.judge(2_683.0).off == "2,674 points above"
     assert a_claim("exact", 0).judge(10.5).reason == "0.5 above, and none is allowed"
     at_least = a_claim("shape", 0, value=3.0)
     assert at_least.judge(2.0).reason == "33.3 % below; claimed: at least 3"
@@ -81,6 +86,10 @@ def test_numbers_are_told_with_their_unit_and_tolerances_with_theirs() -> None:
     assert (tokens.claimed, tokens.allowed) == ("133,966 tokens", "± 2 tokens")
     assert replace(a_claim("exact", 0.3), unit="%").allowed == "± 0.3 points"
     assert a_claim("ratio", 0.15).allowed == "± 15 %"
+    assert replace(a_claim("ratio", 0.15), unit="%").allowed == "0.85 to 1.15 ×"
+    assert ONE.told(30.97, error=11.2) == "31 ± 11"
+    assert ONE.told(0.8419, error=0.113) == "0.84 ± 0.11"
+    assert ONE.told(12_345.6, error=1_234.5) == "12,346 ± 1,234"
     order = replace(a_claim("shape", 0, value=1), unit=HOLDS)
     assert order.claimed == "to hold"
     assert (order.told(1.0), order.told(0.0)) == ("holds", "does not hold")
@@ -189,6 +198,16 @@ def test_arithmetic_is_not_said_to_be_a_papers() -> None:
         claim for claim in CLAIMS if claim.id.startswith("closed-form")
     )
     assert not claims_of("Orca (Yu")
+
+
+def test_what_follows_from_given_numbers_is_arithmetic_and_counted_apart() -> None:
+    given_ids = {claim.id for claim in CLAIMS if claim.is_arithmetic}
+    assert given_ids == {
+        "vllm-orca-max-batch",
+        "vllm-fig13-sharegpt-orca-max",
+        "vllm-fig13-alpaca-orca-max",
+        "nano-vllm-output-tokens",
+    }
 
 
 def test_what_cannot_fail_or_is_our_own_choice_is_no_claim() -> None:

@@ -89,14 +89,16 @@ def test_a_row_says_of_how_many_seeds_it_is_and_how_they_scatter(toy: Toy) -> No
     one = verdicts(only="toy", progress=False)
     assert one["num_seeds"].tolist() == [1, 0]
     assert math.isnan(one["error"].iloc[0])
-    assert one.summary() == "1 of 1 measured claims reproduced; 1 of one seed; 1 not measured"
+    assert (
+        one.summary() == "1 of 1 arithmetic claims reproduced; 1 from a single seed; 1 not measured"
+    )
     toy.sampled = (6.0, 7.0, 8.0)
     assert verdict_table([], []).summary() == "0 claims, none of them measured"
     three = verdicts(only="toy", progress=False)
     assert three["error"].iloc[0] == pytest.approx(2.484, abs=1e-3)
     assert three["is_within_noise"].tolist() == [True, False]
-    assert "1 within noise of what is allowed" in three.summary()
-    assert three.shown().groups[0].lines[0].measured == "7 ± 2.5 requests"
+    assert "1 could turn with other seeds" in three.summary()
+    assert three.shown().groups[0].lines[0].measured == "7.0 ± 2.5 requests"
     toy.sampled = (7.0, 7.0 + 1e-14)
     assert verdicts(only="toy", progress=False)["error"].iloc[0] == 0.0
 
@@ -109,7 +111,7 @@ def test_an_unknown_size_is_refused_before_anything_runs(toy: Toy) -> None:
 
 def test_the_table_tells_the_truth_in_a_cell(toy: Toy) -> None:
     table = verdict_table([toy.run()], CLAIMS)
-    assert table.summary() == f"1 of 1 measured claims reproduced; {len(CLAIMS) - 1} not measured"
+    assert table.summary() == f"1 of 1 arithmetic claims reproduced; {len(CLAIMS) - 1} not measured"
     html = table._repr_html_()
     assert "needs &lt;a model&gt;" in html
     assert "at least 3" in html

@@ -76,13 +76,27 @@ def test_a_reason_stands_where_one_is_due_and_what_rows_share_is_a_footnote() ->
 def test_noise_and_size_are_said_once_below() -> None:
     table = judged(orca_max=7.0, size="quick", samples={"orca_max": (5.0, 7.0, 9.0)})
     first, second, _ = lines(table)
-    assert first.measured == "7 ± 5 requests"
-    assert first.why == "within noise: other seeds may turn the verdict"
+    assert first.measured == "7.0 ± 5.0 requests"
+    assert first.why == "¹"
     assert (second.verdict, second.why) == ("not measured", "")
     assert table.shown().notes == (
+        "¹ within noise: could turn with other seeds",
         "± after a measured number: half the 95 % interval of its mean over 3 seeds",
-        'the quick size: size="paper" is as large as the papers\'',
+        'quick size; size="paper" (in a shell --size paper) is the papers\' own',
     )
+
+
+def test_what_is_arithmetic_is_counted_apart() -> None:
+    told = judged(orca_max=7.0, orca_oracle=10.0).summary()
+    assert told == (
+        "0 of 1 measured claims reproduced; 1 of 1 arithmetic claims reproduced; 1 not measured"
+    )
+
+
+def test_a_figure_has_one_heading() -> None:
+    claims = map(find_claim, (MAX, f"{RATE}-over-max", ORACLE))
+    sources = [group.source for group in verdict_table([], claims).shown().groups]
+    assert [source.rpartition(", ")[2] for source in sources] == ["figure 13", "figure 12"]
 
 
 def test_text_and_page_have_the_same_words() -> None:

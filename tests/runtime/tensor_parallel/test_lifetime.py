@@ -131,9 +131,27 @@ def test_an_interrupt_of_steps_by_hand_tears_no_sum_apart(two: LLM):
         assert request.num_output_tokens == 80
 
 
-def test_close_ends_the_processes_and_gives_the_threads_back(folder: Path):
+def test_the_command_says_that_processes_start_and_how_many_serve(tmp_path: Path):
+    command = [sys.executable, "-m", "toolkit", "serve", str(write_tiny_model(tmp_path))]
+    command += ["--port", "0", "--tensor-parallel-size", "2"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        banner = process.stdout.readline() + process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 0, errors
+    assert "by 2 processes" in banner
+    assert "Starting 2 processes" in errors
+
+
+def test_close_ends_the_processes_and_gives_the_threads_back(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
     num_threads = torch.get_num_threads()
     llm = load(folder, tensor_parallel=2, num_threads=2)
+    assert "Starting 2 processes" in capsys.readouterr().err
     assert torch.get_num_threads() == 1
     assert "2 processes" in repr(llm)
     assert "each of 2 processes" in repr(llm.memory_plan())
@@ -342,7 +360,8 @@ def test_a_script_that_forgets_to_close_leaves_nothing(what: str, tmp_path: Path
         worker, *rest = written.split("\n", 1)
         assert rest == ["the end\n"]
         assert parent.returncode == 0
-        assert complaints == ""
+        written_besides = [line for line in complaints.splitlines() if "Starting" not in line]
+        assert "".join(written_besides) == "", "the bar of the start is all there is"
         eventually(lambda: not Path(f"/proc/{worker}").exists(), patience_s=5)
         assert list(tmp_path.glob("toolkit-*")) == []
 

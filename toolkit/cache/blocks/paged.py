@@ -223,7 +223,7 @@ class PagedCache:
         """Take the blocks that positions to come need, and return their ids, per span.
 
         Return None, and take nothing, unless all of these positions can be written to with neither
-        a copy nor a preemption. Nothing is named: their tokens may be unknown yet.
+        a copy nor an eviction nor a preemption. Nothing is named: their tokens may be unknown yet.
         """
         size, num_missing = self.block_size, 0
         for request, start, end in spans:
@@ -234,7 +234,7 @@ class PagedCache:
             if index < table.num_named or self._is_shared(table, start):
                 return None
             num_missing += max(0, -(-end // size) - num_held)
-        if num_missing > self.pool.num_free:
+        if num_missing > self.pool.num_empty:
             return None
         return [self._take_ahead(*span) for span in spans]
 
@@ -366,5 +366,5 @@ class PagedCache:
         pool = self.pool
         return (
             f"PagedCache({pool.num_blocks} blocks x {self.block_size} tokens: {pool.num_used} used,"
-            f" {pool.num_cached} cached, {pool.num_free - pool.num_cached} empty)"
+            f" {pool.num_cached} cached, {pool.num_empty} empty)"
         )

@@ -114,6 +114,11 @@ class BlockPool:
         return len(self._cached)
 
     @property
+    def num_empty(self) -> int:
+        """Free blocks that can be taken without an eviction."""
+        return len(self._empty)
+
+    @property
     def num_used(self) -> int:
         """Blocks that some table holds."""
         return self.num_blocks - self.num_free

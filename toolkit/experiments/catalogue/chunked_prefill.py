@@ -5,7 +5,8 @@ published moments; 128 requests and a budget of 1,024 tokens as in the paper. Th
 rate, and the gain depends on it: at a low load few tokens fall into a stall. So the orders and the
 gain are judged over a range, from 0.6 to 1.5 requests/s, a third to nine tenths of the 1.7 at which
 the queue of "both" begins to grow: an order has to hold at every rate, and the gain that counts is
-the least. Seconds are those at 1.2 requests/s, which is our choice.
+the least. In the paper's table the gain is 0.68 / 0.14 = 4.9; that it is 3 at least is what we ask,
+set before anything ran. Seconds are those at 1.2 requests/s, which is our choice.
 
 - hybrid: whole prompts and generated tokens in one step (Orca's batches);
 - chunked: prompts in chunks of the budget, and generated tokens, in steps by turns;
@@ -96,8 +97,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
     """Measure the four systems, the token budgets between, and one long prompt among streams.
 
-    Tables: "systems" and "rates" (a row per seed, as ``sweep`` returns them), "budgets" (with the
-    first seed), "stall" (the longest gap of any stream over time, by system).
+    Tables: "systems", "rates" and "budgets" (a row per seed, as ``sweep`` returns them), "stall"
+    (the longest gap of any stream over time, by system).
     """
     check_size(size)
     machine = Machine("yi-34b", "A100-80GB", tensor_parallel=2)
@@ -105,14 +106,14 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     w = Workload(Poisson(_RATE), OpenChatShareGPT4(), num_requests=_NUM_REQUESTS)
     systems, budgets, rates, stalls = [], [], [], []
     total = len(SYSTEMS) + len(_BUDGETS) + len(_PAPER_ORDER["tbt"])
-    with progress_bar(total, "Chunked prefill", unit="system", progress=progress) as bar:
+    with progress_bar(total, "Chunked prefill", unit="run", progress=progress) as bar:
         for name, options in SYSTEMS.items():
             systems.append(_swept(w, machine, seeds, name, **options))
             stalls.append(_stall(machine, name, **options))
             bar.update()
         for budget in _BUDGETS:
             options = {"policy": "decode-first", "max_num_batched_tokens": budget}
-            table = _swept(w, machine, seeds[:1], "both", **options)
+            table = _swept(w, machine, seeds, "both", **options)
             budgets.append(table.assign(token_budget=budget))
             bar.update()
         for name in _PAPER_ORDER["tbt"]:
@@ -120,7 +121,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
             bar.update()
     table = pd.concat(systems, ignore_index=True)
     for name in ("hybrid", "both"):  # one policy with two budgets: points of both curves
-        known = table[(table["system"] == name) & (table["seed"] == seed)]
+        known = table[table["system"] == name]
         budgets.append(known.assign(token_budget=SYSTEMS[name]["max_num_batched_tokens"]))
     rates.append(table[table["system"].isin(_PAPER_ORDER["tbt"])])
     data = {
@@ -218,7 +219,13 @@ def _reasons(rates: pd.DataFrame) -> dict[str, str]:
         reasons[f"sarathi-{measure}-order"] = f"means of {seeds} seeds: {', '.join(told)}"
     gains = _gains(rates).mean(axis="columns")
     by_rate = ", ".join(f"{gain:.3g} at {rate:g}" for rate, gain in gains.items())
-    reasons["sarathi-tbt-gain"] = f"the paper gives no rate; by requests/s: {by_rate}{_from(gains)}"
+    table = " / ".join(
+        f"{find_claim(f'sarathi-{name}-tbt').value:g}" for name in ("hybrid", "both")
+    )
+    reasons["sarathi-tbt-gain"] = (
+        f"the bound is ours, the paper's table has {table}, and no rate; by requests/s: "
+        f"{by_rate}{_from(gains)}"
+    )
     return reasons
 
 
@@ -237,23 +244,24 @@ def plot(result: Result) -> Any:
     from toolkit.experiments import plots
 
     with plots.style():
-        fig = plots.figure(height_in=3.0, width_in=9.6)
+        fig = plots.figure(height_in=3.2, width_in=9.6)
         trade, gain, scene = fig.subplots(1, 3, width_ratios=(1.25, 0.8, 1))
         _draw_trade(trade, result, plots)
         _draw_gain(gain, result.data["rates"], plots)
         _draw_scene(scene, result.data["stall"], plots)
+        fig.legend(*trade.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     fig.data = result.data["systems"]
     return fig
 
 
 def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
-    axes.margins(x=0.2)  # room for the last budget's number
     budgets = result.data["budgets"].groupby("token_budget")[list(_COLUMNS.values())].mean()
     x, y = budgets[_COLUMNS["tbt"]], budgets[_COLUMNS["ttft"]]
-    axes.plot(x, y, ".-", color="#999999", ms=3, lw=1, zorder=1)
-    for budget in budgets.index:
+    axes.plot(x, y, ".-", color="#999999", ms=3, lw=1, zorder=1, label="both, other budgets")
+    for budget in _BUDGETS:
         at = (x[budget], y[budget])
-        axes.annotate(f"{budget:,}", at, (4, 3), textcoords="offset points", color="#707070")
+        below = {"xytext": (0, -10), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{budget:,}", at, color="#707070", **below)
     systems = result.data["systems"].groupby("system", sort=False)[list(_COLUMNS.values())].mean()
     for place, (name, row) in enumerate(systems.iterrows()):
         look = plots.look(place)
@@ -264,10 +272,9 @@ def _draw_trade(axes: Any, result: Result, plots: Any) -> None:
             axes.plot(*said, mfc="white", zorder=2, **mark)
     axes.plot([], [], "s", mec=plots.PAPER_COLOUR, mfc="white", label="in the paper")
     axes.set(xlabel="P99 time between tokens (s)", ylabel="P50 time to first token (s)")
-    axes.set(xscale="log", yscale="log", title="Systems; budgets (grey, one seed)")
+    axes.set(xscale="log", yscale="log", title="Four systems")
     plots.plain_ticks(axes.xaxis)
     plots.plain_ticks(axes.yaxis)
-    axes.legend()
 
 
 def _draw_gain(axes: Any, rates: pd.DataFrame, plots: Any) -> None:
@@ -275,16 +282,19 @@ def _draw_gain(axes: Any, rates: pd.DataFrame, plots: Any) -> None:
     said = [find_claim(f"sarathi-{name}-tbt").value for name in ("hybrid", "both")]
     axes.plot(gains.index, gains, "o-", color=plots.COLOURS[0], label="simulated")
     axes.axhline(said[0] / said[1], color=plots.PAPER_COLOUR, ls=":", label="in the paper")
+    least, _ = find_claim("sarathi-tbt-gain").bounds
+    axes.axhline(least, color=plots.COLOURS[1], lw=1, ls="--", label=f"our bound, {least:g}")
     axes.set(ylim=(0, None), xlabel="offered load (requests/s)", ylabel="hybrid / both")
     axes.set_title("Gain in P99 between tokens")
     axes.legend()
 
 
 def _draw_scene(axes: Any, stall: pd.DataFrame, plots: Any) -> None:
-    for place, (name, line) in enumerate(stall.groupby("system", sort=False)):
+    for place, (_, line) in enumerate(stall.groupby("system", sort=False)):
         look = plots.look(place)
-        lined = {"color": look.color, "linestyle": look.linestyle}
-        axes.plot(line["time_s"], line["gap_s"], drawstyle="steps-pre", label=name, **lined)
+        # The first is broader, as another one lies on it.
+        lined = {"color": look.color, "linestyle": look.linestyle, "lw": 1.4 if place else 3.5}
+        axes.plot(line["time_s"], line["gap_s"], drawstyle="steps-pre", **lined)
     axes.axvline(_LONG_AT_S, color=plots.PAPER_COLOUR, lw=0.8, ls=":")
     axes.set(yscale="log", xlabel="time (s)", ylabel="longest gap of a stream (s)")
     axes.set_title(f"A prompt of {_LONG_PROMPT:,} tokens arrives")

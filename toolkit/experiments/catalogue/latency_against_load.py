@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.workloads.workload import Workload
 from toolkit.simulate import Machine, progress_bar
 
-__all__ = ["CLAIMS", "LIMIT_S", "TITLE", "knee", "plot", "run"]
+__all__ = ["CLAIMS", "LIMIT_S", "TITLE", "knee", "knee_table", "plot", "run"]
 
 TITLE = "How much load does each way of giving out memory sustain?"
 # By claim, whose rate it is that paging's is divided by.
@@ -71,7 +71,8 @@ def run(
         processes: Simulations at a time.
 
     Returns:
-        Tables ``curves`` (load, allocator, rate, seed, normalized latency in s per token) and
+        Tables ``curves`` (load, allocator, rate, seed, normalized latency and its limit, both in s
+        per token) and
         ``knees`` (load, allocator, seed, the rate at which it reaches the limit, that limit, the
         paper's rate).
     """
@@ -80,7 +81,7 @@ def run(
     durations_s = _DURATIONS_S[size]
     cells = [(load, allocator) for load in durations_s for allocator in ALLOCATORS]
     curves, knees = [], []
-    with progress_bar(len(cells), "Latency against load", unit="curve", progress=progress) as bar:
+    with progress_bar(len(cells), "Latency against load", unit="run", progress=progress) as bar:
         for load, allocator in cells:
             middle = _KNEES[load][allocator]
             w = Workload(
@@ -99,14 +100,16 @@ def run(
                 allocator=allocator,
                 **ENGINE_OF_2023,
             )
-            rows = rows[["rate", "seed", "norm_latency_s_mean"]]
-            curves.append(rows.assign(load=load, allocator=allocator))
-            knees += [
-                {"load": load, "allocator": allocator, "seed": drawn}
-                | _knee(curve, w.num_requests)
-                | {"paper_rate": middle}
-                for drawn, curve in rows.groupby("seed")
-            ]
+            for drawn, curve in rows.groupby("seed"):
+                cell = {"load": load, "allocator": allocator}
+                found = curve[["rate", "seed", "norm_latency_s_mean"]].assign(**cell)
+                limit_s = _Limit(float(found["norm_latency_s_mean"].min()), w.num_requests)
+                curves.append(found.assign(limit_s=limit_s(found["rate"])))
+                at = knee(found["rate"], found["norm_latency_s_mean"] / curves[-1]["limit_s"], 1.0)
+                knees.append(
+                    {**cell, "seed": drawn, "rate": at, "limit_s": limit_s(at)}
+                    | {"paper_rate": middle}
+                )
             bar.update()
     data = {"curves": pd.concat(curves, ignore_index=True), "knees": pd.DataFrame(knees)}
     samples = _samples(data["knees"])
@@ -133,15 +136,41 @@ def knee(rates: Sequence[float], latencies_s: Sequence[float], limit_s: float) -
     return math.nan
 
 
-def _knee(rows: pd.DataFrame, num_requests: int) -> dict[str, float]:
-    """Return a curve's knee and its limit; the lowest latency is taken to be without a wait."""
-    calm_s = float(rows["norm_latency_s_mean"].min())
+class _Limit(NamedTuple):
+    """Of normalized latency, s per token, by the rate of a load of so many requests."""
 
-    def limit_s(rate: Any) -> Any:
-        return calm_s + (LIMIT_S - calm_s) * (num_requests / rate) / _HOUR_S
+    calm_s: float  # the curve's lowest latency, which is taken to be without a wait
+    num_requests: int
 
-    at = knee(rows["rate"], rows["norm_latency_s_mean"] / limit_s(rows["rate"]), limit_s=1.0)
-    return {"rate": at, "limit_s": limit_s(at)}
+    def __call__(self, rate: Any) -> Any:
+        """Return the limit: what is waited for may be as much less as the load is shorter."""
+        return self.calm_s + (LIMIT_S - self.calm_s) * (self.num_requests / rate) / _HOUR_S
+
+
+def knee_table(result: Result) -> pd.DataFrame:
+    """Return for reading the rate at which each seed's curve passes its limit, beside the paper's.
+
+    "> 1.2": up to that rate, the highest that was tried, it does not; "< 0.3": it is above from the
+    lowest on.
+    """
+    knees, curves = result.data["knees"], result.data["curves"]
+    tried = dict(list(curves.groupby(["load", "allocator", "seed"])))
+    said = [
+        _passed(row["rate"], tried[row["load"], row["allocator"], row["seed"]])
+        for row in knees.to_dict("records")
+    ]
+    told = knees.assign(allocator=knees["allocator"].map(ALLOCATORS), said=said)
+    table = told.pivot(index=["load", "allocator"], columns="seed", values="said")
+    table.columns = [f"seed {seed}" for seed in table.columns]
+    rows = told.drop_duplicates(["load", "allocator"]).set_index(["load", "allocator"])
+    return table.loc[rows.index].assign(paper=rows["paper_rate"])
+
+
+def _passed(rate: float, curve: pd.DataFrame) -> str:
+    if not math.isnan(rate):
+        return f"{rate:.2f}"
+    is_below = bool((curve["norm_latency_s_mean"] <= curve["limit_s"]).all())
+    return f"> {curve['rate'].max():.3g}" if is_below else f"< {curve['rate'].min():.3g}"
 
 
 def _reason(claim: str, knees: pd.DataFrame, factors: Sequence[float]) -> str:
@@ -152,8 +181,8 @@ def _reason(claim: str, knees: pd.DataFrame, factors: Sequence[float]) -> str:
     if not len(lacking):
         return said
     return (
-        f"{', '.join(lacking)}: no knee from {min(factors):g} to {max(factors):g} times the "
-        f"paper's; {said}"
+        f"{', '.join(map(ALLOCATORS.__getitem__, lacking))}: no knee from {min(factors):g} to "
+        f"{max(factors):g} times the paper's; {said}"
     )
 
 
@@ -166,9 +195,9 @@ def _samples(knees: pd.DataFrame) -> dict[str, list[float]]:
 
 
 def plot(result: Result) -> DataFigure:
-    """Draw a curve per allocator, a cross at each seed's knee, and a tick at the paper's.
+    """Draw a curve per allocator and its limit, a cross at each seed's knee, a tick at the paper's.
 
-    Curves are means over the seeds.
+    Curves and limits are means over the seeds.
     """
     curves, knees = result.data["curves"], result.data["knees"]
     loads = list(curves["load"].unique())
@@ -181,23 +210,18 @@ def plot(result: Result) -> DataFigure:
                 axes.plot(line.index, line, label=name, **look(number)._asdict())
                 at = knees[(knees["load"] == load) & (knees["allocator"] == allocator)]
                 axes.plot(at["rate"], at["limit_s"], "x", color=look(number).color, markersize=6)
-                axes.plot(
-                    at["paper_rate"].iloc[0],
-                    0.0,
-                    "|",
-                    color=look(number).color,
-                    markersize=14,
-                    markeredgewidth=2,
-                    clip_on=False,
-                )
+                axes.axvline(at["paper_rate"].iloc[0], 0, 0.06, color=look(number).color, lw=2)
+                limits = rows.groupby("rate")["limit_s"].mean()
+                axes.plot(limits.index, limits, color=look(number).color, lw=0.8, alpha=0.6)
             axes.set(
-                title=f"OPT-13B, {_TITLES[load]}",
+                title=f"OPT-13B, {_TITLES[load]}, simulated",
                 xlabel="offered load (requests/s)",
                 ylabel="normalized latency (s/token)",
                 ylim=(0, 2 * knees["limit_s"].max()),
                 xlim=(0, None),
             )
-        for mark, name in (("x", "knee"), ("|", "knee in the paper")):
+        axes.plot([], [], color=PAPER_COLOUR, lw=0.8, alpha=0.6, label="its limit")
+        for mark, name in (("x", "a seed's curve passes it"), ("|", "turns up in the paper")):
             axes.plot([], [], mark, color=PAPER_COLOUR, markersize=8, label=name)
         handles, names = axes.get_legend_handles_labels()
         fig.legend(handles, names, loc="outside lower center", ncols=2 * len(loads))

@@ -33,10 +33,11 @@ from toolkit.experiments.workloads.lengths import LogNormal
 from toolkit.experiments.workloads.surrogates import ShareGPT
 from toolkit.experiments.workloads.workload import Workload
 
-__all__ = ["CLAIMS", "TITLE", "plot", "run", "synthetic_trace"]
+__all__ = ["CLAIMS", "NEEDS", "TITLE", "plot", "run", "synthetic_trace"]
 
 TITLE = "How large must a prefix cache be?"
 TRACE_FILE = "mooncake_conversation.jsonl"
+NEEDS = f"needs the trace: let {TRACES_VARIABLE} name the folder with {TRACE_FILE}"
 _CLAIMED_SIZES = {"unbounded": None, "1k": 1_000, "10k": 10_000, "50k": 50_000}
 _MOONCAKE = {f"mooncake-conversation-{name}": size for name, size in _CLAIMED_SIZES.items()}
 CLAIMS = tuple(_MOONCAKE)
@@ -77,8 +78,7 @@ def run(
     measured: dict[str, float] = {}
     reasons: dict[str, str] = {}
     if path is None:
-        needed = f"needs the trace: trace=, or a folder with {TRACE_FILE} as {TRACES_VARIABLE}"
-        reasons = dict.fromkeys(_MOONCAKE, needed)
+        reasons = dict.fromkeys(_MOONCAKE, NEEDS)
     else:
         lru = rates[rates["eviction"] == "lru"].set_index("num_blocks")["hit_rate"]
         for claim_id, num_blocks in _MOONCAKE.items():
@@ -124,7 +124,7 @@ def plot(result: Result) -> Any:
         plots.plain_ticks(axes.xaxis)
         axes.set_ylim(0, 1.15 * unlimited)  # nothing finds more; the words need room
         axes.set_xlabel("cache size (blocks of 512 tokens)")
-        axes.set_ylabel("blocks found (%)")
+        axes.set_ylabel("block hit rate (%)")
         axes.set_title(TITLE if rates["trace"].iloc[0] != "synthetic" else f"{TITLE} (synthetic)")
         axes.legend()
         figure.data = rates

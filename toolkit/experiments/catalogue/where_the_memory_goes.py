@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size, means
-from toolkit.experiments.claims.table import find_claim
+from toolkit.experiments.claims.table import ALLOCATORS, find_claim
 from toolkit.experiments.plots import DataFigure, figure, look, style
 from toolkit.experiments.workloads.arrivals import Poisson
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
@@ -34,13 +34,6 @@ __all__ = ["ALLOCATORS", "CLAIMS", "ENGINE_OF_2023", "TITLE", "plot", "run"]
 
 TITLE = "Where does the KV memory go?"
 
-# As the paper calls them.
-ALLOCATORS = {
-    "orca-max": "Orca (Max)",
-    "orca-pow2": "Orca (Pow2)",
-    "orca-oracle": "Orca (Oracle)",
-    "paged": "vLLM (paged)",
-}
 _LOADS = {"sharegpt": (ShareGPT, 2.0), "alpaca": (Alpaca, 30.0)}
 # Seconds of each load. Orca's queue only grows, and paging is at rest after a few latencies.
 _DURATIONS_S = {
@@ -78,8 +71,6 @@ CLAIMS = ("vllm-orca-max-batch", *_FIG2, *_FIG13)
 
 # Whose bar it is: how far it stands from the allocator's place, and how opaque it is.
 _SIDES = {"measured": (-0.2, 1.0), "paper": (0.2, 0.4)}
-# Orca's three by how they reserve, as the ticks have no room for more.
-_SHORT = ("Max", "Pow2", "Oracle", "vLLM")
 
 
 def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> Result:
@@ -137,9 +128,10 @@ def _serve(
     return meter.mean, meter.mean_num_running, int(engine.record.steps["num_running"].max())
 
 
-_REASONS = dict.fromkeys(
+_LENGTHS = "lengths are surrogates: of the paper's only means were published"
+_REASONS = dict.fromkeys((*_FIG2, *_FIG13), _LENGTHS) | dict.fromkeys(
     ("vllm-fig13-sharegpt-paged", "vllm-fig13-alpaca-paged"),
-    "below saturation: rate x latency, so that lengths and the step time of another GPU decide",
+    f"{_LENGTHS}; below saturation: rate x latency, so that the step time of another GPU decides",
 )
 
 
@@ -210,10 +202,11 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
                         "value": height,
                     }
                 )
-    axes.set(ylabel="share of KV memory (%)", ylim=(0, 100), title="KV memory")
+    axes.set(ylabel="share of KV memory (%)", ylim=(0, 100), title="KV memory, ShareGPT")
     _name_allocators(axes)
     axes.get_figure().legend(loc="outside lower center", ncols=4)
-    axes.get_figure().suptitle("paler bars: the paper's", x=1, ha="right", fontsize="small")
+    said = "paler bars: the paper's, which of vLLM's memory gives the token states alone"
+    axes.get_figure().suptitle(said, x=1, ha="right", fontsize="small")
     return rows
 
 
@@ -252,5 +245,6 @@ def _draw_bar(
 
 
 def _name_allocators(axes: Any) -> None:
-    axes.set_xticks(range(len(ALLOCATORS)), _SHORT)
+    names = [name.replace(" ", "\n") for name in ALLOCATORS.values()]
+    axes.set_xticks(range(len(ALLOCATORS)), names, fontsize="x-small")
     axes.grid(axis="x", visible=False)

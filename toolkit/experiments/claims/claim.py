@@ -74,6 +74,7 @@ class Claim:
     is_simulated: bool = True  # needs no model and no clock of this machine
     high: float | None = None
     unit: str = ""
+    is_arithmetic: bool = False  # it follows from numbers that are given, whatever serves
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -97,19 +98,26 @@ class Claim:
 
     @property
     def allowed(self) -> str:
-        """The tolerance in words: "± 15 %", "± 0.3 points", "none"."""
+        """The tolerance in words: "± 15 %", "0.85 to 1.15 ×", "± 0.3 points", "none"."""
         if not self.tolerance:
             return "none"
+        if self.kind == "ratio" and self.unit == "%":  # "± 15 %" might be of points
+            return f"{1 - self.tolerance:g} to {1 + self.tolerance:g} ×"
         if self.kind == "ratio":
             return f"± {100 * self.tolerance:g} %"
         return f"± {self._apart(self.tolerance)}"
 
     def told(self, value: float, *, error: float = 0.0) -> str:
-        """Return a number of this claim with its unit: "17.9 ± 2.4 %"."""
+        """Return a number of this claim with its unit, to the digits that its error leaves.
+
+        As "17.9 ± 2.4 %".
+        """
         if self.unit == HOLDS:
             return HOLDS if value == 1 else "does not hold"
-        spread = f" ± {error:.2g}" if error > 0 else ""
-        return f"{_number(value)}{spread} {self.unit}".rstrip()
+        if not error > 0:
+            return f"{_number(value)} {self.unit}".rstrip()
+        decimals = max(0, 1 - math.floor(math.log10(error)))  # two digits of the error
+        return f"{value:,.{decimals}f} ± {error:,.{decimals}f} {self.unit}".rstrip()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -170,13 +178,16 @@ class Claim:
         if self.unit == HOLDS or is_beyond or away <= 1e-9 * max(1.0, abs(nearest)):
             return ""
         side = "above" if measured > nearest else "below"
-        if self.kind == "exact" or not nearest:
+        if self.kind == "ratio" and self.unit == "%":
+            return f"{measured / nearest:.3g} × the claim"
+        if self.kind == "exact" or self.unit == "%" or not nearest:
             return f"{self._apart(away)} {side}"
         return f"{100 * away / abs(nearest):,.1f} % {side}"
 
     def _apart(self, difference: float) -> str:
         """Return a difference of two of its numbers with its unit; per cents differ by points."""
-        return f"{difference:.3g} {'points' if self.unit == '%' else self.unit}".rstrip()
+        number = f"{difference:,.0f}" if difference >= 1_000 else f"{difference:.3g}"
+        return f"{number} {'points' if self.unit == '%' else self.unit}".rstrip()
 
     def _missed(self, off: str) -> str:
         """Say of a number that is too far off how far, and what would have been near enough."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from toolkit.errors import InvalidConfig
@@ -15,7 +16,7 @@ from toolkit.experiments.catalogue.basis import basis
 from toolkit.experiments.catalogue.result import check_size
 from toolkit.experiments.claims.claim import REPRODUCED, Claim, Spread
 from toolkit.experiments.claims.shown import Shown, shown, shown_html, shown_text
-from toolkit.experiments.claims.table import CLAIMS
+from toolkit.experiments.claims.table import CLAIMS, find_claim
 from toolkit.experiments.intervals import half_width
 from toolkit.simulate.progress import progress_bar
 
@@ -35,14 +36,17 @@ class VerdictTable(pd.DataFrame):
         measured = self[self["measured"].notna()]
         if not len(measured):
             return f"{len(self)} claims, none of them measured"
-        num_good = int((measured["verdict"] == REPRODUCED).sum())
-        num_missing = len(self) - len(measured)
-        missing = f"; {num_missing} not measured" if num_missing else ""
-        num_close = int(measured["is_within_noise"].sum())
-        close = f"; {num_close} within noise of what is allowed" if num_close else ""
-        num_single = int((measured["num_seeds"] == 1).sum())
-        single = f"; {num_single} of one seed" if num_single else ""
-        return f"{num_good} of {len(measured)} measured claims reproduced{close}{single}{missing}"
+        is_given = np.array([find_claim(name).is_arithmetic for name in measured["id"]])
+        counts = [
+            (int(measured["is_within_noise"].sum()), "could turn with other seeds"),
+            (int((measured["num_seeds"] == 1).sum()), "from a single seed"),
+            (len(self) - len(measured), "not measured"),
+        ]
+        told = [_reproduced(measured[~is_given], "measured claims")]
+        if is_given.any():
+            told.append(_reproduced(measured[is_given], "arithmetic claims"))
+        told += [f"{num} {words}" for num, words in counts if num]
+        return "; ".join(filter(None, told))
 
     def shown(self) -> Shown:
         """Return the rows in words, and what is to stand below them."""
@@ -62,6 +66,12 @@ class VerdictTable(pd.DataFrame):
     def _is_whole(self) -> bool:
         """Whether it has rows, and all columns."""
         return len(self) > 0 and set(COLUMNS) <= set(self.columns)
+
+
+def _reproduced(rows: pd.DataFrame, of: str) -> str:
+    """Say how many rows are reproduced; "" if there are none."""
+    num_good = int((rows["verdict"] == REPRODUCED).sum())
+    return f"{num_good} of {len(rows)} {of} reproduced" if len(rows) else ""
 
 
 def verdicts(

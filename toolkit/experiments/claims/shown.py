@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from html import escape
-from itertools import groupby
 from typing import Any
 
 from toolkit.experiments.claims.claim import NOT_REPRODUCED, REPRODUCED
@@ -23,9 +22,9 @@ _STYLES = {REPRODUCED: "color:#009e73", NOT_REPRODUCED: "color:#d55e00", NOT_MEA
 _MUTED = "opacity:.6"
 _WORDS = ("quantity", "why")  # columns whose text may go on in the next line
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_NOISE = "within noise: other seeds may turn the verdict"
+_NOISE = "within noise: could turn with other seeds"
 _SET = "set before anything was measured"
-_QUICK = 'the quick size: size="paper" is as large as the papers\''
+_QUICK = 'quick size; size="paper" (in a shell --size paper) is the papers\' own'
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +65,15 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> Shown:
     """Put rows of a table of verdicts into words.
 
     A reason stands in a row where one is due: the claim is not reproduced, not measured, or its
-    verdict is within noise. What several rows have in common is a footnote.
+    verdict is within noise. The last, and what several rows have in common, is a footnote.
     """
     said = Counter(part for row in rows for part in _parts(row))
-    common = [part for part, num in said.items() if num > 1]
+    common = [part for part, num in said.items() if num > 1 or part == _NOISE]
     marks = {part: str(place).translate(_RAISED) for place, part in enumerate(common, 1)}
-    groups = tuple(
-        Group(source, tuple(_line(row, marks) for row in own))
-        for source, own in groupby(rows, key=_source)
-    )
+    lines: dict[str, list[Line]] = {}
+    for row in rows:
+        lines.setdefault(_source(row), []).append(_line(row, marks))
+    groups = tuple(Group(source, tuple(own)) for source, own in lines.items())
     return Shown(groups, (*(f"{mark} {part}" for part, mark in marks.items()), *_notes(rows)))
 
 
@@ -102,7 +101,7 @@ def _line(row: Mapping[str, Any], marks: Mapping[str, str]) -> Line:
     for part in _parts(row):
         if part in marks:
             common.append(part)
-        elif verdict != REPRODUCED or part == _NOISE:
+        elif verdict != REPRODUCED:
             own.append(part)
     notes = [mark for part, mark in marks.items() if part in common]
     why = " ".join(filter(None, ["; ".join(own), *notes]))

@@ -67,9 +67,9 @@ def _draw_in_system(axes: Axes, requests: pd.DataFrame) -> None:
     if window.start_s == window.start_s:
         axes.axvspan(*window, color="0.92", zorder=0)
         growth = queue_growth(requests, window).per_s
-        words = f"{'falls' if growth < 0 else 'grows'} by {abs(growth):.2g} requests/s"
+        words = f"{'fewer' if growth < 0 else 'more'} by {60 * abs(growth):.2g} a minute"
         axes.set_title(
-            f"grey: {'too short to tell' if math.isnan(growth) else words}",
+            f"in grey: {'too short to tell' if math.isnan(growth) else words}",
             fontweight="normal",
             fontsize="small",
         )

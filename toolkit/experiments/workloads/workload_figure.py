@@ -57,7 +57,9 @@ def _draw_rate(axes: Any, first_s: Array) -> list[Drawn]:
     axes.stairs(rates, edges, fill=True, alpha=0.35, color=figure_style.COLOURS[0])
     axes.stairs(rates, edges, color=figure_style.COLOURS[0], lw=0.8)
     mean = (len(first_s) - 1) / span_s
-    axes.axhline(mean, color=figure_style.COLOURS[6], ls="--", lw=0.9, label=f"mean {mean:.3g}/s")
+    axes.axhline(
+        mean, color=figure_style.COLOURS[6], ls="--", lw=0.9, label=f"as drawn: {mean:.3g}/s"
+    )
     axes.set_ylim(0, 1.25 * rates.max())
     axes.legend(loc="upper right")
     return [("arrivals", "requests/s", edges[:-1], rates)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from toolkit.errors import InvalidConfig
 from toolkit.models import DecoderSpec, ModelSource, num_parameters, resolve_files
@@ -79,7 +80,8 @@ def start_sharded(
 ) -> ShardedDecoder:
     """Load a model in ``size`` processes, of which this is the first; ``close`` ends the others.
 
-    On a CPU the processes share this one's threads until then.
+    On a CPU the processes share this one's threads until then. A bar says that they are awaited:
+    each imports torch and reads weights, which takes seconds.
 
     Raises:
         InvalidConfig: the model cannot be divided so.
@@ -87,6 +89,16 @@ def start_sharded(
         WorkerFailed: another process ended; its last words are in the message.
     """
     spec = _own_spec(source, size, max_model_len)
+    # With miniters=0 no thread of tqdm's own draws it, which in a notebook none may.
+    with tqdm(total=size, desc=f"Starting {size} processes", unit="process", miniters=0) as bar:
+        decoder = _started(source, size, spec, progress=progress)
+        bar.update(size)
+    return decoder
+
+
+def _started(
+    source: ModelSource, size: int, spec: DecoderSpec, *, progress: bool
+) -> ShardedDecoder:
     family, folder = find_family(source.config), resolve_files(source.model, source.revision)
     devices = [source.device] * size
     share: int | None = None
