@@ -94,16 +94,24 @@ def _head_calls(draw: _Draw, dtype: torch.dtype, head_dim: int) -> Iterator[Call
     slots = draw.whole([5 * i % (_NUM_BLOCKS * _BLOCK_SIZE) for i in range(_NUM_TOKENS)])
     yield Call("rms_norm", (query, norms[0], 1e-6))
     yield Call("write_kv", (key, value, *caches, slots))
-    for rotary_dim in (head_dim, head_dim // 2):
-        angles = draw.normal(_NUM_TOKENS, rotary_dim // 2, dtype=torch.float32)
-        turn = angles.cos(), angles.sin()
-        for interleaved in (False, True):
-            options = {"interleaved": interleaved}
-            yield Call("rotary", (query, key, *turn), options)
-            own = {**options, "head_norms": None if interleaved else norms}
-            yield Call("rotary_write_kv", (query, key, value, *turn, *caches, slots), own)
-    yield Call("rotary_write_kv", (query, key, value, None, None, *caches, slots))
     yield _attention(draw, query, *caches)
+    turn = _angles(draw, head_dim)
+    yield Call("rotary", (query, key, *turn))
+    where = *caches, slots
+    yield Call("rotary_write_kv", (query, key, value, *turn, *where), {"head_norms": norms})
+    if head_dim == 64:  # the other forms once: compiling takes time
+        half, pairs = _angles(draw, head_dim // 2), {"interleaved": True}
+        for angles in (turn, half):
+            yield Call("rotary", (query, key, *angles), pairs)
+            yield Call("rotary_write_kv", (query, key, value, *angles, *where), pairs)
+        yield Call("rotary_write_kv", (query, key, value, *half, *where))
+        yield Call("rotary_write_kv", (query, key, value, None, None, *where))
+
+
+def _angles(draw: _Draw, rotary_dim: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines by which heads are turned."""
+    angles = draw.normal(_NUM_TOKENS, rotary_dim // 2, dtype=torch.float32)
+    return angles.cos(), angles.sin()
 
 
 def _attention(draw: _Draw, query: Tensor, *caches: Tensor, **form: Any) -> Call:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-
-import toolkit
+from pathlib import Path
 
 __all__ = ["python_command"]
+
+_OWN_FILE = os.path.realpath(Path(__file__).parents[2] / "__init__.py")  # toolkit.__file__
 
 _CODE = """\
 import os, sys
@@ -34,5 +35,5 @@ def python_command(arguments: Sequence[str]) -> list[str]:
     standard = (library, os.path.join(library, "lib-dynload"))
     places = [place for place in sys.path if isinstance(place, str)]
     places.sort(key=lambda place: place not in standard)  # otherwise in their order
-    code = _CODE.format(places=places, file=os.path.realpath(toolkit.__file__))
+    code = _CODE.format(places=places, file=_OWN_FILE)
     return [sys.executable, "-c", code, *arguments]

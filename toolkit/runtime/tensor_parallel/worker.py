@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+import traceback
 from functools import singledispatchmethod
 
 import torch
@@ -138,11 +138,17 @@ def main() -> None:
     _die_with(parent_id)
     threading.Thread(target=_end_with_input, daemon=True).start()
     channel = Channel(socket.socket(fileno=channel_number))
-    with suppress(EOFError):  # it has ended
+    code = 0
+    try:
         Worker(channel, channel.receive()).run()
+    except EOFError:
+        pass  # the other process has ended
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     # Not through the interpreter's end, which waits for what gloo and OpenMP still hold.
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _die_with(parent_id: int) -> None:
