@@ -25,6 +25,7 @@ from toolkit.kernels.cpu.build import (
     find_compiled,
 )
 from toolkit.kernels.cpu.levels import Level, machine_level
+from toolkit.kernels.transfers import current_device
 
 __all__ = ["Ops", "select_ops"]
 
@@ -196,7 +197,8 @@ def _what_is_wrong(ops: Ops, device: torch.device) -> str:
         for name in _op_names()
         if (op := getattr(ops, name)) is not getattr(_REFERENCE, name)
     }
-    wrong = disagreements(own, device)
+    with current_device(device):
+        wrong = disagreements(own, device)
     return "; ".join(f"{name}: {what}" for name, what in wrong.items())
 
 
