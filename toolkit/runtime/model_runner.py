@@ -186,7 +186,7 @@ class ModelRunner:
 
     @decoder.setter
     def decoder(self, decoder: Decoder | TransformersDecoder | ShardedDecoder) -> None:
-        self._whole.decoder = decoder
+        self._whole.use(decoder)
         self.ahead.forget()
         if self.graphs is not None:
             self.graphs.clear()

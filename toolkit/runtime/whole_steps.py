@@ -47,7 +47,7 @@ class WholeSteps:
     """The steps of one model that are computed one at a time.
 
     Args:
-        decoder: The model; another one may take its place between two steps.
+        decoder: The model; ``use`` puts another one in its place between two steps.
         storage: Its keys and values.
         rows: The block tables of those that run.
         sampler: Chooses tokens.
@@ -69,7 +69,6 @@ class WholeSteps:
         graphs: DecodeGraphs | None,
         requests: Mapping[str, Request],
     ) -> None:
-        self.decoder = decoder
         self._storage = storage
         self._rows = rows
         self._sampler = sampler
@@ -77,7 +76,12 @@ class WholeSteps:
         self._pooler = pooler
         self._graphs = graphs
         self._requests = requests
-        self._scorer = PromptScorer(lambda hidden: self.decoder.logits(hidden), sampler)
+        self.use(decoder)
+
+    def use(self, decoder: Decoder | TransformersDecoder | ShardedDecoder) -> None:
+        """Compute with this model from the next step on."""
+        self.decoder = decoder
+        self._scorer = PromptScorer(decoder.logits, self._sampler)
 
     def scores_prompts_of(self, requests: Iterable[Request]) -> bool:
         """Whether a prompt of these requests is still to be scored."""

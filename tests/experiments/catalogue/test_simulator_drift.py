@@ -13,7 +13,12 @@ def test_the_part_by_which_a_machine_slowed_down_is_told_load_by_load():
     costs = [FittedCost((0.01 * speed, 0, 0, 0, 0), 1, None, "made up") for speed in speeds]
     machine = Machine("opt-125m", "A100-40GB", cost_model=costs[1])
     checks = [
-        experiment._Check(share, 1.0, machine.run([Arrival(0, 0.0, 8, num_tokens)], level="tokens"))
+        experiment._Check(
+            share,
+            1.0,
+            machine.run([Arrival(0, 0.0, 8, num_tokens)], level="tokens"),
+            saturation=None,
+        )
         for share, num_tokens in ((0.5, 3), (0.8, 6))
     ]
     drift = experiment._drift(costs, checks).set_index(["share", "ramp"])
