@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def test_a_conversation_remembers_what_was_said(llm: LLM) -> None:
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(llm: LLM) -> None:
     def interrupt(event: TokenSampled) -> None:
         if event.index == 5:
+            time.sleep(0.3)  # for who reads to take what there is by now
             _thread.interrupt_main()
 
     unsubscribe = llm.engine.on(TokenSampled, interrupt)
