@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from attention_triton import Inputs, Shape, make_inputs
-from common import bench_device, save
+from common import bench_device, require_cuda, save
 
 from toolkit.cli.bench.device_timing import seconds_per_call
 from toolkit.cli.bench.limits import read_rate
@@ -70,10 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true")
     is_dry = parser.parse_args().dry_run
-    device = bench_device()
-    if device.type != "cuda" and not is_dry:
-        print("attention_ladder needs a CUDA device, and there is none here: nothing is measured")
-        return
+    device = require_cuda(is_dry_run=is_dry)
     torch.manual_seed(0)
     torch.set_default_device(device)
     limit = read_rate(1 << 20 if is_dry else None, device=device)

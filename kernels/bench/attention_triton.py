@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from common import bench_device, save
+from common import bench_device, require_cuda, save
 from torch import Tensor
 from torch.nn import functional
 
@@ -206,10 +206,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}: all by default")
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
-    device = bench_device()
-    if device.type != "cuda" and not arguments.dry_run:
-        print("attention_triton needs a CUDA device, and there is none here: nothing is measured")
-        return
+    device = require_cuda(is_dry_run=arguments.dry_run)
     torch.manual_seed(0)
     torch.set_default_device(device)
     for part in arguments.parts or PARTS:

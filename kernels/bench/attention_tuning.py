@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 import triton
 from attention_triton import BLOCK_SIZE, DRY_PROMPTS, DRY_SINGLE, DTYPE, Shape, measure_op
-from common import bench_device, save
+from common import require_cuda, save
 
 from toolkit.kernels.triton import attention, attention_splits
 from toolkit.kernels.triton._tuning import SPLIT_SIZE, Tiles, chunk_tiles, split_tiles
@@ -89,10 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true")
     is_dry = parser.parse_args().dry_run
-    device = bench_device()
-    if device.type != "cuda" and not is_dry:
-        print("attention_tuning needs a CUDA device, and there is none here: nothing is tried")
-        return
+    device = require_cuda(is_dry_run=is_dry)
     torch.manual_seed(0)
     torch.set_default_device(device)
     results: Row = {"is_dry_run": is_dry, "single_tokens": [], "prompts": []}

@@ -9,6 +9,7 @@ import toolkit  # noqa: F401  # isort: skip  # before torch: it sets how idle th
 
 import json
 import os
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "bench_device",
     "environment",
     "mixed_workload",
+    "require_cuda",
     "save",
     "spread",
     "write_random",
@@ -48,6 +50,15 @@ def bench_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def require_cuda(*, is_dry_run: bool) -> torch.device:
+    """Return the device to measure; without CUDA end here, and well, unless it is a dry run."""
+    device = bench_device()
+    if device.type != "cuda" and not is_dry_run:
+        print(f"{Path(sys.argv[0]).stem} needs a CUDA device, and there is none here: nothing done")
+        raise SystemExit(0)
+    return device
+
+
 def write_random(folder: Path, config: transformers.PreTrainedConfig) -> Path:
     """Write a causal language model of random parameters in bf16, drawn on the bench's device."""
     torch.manual_seed(0)
@@ -69,9 +80,7 @@ def write_random_llama(folder: Path) -> Path:
         max_position_embeddings=2048,
         tie_word_embeddings=False,
     )
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    return folder
+    return write_random(folder, config)
 
 
 def mixed_workload(num_requests: int = 32) -> list[tuple[list[int], int]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import bench_device, save
+from common import bench_device, require_cuda, save
 from random_models import MAX_LEN, SHAPES
 
 from toolkit import LLM
@@ -64,9 +64,9 @@ def measure_toolkit(
         **options,
     ) as llm:
         measure_throughput(llm, shortened(load))
-        graphs = llm.engine.runner.graphs
-        if graphs is not None:  # else the first step of each size would wait for its graph
-            llm.engine.between_steps(partial(graphs.capture_all, progress=False))
+        runner = llm.engine.runner
+        if runner.graphs is not None:  # else the first step of each size would wait for its graph
+            llm.engine.between_steps(partial(runner.capture_graphs, progress=False))
         num_before = len(llm.engine.record.steps)
         figures = measure_throughput(llm, load)
         steps = llm.engine.record.steps.iloc[num_before:]
@@ -157,10 +157,8 @@ def main() -> None:
     parser.add_argument("--name", help="of the results' file, in place of the model's")
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
-    device, is_dry = bench_device(), arguments.dry_run
-    if device.type != "cuda" and not is_dry:
-        print("offline_engine needs a CUDA device, and there is none here: nothing is measured")
-        return
+    is_dry = arguments.dry_run
+    device = require_cuda(is_dry_run=is_dry)
     load = nano_vllm_workload(3, 50) if is_dry else nano_vllm_workload(arguments.requests)
     limits = DRY_LIMITS if is_dry else measure_limits(torch.bfloat16, device)
     results: Row = {

@@ -26,6 +26,11 @@ from toolkit.runtime.rows import SingleTokens
 
 __all__ = ["Capture", "CudaCapture", "DecodeGraphs", "EagerReplay", "StepGraph", "another"]
 
+logger = logging.getLogger(__name__)
+
+# Steps that ask for a graph which found no memory before it is tried again.
+_STEPS_BETWEEN_TRIES = 100
+
 
 class StepGraph(Protocol):
     """A step that was captured; it reads and writes the same memory each time."""
@@ -34,11 +39,6 @@ class StepGraph(Protocol):
         """Launch it; return what it computes, which the next replay overwrites."""
         ...
 
-
-logger = logging.getLogger(__name__)
-
-# Steps that ask for a graph which found no memory before it is tried again.
-_STEPS_BETWEEN_TRIES = 100
 
 # Turns a call, which has been made before, into a graph of it.
 Capture: TypeAlias = Callable[[Callable[[], Tensor]], StepGraph]

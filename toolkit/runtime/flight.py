@@ -19,8 +19,8 @@ from toolkit.kernels.transfers import to_device
 from toolkit.models import FlatBatch
 from toolkit.request import Request, SamplingParams
 from toolkit.runtime.cuda_graphs import DecodeGraphs
-from toolkit.runtime.rows import RowTable
-from toolkit.sampling import Drawn, RowState, Sampler
+from toolkit.runtime.rows import RowTable, sampled_rows
+from toolkit.sampling import Drawn, Sampler
 
 __all__ = ["Flight", "Launcher"]
 
@@ -135,11 +135,7 @@ class Launcher:
         """
         uses_graph = self.graphs is not None and self.graphs.serve(plan)
         logits = self._replayed(plan) if uses_graph else self._computed(plan)
-        rows = [
-            RowState(requests[chunk.request_id], chunk.end)
-            for chunk in plan.chunks
-            if chunk.samples
-        ]
+        rows = sampled_rows(plan, requests)
         drawn = None
         if rows:
             drawn = self._sampler.draw(logits, rows)

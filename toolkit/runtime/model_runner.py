@@ -114,6 +114,18 @@ class ModelRunner:
         release_pool()  # of the thread that loaded the model
 
     @property
+    def decoder(self) -> Decoder | TransformersDecoder | ShardedDecoder:
+        """The model; another one of its shape may take its place between two steps."""
+        return self._whole.decoder
+
+    @decoder.setter
+    def decoder(self, decoder: Decoder | TransformersDecoder | ShardedDecoder) -> None:
+        self._whole.use(decoder)
+        self.ahead.forget()
+        if self.graphs is not None:
+            self.graphs.clear()
+
+    @property
     def failure(self) -> EngineError | None:
         """Why no step can be computed any more; None while all of the model is there."""
         return self.decoder.failure
@@ -178,18 +190,6 @@ class ModelRunner:
         if plan.foreseen or self.ahead.is_flying:
             return self.ahead.run(plan, started)
         return self._whole.run(plan, started)
-
-    @property
-    def decoder(self) -> Decoder | TransformersDecoder | ShardedDecoder:
-        """The model; another one of its shape may take its place between two steps."""
-        return self._whole.decoder
-
-    @decoder.setter
-    def decoder(self, decoder: Decoder | TransformersDecoder | ShardedDecoder) -> None:
-        self._whole.use(decoder)
-        self.ahead.forget()
-        if self.graphs is not None:
-            self.graphs.clear()
 
     def _is_untouched(self) -> bool:
         return isinstance(self.decoder, Decoder) and self.decoder.is_untouched

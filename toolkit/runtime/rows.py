@@ -6,7 +6,7 @@ turns them into index tensors with a handful of vectorised operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,8 +17,17 @@ from numpy.typing import NDArray
 from toolkit.engine.plan import StepPlan
 from toolkit.kernels.transfers import to_device
 from toolkit.models import FlatBatch
+from toolkit.request import Request
+from toolkit.sampling import RowState
 
-__all__ = ["RowTable", "SingleTokens"]
+__all__ = ["RowTable", "SingleTokens", "sampled_rows"]
+
+
+def sampled_rows(plan: StepPlan, requests: Mapping[str, Request]) -> list[RowState]:
+    """Return what the sampler is told of the plan's samples, in their order."""
+    return [
+        RowState(requests[chunk.request_id], chunk.end) for chunk in plan.chunks if chunk.samples
+    ]
 
 
 class SingleTokens(NamedTuple):
@@ -116,14 +125,12 @@ class RowTable:
             logit_rows = self._tensor(firsts_in_batch[1:] - 1)
         if not all(samples):
             logit_rows = logit_rows[self._tensor(np.flatnonzero(samples))]
-        index, offset = np.divmod(positions, self._block_size)
-        slots = self._block_ids[owners, index].astype(np.int64) * self._block_size + offset
         # Past a context lie ids of earlier requests, or 0: any block will do.
         tables = self._block_ids[rows, : -(-max(lasts) // self._block_size)]
         return FlatBatch(
             token_ids=self._tensor(np.array([*chain.from_iterable(token_ids)])),
             positions=self._tensor(positions),
-            slots=self._tensor(slots),
+            slots=self._tensor(self._slots(owners, positions)),
             block_tables=self._tensor(tables),
             query_starts=query_starts,
             context_lens=self._tensor(ends.astype(np.int32)),
@@ -134,13 +141,17 @@ class RowTable:
         """Return the plan's tokens, where each chunk is of one."""
         names, firsts, _, token_ids, _, _, _ = zip(*plan.chunks, strict=True)
         rows, positions = self.rows_of(names), np.array(firsts)
-        index, offset = np.divmod(positions, self._block_size)
         return SingleTokens(
             np.array([*chain.from_iterable(token_ids)]),
             positions,
-            self._block_ids[rows, index].astype(np.int64) * self._block_size + offset,
-            self._block_ids[rows, : int(index.max()) + 1],
+            self._slots(rows, positions),
+            self._block_ids[rows, : max(firsts) // self._block_size + 1],
         )
+
+    def _slots(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the cache has each token, by its row and its position."""
+        index, offset = np.divmod(positions, self._block_size)
+        return self._block_ids[rows, index].astype(np.int64) * self._block_size + offset
 
     def rows_of(self, request_ids: Iterable[str]) -> NDArray[np.int64]:
         """Return the number of each request's row."""

@@ -20,7 +20,7 @@ from toolkit.runtime.cuda_graphs import DecodeGraphs
 from toolkit.runtime.hooks import ActiveHooks, HookedStep
 from toolkit.runtime.pooling import Pooler
 from toolkit.runtime.prompt_scores import PromptScorer
-from toolkit.runtime.rows import RowTable
+from toolkit.runtime.rows import RowTable, sampled_rows
 from toolkit.sampling import RowState, Sampler, SamplerOutput
 
 if TYPE_CHECKING:  # it loads transformers' modelling code, which most models do without
@@ -89,11 +89,7 @@ class WholeSteps:
 
     def run(self, plan: StepPlan, started: float) -> StepResult:
         """Compute a step and wait for all of it."""
-        rows = [
-            RowState(self._requests[chunk.request_id], chunk.end)
-            for chunk in plan.chunks
-            if chunk.samples
-        ]
+        rows = sampled_rows(plan, self._requests)
         step = self._replay(plan) if self._fits_graph(plan) else self._compute(plan, len(rows))
         computed = time.perf_counter()
         tokens: dict[str, tuple[SampledToken, ...]] = {}

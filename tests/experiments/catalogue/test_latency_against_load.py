@@ -86,7 +86,7 @@ def test_paging_sustains_most_and_the_largest_reservation_least(
     result = experiment.run(progress=False)
     knees = result.data["knees"].set_index("allocator")["rate"]
     assert knees.notna().all()
-    assert list(knees.index) == list(experiment.ALLOCATORS)
+    assert list(knees.index) == list(experiment.ALLOCATOR_NAMES)
     assert knees.is_monotonic_increasing
     assert result.measured["vllm-fig12-over-max"] == pytest.approx(
         knees["paged"] / knees["orca-max"]

@@ -46,7 +46,8 @@ def test_every_claim_is_measured_and_the_order_of_allocators_is_the_papers(resul
     assert all(len(values) == 2 for values in result.samples.values())
     for load in ("sharegpt", "alpaca"):
         running = [
-            result.measured[f"vllm-fig13-{load}-{allocator}"] for allocator in experiment.ALLOCATORS
+            result.measured[f"vllm-fig13-{load}-{allocator}"]
+            for allocator in experiment.ALLOCATOR_NAMES
         ]
         assert running == sorted(running)
 

@@ -225,27 +225,25 @@ class PagedCache:
         Return None, and take nothing, unless all of these positions can be written to with neither
         a copy nor an eviction nor a preemption. Nothing is named: their tokens may be unknown yet.
         """
-        size, num_missing = self.block_size, 0
+        size, missing = self.block_size, []
         for request, start, end in spans:
-            if end <= self.writable.get(request.id, 0):
-                continue
-            table = self._tables[request.id]
-            index, num_held = start // size, len(table.block_ids)
-            if index < table.num_named or self._is_shared(table, start):
-                return None
-            num_missing += max(0, -(-end // size) - num_held)
-        if num_missing > self.pool.num_empty:
+            count = 0
+            if end > self.writable.get(request.id, 0):
+                table = self._tables[request.id]
+                if start // size < table.num_named or self._is_shared(table, start):
+                    return None
+                count = max(0, -(-end // size) - len(table.block_ids))
+            missing.append(count)
+        if sum(missing) > self.pool.num_empty:
             return None
-        return [self._take_ahead(*span) for span in spans]
+        return [
+            self._take_ahead(request, start, count) if count else ()
+            for (request, start, _), count in zip(spans, missing, strict=True)
+        ]
 
-    def _take_ahead(self, request: Request, start: int, end: int) -> tuple[int, ...]:
-        if end <= self.writable.get(request.id, 0):
-            return ()
+    def _take_ahead(self, request: Request, start: int, count: int) -> tuple[int, ...]:
         table, size = self._tables[request.id], self.block_size
-        missing = -(-end // size) - len(table.block_ids)
-        if missing <= 0:
-            return ()
-        new = self.pool.take(missing, request.id)
+        new = self.pool.take(count, request.id)
         table.block_ids += new
         num_slots = len(table.block_ids) * size
         if start == num_slots - size:  # its last block is new, and all before it are full

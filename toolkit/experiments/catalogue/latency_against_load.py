@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size, means
-from toolkit.experiments.catalogue.where_the_memory_goes import ALLOCATORS, ENGINE_OF_2023
+from toolkit.experiments.catalogue.where_the_memory_goes import ENGINE_OF_2023
+from toolkit.experiments.claims.table import ALLOCATOR_NAMES
 from toolkit.experiments.plots import PAPER_COLOUR, DataFigure, figure, look, style
 from toolkit.experiments.studies.sweeping import sweep
 from toolkit.experiments.workloads.arrivals import Poisson
@@ -72,14 +73,13 @@ def run(
 
     Returns:
         Tables ``curves`` (load, allocator, rate, seed, normalized latency and its limit, both in s
-        per token) and
-        ``knees`` (load, allocator, seed, the rate at which it reaches the limit, that limit, the
-        paper's rate).
+        per token) and ``knees`` (load, allocator, seed, the rate at which it reaches the limit,
+        that limit, the paper's rate).
     """
     check_size(size)
     machine = Machine("opt-13b", "A100-40GB")
     durations_s = _DURATIONS_S[size]
-    cells = [(load, allocator) for load in durations_s for allocator in ALLOCATORS]
+    cells = [(load, allocator) for load in durations_s for allocator in ALLOCATOR_NAMES]
     curves, knees = [], []
     with progress_bar(len(cells), "Latency against load", unit="run", progress=progress) as bar:
         for load, allocator in cells:
@@ -159,7 +159,7 @@ def knee_table(result: Result) -> pd.DataFrame:
         _passed(row["rate"], tried[row["load"], row["allocator"], row["seed"]])
         for row in knees.to_dict("records")
     ]
-    told = knees.assign(allocator=knees["allocator"].map(ALLOCATORS), said=said)
+    told = knees.assign(allocator=knees["allocator"].map(ALLOCATOR_NAMES), said=said)
     table = told.pivot(index=["load", "allocator"], columns="seed", values="said")
     table.columns = [f"seed {seed}" for seed in table.columns]
     rows = told.drop_duplicates(["load", "allocator"]).set_index(["load", "allocator"])
@@ -181,7 +181,7 @@ def _reason(claim: str, knees: pd.DataFrame, factors: Sequence[float]) -> str:
     if not len(lacking):
         return said
     return (
-        f"{', '.join(map(ALLOCATORS.__getitem__, lacking))}: no knee from {min(factors):g} to "
+        f"{', '.join(map(ALLOCATOR_NAMES.__getitem__, lacking))}: no knee from {min(factors):g} to "
         f"{max(factors):g} times the paper's; {said}"
     )
 
@@ -204,7 +204,7 @@ def plot(result: Result) -> DataFigure:
     with style():
         fig = figure(width_in=3.6 * len(loads), height_in=3.1)
         for axes, load in zip(fig.subplots(1, len(loads), squeeze=False)[0], loads, strict=True):
-            for number, (allocator, name) in enumerate(ALLOCATORS.items()):
+            for number, (allocator, name) in enumerate(ALLOCATOR_NAMES.items()):
                 rows = curves[(curves["load"] == load) & (curves["allocator"] == allocator)]
                 line = rows.groupby("rate")["norm_latency_s_mean"].mean()
                 axes.plot(line.index, line, label=name, **look(number)._asdict())

@@ -23,14 +23,14 @@ from typing import Any
 import pandas as pd
 
 from toolkit.experiments.catalogue.result import Result, check_size, means
-from toolkit.experiments.claims.table import ALLOCATORS, find_claim
+from toolkit.experiments.claims.table import ALLOCATOR_NAMES, find_claim
 from toolkit.experiments.plots import DataFigure, figure, look, style
 from toolkit.experiments.workloads.arrivals import Poisson
 from toolkit.experiments.workloads.surrogates import Alpaca, ShareGPT
 from toolkit.experiments.workloads.workload import Workload
 from toolkit.simulate import Machine, MemoryMeter, MemoryUse, drive, progress_bar
 
-__all__ = ["ALLOCATORS", "CLAIMS", "ENGINE_OF_2023", "TITLE", "plot", "run"]
+__all__ = ["ALLOCATOR_NAMES", "CLAIMS", "ENGINE_OF_2023", "TITLE", "plot", "run"]
 
 TITLE = "Where does the KV memory go?"
 
@@ -66,7 +66,7 @@ _FIG2 = tuple(
     }.items()
     for part in parts
 )
-_FIG13 = tuple(f"vllm-fig13-{load}-{allocator}" for load in _LOADS for allocator in ALLOCATORS)
+_FIG13 = tuple(f"vllm-fig13-{load}-{allocator}" for load in _LOADS for allocator in ALLOCATOR_NAMES)
 CLAIMS = ("vllm-orca-max-batch", *_FIG2, *_FIG13)
 
 # Whose bar it is: how far it stands from the allocator's place, and how opaque it is.
@@ -89,7 +89,7 @@ def run(size: str = "quick", *, progress: bool | None = None, seed: int = 0) -> 
     check_size(size)
     machine = Machine("opt-13b", "A100-40GB")
     memory, batched = [], []
-    runs = list(product(_LOADS, ALLOCATORS, range(seed, seed + _NUM_SEEDS)))
+    runs = list(product(_LOADS, ALLOCATOR_NAMES, range(seed, seed + _NUM_SEEDS)))
     with progress_bar(len(runs), "Where the memory goes", unit="run", progress=progress) as bar:
         for load, allocator, drawn in runs:
             lengths, rate = _LOADS[load]
@@ -178,7 +178,7 @@ def _draw_parts(axes: Any, result: Result) -> list[dict[str, Any]]:
     parts = memory[memory["load"] == "sharegpt"].groupby(["allocator", "part"])
     shares = parts[["share_of_all", "share_of_allocated"]].mean()
     rows = []
-    for at, allocator in enumerate(ALLOCATORS):
+    for at, allocator in enumerate(ALLOCATOR_NAMES):
         tops = dict.fromkeys(_SIDES, 0.0)
         for number, (part, name) in enumerate(_PARTS.items()):
             claim = f"vllm-fig2-{allocator}-{name}"
@@ -215,7 +215,7 @@ def _draw_batched(axes: Any, result: Result, load: str, title: str) -> list[dict
     batched = result.data["batched"]
     running = batched[batched["load"] == load].groupby("allocator")["num_running"]
     rows = []
-    for at, allocator in enumerate(ALLOCATORS):
+    for at, allocator in enumerate(ALLOCATOR_NAMES):
         seeds = running.get_group(allocator)
         published = find_claim(f"vllm-fig13-{load}-{allocator}").value
         for source, value, top in (
@@ -245,6 +245,6 @@ def _draw_bar(
 
 
 def _name_allocators(axes: Any) -> None:
-    names = [name.replace(" ", "\n") for name in ALLOCATORS.values()]
-    axes.set_xticks(range(len(ALLOCATORS)), names, fontsize="x-small")
+    names = [name.replace(" ", "\n") for name in ALLOCATOR_NAMES.values()]
+    axes.set_xticks(range(len(ALLOCATOR_NAMES)), names, fontsize="x-small")
     axes.grid(axis="x", visible=False)

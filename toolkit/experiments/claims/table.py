@@ -12,10 +12,10 @@ from typing import Any
 from toolkit.errors import InvalidConfig
 from toolkit.experiments.claims.claim import HOLDS, Claim
 
-__all__ = ["ALLOCATORS", "CLAIMS", "claims_of", "find_claim"]
+__all__ = ["ALLOCATOR_NAMES", "CLAIMS", "claims_of", "find_claim"]
 
-# As the vLLM paper calls them.
-ALLOCATORS = {
+# The simulator's allocators as the vLLM paper calls them.
+ALLOCATOR_NAMES = {
     "orca-max": "Orca (Max)",
     "orca-pow2": "Orca (Pow2)",
     "orca-oracle": "Orca (Oracle)",
@@ -62,7 +62,7 @@ def _memory_shares() -> Iterable[Claim]:
         for part, value in zip(parts, values, strict=True):
             if value is not None:
                 ending = f"fig2-{allocator}-{part.split()[0]}"
-                quantity = f"{ALLOCATORS[allocator]}: {part}, of memory"
+                quantity = f"{ALLOCATOR_NAMES[allocator]}: {part}, of memory"
                 yield _vllm(ending, "2", quantity, value, _SHAREGPT, unit="%")
 
 
@@ -73,8 +73,8 @@ def _batched() -> Iterable[Claim]:
         ("alpaca", "Alpaca at 30 requests/s", _ALPACA): (7.00, 43.24, 72.75, 132.44),
     }
     for (name, load, tolerance), values in loads.items():
-        for allocator, value in zip(ALLOCATORS, values, strict=True):
-            quantity = f"{ALLOCATORS[allocator]}: batched, {load}"
+        for allocator, value in zip(ALLOCATOR_NAMES, values, strict=True):
+            quantity = f"{ALLOCATOR_NAMES[allocator]}: batched, {load}"
             ending = f"fig13-{name}-{allocator}"
             is_given = allocator == "orca-max"  # as many as the memory has room for
             yield _vllm(
